@@ -1,0 +1,165 @@
+"""What is learnt of one column: its kind, scaling or levels, and range; and the way between its cells and values.
+
+Contract: numbers are encoded in standard deviations from the mean, levels as codes, 0 the most frequent; decoding gives
+what the column may hold: whole numbers in the observed range, times, levels.
+"""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabmae.schema.cells import DAY, Cells, Family, contents, objects
+
+# Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
+FARTHEST = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as it was in fit.
+
+    name : the column's name, its position for arrays.
+    kind : "number" or "category".
+    family : what its cells are: numbers, levels, or one of the families of time, which are numbers in seconds.
+    levels : the levels of a category, the most frequent first, ties by order of appearance.
+    mean, scale : centre and standard deviation of the observed cells; 0 and 1 for categories, scale 1 when constant.
+    low, high : range of the observed cells (Python integers, exact, for integers), 0 without any.
+    integer : the type is an integer.
+    whole : every observed cell is a whole number, whatever the type.
+    step : seconds of which every observed time is a multiple (a day, an hour, a minute or a second), else 0.
+    n_observed : count of observed cells.
+    """
+
+    name: Hashable
+    kind: Literal["number", "category"]
+    family: Family
+    levels: tuple[Hashable, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+    low: float = 0.0
+    high: float = 0.0
+    integer: bool = False
+    whole: bool = False
+    step: float = 0.0
+    n_observed: int = 0
+
+    @property
+    def learnable(self) -> bool:
+        """Whether fit saw at least one observed cell."""
+        return self.n_observed > 0
+
+    @property
+    def constant(self) -> bool:
+        """Whether all observed cells are equal."""
+        return self.learnable and (self.low == self.high if self.kind == "number" else len(self.levels) == 1)
+
+    @property
+    def n_levels(self) -> int:
+        """Count of levels, 0 for numbers."""
+        return len(self.levels)
+
+    @property
+    def content(self) -> str:
+        """What the cells were in fit, in the words of messages."""
+        return contents(self.levels) if self.family == "level" or self.levels else self.family + "s"
+
+    @classmethod
+    def fit(cls, name: Hashable, cells: Cells, *, categorical: bool) -> "Column":
+        """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1."""
+        n_observed = int((~cells.missing).sum())
+        if n_observed == 0:
+            return cls(name, "number", "empty", integer=cells.integer)
+        if categorical or cells.family == "level":
+            return cls(name, "category", cells.family, ranked_levels(cells), n_observed=n_observed)
+        numbers = cells.as_numbers()[~cells.missing]
+        low, high = float(numbers.min()), float(numbers.max())
+        mean, scale = moments(numbers, low, high)
+        is_number = cells.family == "number"
+        if cells.integer:
+            exact = cells.exact[~cells.missing]
+            low, high = int(exact.min()), int(exact.max())
+        return cls(
+            name,
+            "number",
+            cells.family,
+            mean=mean,
+            scale=scale,
+            low=low,
+            high=high,
+            integer=cells.integer,
+            whole=is_number and bool((numbers == np.floor(numbers)).all()),
+            step=0.0 if is_number else common_step(numbers),
+            n_observed=n_observed,
+        )
+
+    def encode(self, cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.bool_], dict[Hashable, int]]:
+        """Encode cells as values, 0 where not observed; also give the unseen levels and the count of their rows."""
+        if self.kind == "number":
+            with np.errstate(over="ignore"):
+                values = (cells.as_numbers() - self.mean) / self.scale
+            values[cells.missing] = 0.0
+            return np.clip(values, -FARTHEST, FARTHEST).astype(np.float32), ~cells.missing, {}
+        codes, levels = cells.as_levels()
+        known = {level: code for code, level in enumerate(self.levels)}
+        ranks = np.array([*(known.get(level, -1) for level in levels), -1], dtype=np.int64)
+        counts = np.bincount(codes[codes >= 0], minlength=len(levels))
+        unseen = {level: int(n) for level, n in zip(levels, counts, strict=True) if n and level not in known}
+        codes = ranks[codes]
+        return np.maximum(codes, 0).astype(np.float32), codes >= 0, unseen
+
+    def numbers(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Encoded values in the column's units (seconds for times), finite."""
+        limit = np.finfo(np.float64).max
+        with np.errstate(over="ignore"):
+            return np.clip(self.mean + values.astype(np.float64) * self.scale, -limit, limit)
+
+    def rounded(self, numbers: NDArray[np.float64], *, integer: bool) -> NDArray[Any]:
+        """Numbers that the column may hold: integers in the observed range, times on the common step."""
+        if self.step:
+            return np.rint(numbers / self.step) * self.step
+        if not integer:
+            return numbers
+        low, high = math.floor(self.low), math.ceil(self.high)
+        whole = np.clip(np.rint(numbers), float(low), float(high))
+        inside = (whole > float(low)) & (whole < float(high))
+        if low >= -(2**63) and high < 2**63:
+            edges = np.where(whole <= float(low), low, high)
+            return np.where(inside, np.where(inside, whole, 0.0).astype(np.int64), edges)
+        return objects([
+            int(number) if within else low if number <= low else high
+            for number, within in zip(whole.tolist(), inside.tolist(), strict=True)
+        ])  # fmt: skip
+
+    def codes(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """Encoded values as codes of levels."""
+        return np.clip(np.rint(values), 0, len(self.levels) - 1).astype(np.int64)
+
+
+def ranked_levels(cells: Cells) -> tuple[Hashable, ...]:
+    """The levels that occur, the most frequent first, ties by order of appearance."""
+    codes, levels = cells.as_levels()
+    used, first, counts = np.unique(codes[codes >= 0], return_index=True, return_counts=True)
+    return tuple(levels[code] for code in used[np.lexsort((first, -counts))])
+
+
+def moments(numbers: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
+    """Mean and standard deviation, 1 for a constant; scaled by the largest number when its square leaves float64."""
+    if low == high:
+        return low, 1.0
+    peak = max(abs(low), abs(high))
+    unit = 1.0 if 1e-100 < peak < 1e100 else peak
+    scaled = numbers / unit
+    mean = float(np.clip(scaled.mean(), low / unit, high / unit)) * unit
+    return mean, float(scaled.std()) * unit or 1.0
+
+
+def common_step(seconds: NDArray[np.float64]) -> float:
+    """The longest of day, hour, minute and second that divides all times, else 0."""
+    for step in (DAY, 3600.0, 60.0, 1.0):
+        if (seconds % step == 0).all():
+            return step
+    return 0.0
