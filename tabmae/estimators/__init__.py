@@ -1,0 +1,1 @@
+"""Estimators: one file per task, and what they share in `base`."""

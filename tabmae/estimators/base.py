@@ -1,0 +1,266 @@
+"""What every estimator shares: device, seeds, building a model, training it, predicting in batches, its state to save.
+
+Contract: a row's prediction depends on that row alone; weights, masks and dropout are drawn under `random_state` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from tabmae.backbones import Backbone, build_backbone
+from tabmae.errors import ParameterError, TrainingError
+from tabmae.experts.gaussian import Gaussian
+from tabmae.estimators.parameters import expert_names
+from tabmae.masks import get_mask
+from tabmae.model import MaskedAutoencoder
+from tabmae.tokenizers import CellDistribution, CellTokenizer
+from tabmae.training import Plan, draw_held_out, train
+
+DEFAULT_RATIO = (0.1, 0.9)
+"""Bounds of the share of cells hidden in a row: no narrower range was better at any share of missing cells."""
+
+MAX_BATCH_CELLS = 200_000
+"""Cells predicted at once: tens of megabytes of activations."""
+
+Result = TypeVar("Result")
+
+
+class Size(NamedTuple):
+    """Network and schedule for a table: what "auto" means."""
+
+    backbone: Any
+    d_token: int
+    depth: int
+    dropout: float
+    n_steps: int
+    batch_size: int
+    lr: float
+
+
+def auto_size(n_rows: int) -> Size:
+    """Defaults by the number of rows, measured in `benchmarks/README.md`."""
+    if n_rows < 2000:
+        return Size("mlp", 12, 3, 0.15, 600, 128, 4e-3)
+    return Size("mlp", 16, 3, 0.1, 1200, 128, 3e-3)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of a name; "auto" takes a CUDA GPU where there is one.
+
+    Raises
+    ------
+    ParameterError : there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ParameterError(
+            f"`device` must name a device of this machine; got {device!r}. Pass 'auto', 'cpu' or, with a GPU, 'cuda'."
+        ) from error
+    return chosen
+
+
+def new_generator(random_state: int | RandomState | None, device: torch.device | None = None) -> torch.Generator:
+    """The one generator of a fit, seeded by scikit-learn's `random_state`."""
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    return torch.Generator(device or torch.device("cpu")).manual_seed(seed)
+
+
+@contextmanager
+def out_of_memory_explained(batch_size: int) -> Iterator[None]:
+    """Turn the device's error into one that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"A batch must fit in the device's memory; {batch_size} rows did not. Lower `batch_size` or `d_token`, "
+            "or pass device='cpu'."
+        ) from error
+
+
+def build_model(
+    estimator: Any,
+    values: Tensor,
+    observed: Tensor,
+    held_out: Tensor,
+    n_levels: Sequence[int],
+    size: Size,
+    generator: torch.Generator,
+) -> MaskedAutoencoder:
+    """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
+    names = expert_names(estimator.experts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device)))
+        tokenizer = CellTokenizer.fit(
+            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=bool(names)
+        )
+        network = build_network(estimator, len(n_levels), size)
+    expert = None
+    if names:
+        tokenizer.to(values.device)
+        cells, shown = tokenizer.expand(values, observed)
+        expert = Gaussian(tokenizer.n_expert_columns).fit(cells, shown, tokenizer.expand(values, held_out)[1])
+    return MaskedAutoencoder(tokenizer, network, expert)
+
+
+class Run(NamedTuple):
+    """What a training run leaves: the model, what "auto" became, the history, the cells that were held out."""
+
+    model: MaskedAutoencoder
+    size: Size
+    history: list[dict[str, float]]
+    held_out: Tensor
+
+
+def fit_model(
+    estimator: Any,
+    values: Tensor,
+    observed: Tensor,
+    n_levels: Sequence[int],
+    sample_weight: Tensor | None,
+    model: MaskedAutoencoder | None,
+) -> Run:
+    """Train a new model, or the given one further, as the estimator's parameters say.
+
+    Parameters
+    ----------
+    values : float32 (n, F); observed : bool (n, F), on the CPU; they are moved to the device once.
+    n_levels : for each feature, 0 for a number.
+    """
+    device = pick_device(estimator.device)
+    generator = new_generator(estimator.random_state, device)
+    values, observed = values.to(device), observed.to(device)
+    size = chosen_size(estimator, len(values))
+    feature_shape = None if estimator.feature_shape is None else tuple(estimator.feature_shape)
+    mask = get_mask(estimator.mask)
+    held_out = draw_held_out(observed, estimator.validation_fraction, generator)
+    n_epochs = estimator.max_epochs
+    if n_epochs == "auto":
+        n_epochs = max(1, round(size.n_steps / max(1, round(len(values) / size.batch_size))))
+    with out_of_memory_explained(size.batch_size):
+        if model is None:
+            model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator).to(device)
+        set_precision(model, torch.float32)
+        history = train(
+            model,
+            values,
+            observed & ~held_out,
+            Plan(
+                mask=partial(mask, feature_shape=feature_shape),
+                mask_ratio=DEFAULT_RATIO if estimator.mask_ratio == "auto" else estimator.mask_ratio,
+                visible_weight=estimator.visible_weight,
+                max_epochs=n_epochs,
+                patience=max(1, n_epochs // 3) if estimator.patience == "auto" else estimator.patience,
+                batch_size=size.batch_size,
+                lr=size.lr,
+                bf16=device.type == "cuda" and estimator.precision != "float32",
+            ),
+            generator,
+            held_out=held_out,
+            sample_weight=sample_weight,
+            callbacks=estimator.callbacks or (),
+            checkpoint=estimator.checkpoint,
+            verbose=estimator.verbose,
+        )
+    set_precision(model, inference_dtype(device))
+    return Run(model, size, history, held_out.cpu())
+
+
+def chosen_size(estimator: Any, n_rows: int) -> Size:
+    """Network and schedule of an estimator, "auto" filled in by the number of rows."""
+    auto = auto_size(n_rows)
+    given = {name: getattr(estimator, name) for name in ("backbone", "d_token", "depth", "dropout", "batch_size", "lr")}
+    return auto._replace(**{name: value for name, value in given.items() if not _is_auto(value)})
+
+
+def _is_auto(value: object) -> bool:
+    return isinstance(value, str) and value == "auto"
+
+
+def restored_model(
+    estimator: Any, size: Size, n_levels: Sequence[int], weights: dict[str, Tensor]
+) -> MaskedAutoencoder:
+    """The model of a saved estimator, from its weights, on the estimator's device."""
+    device = pick_device(estimator.device)
+    bins = [weights[f"tokenizer.{name}"] for name in ("edges", "centres", "discrete", "log_prior")]
+    names = expert_names(estimator.experts)
+    with torch.random.fork_rng(devices=[]):
+        tokenizer = CellTokenizer(n_levels, *bins, size.d_token, _loss(estimator), with_guess=bool(names))
+        network = build_network(estimator, len(n_levels), size)
+    model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if names else None)
+    set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
+    model.load_state_dict(weights)
+    model.to(device).eval()
+    set_precision(model, inference_dtype(device))
+    return model
+
+
+def _loss(estimator: Any) -> str:
+    return "mse" if estimator.loss == "auto" else str(estimator.loss)
+
+
+def build_network(estimator: Any, n_tokens: int, size: Size) -> Backbone:
+    """The estimator's backbone, its weights drawn from torch's current generator."""
+    return build_backbone(
+        size.backbone,
+        n_tokens=n_tokens,
+        d_token=size.d_token,
+        depth=size.depth,
+        dropout=size.dropout,
+        feature_shape=None if estimator.feature_shape is None else tuple(estimator.feature_shape),
+    )
+
+
+def set_precision(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
+    """Cast the network; the expert's moments stay float64, which collinear columns need."""
+    model.tokenizer.to(dtype)
+    model.backbone.to(dtype)
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """float64, so that a row's result does not feel the other rows of its batch; float32 where a device has no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@torch.no_grad()
+def predict_in_batches(
+    model: MaskedAutoencoder,
+    values: Tensor,
+    visible: Tensor,
+    answer: Callable[[CellDistribution, slice], Result],
+) -> list[Result]:
+    """Ask the model for the distribution of rows, a batch at a time, and collect the answers.
+
+    Parameters
+    ----------
+    values, visible : (n, F), on any device; batches travel to the model's.
+    answer : what is wanted of a batch's distribution; also given the rows of the batch.
+    """
+    weight = next(model.parameters())
+    batch = max(1, MAX_BATCH_CELLS // max(1, values.shape[1]))
+    results = []
+    for start in range(0, len(values), batch):
+        rows = slice(start, start + batch)
+        shown = visible[rows].to(weight.device)
+        results.append(answer(model(values[rows].to(weight.device, weight.dtype), shown), rows))
+    return results
+
+
+@torch.no_grad()
+def latent_width(model: MaskedAutoencoder) -> int:
+    """Width of the latent, and so of the embeddings."""
+    weight = next(model.parameters())
+    row = torch.zeros(1, len(model.tokenizer.n_levels), dtype=weight.dtype, device=weight.device)
+    return int(model.encode(row, torch.zeros_like(row, dtype=torch.bool)).shape[-1])

@@ -1,0 +1,102 @@
+"""Checks of the parameters that every estimator shares, all before any work is done.
+
+Contract: a wrong type, range or spelling is one `ParameterError`; nothing is changed or stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from sklearn.utils import check_random_state
+
+from tabmae.backbones import BACKBONES
+from tabmae.errors import ParameterError, check_choice, check_number
+from tabmae.losses import LOSSES
+from tabmae.masks import MASKS, check_mask_ratio
+
+EXPERTS = ("gaussian",)
+PRECISIONS = ("auto", "float32", "bf16")
+
+COUNTS = {
+    "d_token": "Pass the width of a token, for example 16.",
+    "depth": "Pass the number of layers, for example 3.",
+    "max_epochs": "Pass the number of passes over the rows, for example 100.",
+    "batch_size": "Pass the rows of a step, for example 128.",
+    "patience": "Pass the epochs to wait for a better held-out error, for example 20.",
+}
+
+
+def check_parameters(estimator: Any) -> None:
+    """Check every shared parameter of an estimator.
+
+    Raises
+    ------
+    ParameterError : names the first parameter that does not hold.
+    """
+    if not (isinstance(estimator.mask_ratio, str) and estimator.mask_ratio == "auto"):
+        check_mask_ratio(estimator.mask_ratio)
+    if not callable(estimator.mask):
+        check_choice("mask", estimator.mask, MASKS)
+    if not callable(estimator.backbone):
+        check_choice("backbone", estimator.backbone, ("auto", *BACKBONES))
+    check_choice("loss", estimator.loss, ("auto", *LOSSES, "nll"))
+    check_choice("precision", estimator.precision, PRECISIONS)
+    for name, hint in COUNTS.items():
+        if getattr(estimator, name) != "auto":
+            check_number(name, getattr(estimator, name), low=1, integer=True, hint=hint)
+    if estimator.dropout != "auto":
+        hint = "Pass the share of units to drop, for example 0.1."
+        check_number("dropout", estimator.dropout, low=0, high=1, high_open=True, hint=hint)
+    if estimator.lr != "auto":
+        check_number("lr", estimator.lr, low=0, low_open=True, hint="Pass a step size, for example 0.003.")
+    check_number("visible_weight", estimator.visible_weight, low=0, hint="Pass a weight, for example 0.1.")
+    hint = "Pass the share of known cells to hold out, for example 0.1."
+    check_number("validation_fraction", estimator.validation_fraction, low=0, high=0.5, hint=hint)
+    check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
+    expert_names(estimator.experts)
+    _check_feature_shape(estimator.feature_shape)
+    _check_callbacks(estimator.callbacks)
+    try:
+        check_random_state(estimator.random_state)
+    except ValueError as error:
+        raise ParameterError(
+            f"`random_state` must be None, an integer or a RandomState; got {estimator.random_state!r}. Pass for example 0."
+        ) from error
+
+
+def expert_names(experts: Any) -> tuple[str, ...]:
+    """The experts asked for; "auto" is all that there are."""
+    if isinstance(experts, str) and experts == "auto":
+        return EXPERTS
+    if isinstance(experts, str) or not isinstance(experts, Iterable):
+        raise ParameterError(
+            f"`experts` must be 'auto' or a tuple of names out of {list(EXPERTS)}; got {experts!r}. "
+            "Pass () for the pure masked autoencoder."
+        )
+    names = tuple(experts)
+    for name in names:
+        check_choice("experts", name, EXPERTS)
+    return names
+
+
+def _check_feature_shape(feature_shape: Any) -> None:
+    if feature_shape is None:
+        return
+    if not isinstance(feature_shape, Collection) or isinstance(feature_shape, str) or not len(feature_shape):
+        raise ParameterError(
+            f"`feature_shape` must be a tuple of sides; got {feature_shape!r}. Pass for example (8, 8) for 64 features."
+        )
+    for side in feature_shape:
+        check_number("feature_shape", side, low=1, integer=True, hint="Pass for example (8, 8) for 64 features.")
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if callbacks is None:
+        return
+    given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    wrong = [callback for callback in given if not callable(callback)]
+    if wrong or given is not callbacks:
+        raise ParameterError(
+            f"`callbacks` must be a list of functions of one record; got {callbacks!r}. Pass for example [print]."
+        )

@@ -1,0 +1,480 @@
+"""Estimators for tables: `TabMAE` imputes, `TabMAEEncoder` embeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from tabmae.calibration import Calibration
+from tabmae.errors import DataError, ParameterError, check_number, listed
+from tabmae.estimators import base
+from tabmae.estimators.parameters import check_parameters
+from tabmae.model import MaskedAutoencoder
+from tabmae.saving import register, save
+from tabmae.schema import TableSchema, open_table
+from tabmae.tokenizers import CellDistribution
+from tabmae.training import Callback
+
+DRAW_GROUPS = 4
+"""Cells of a row are drawn in up to this many turns, each given the turns before it."""
+SCORE_FRACTION = 0.2
+
+
+class MaskedTableEstimator(BaseEstimator):
+    """Fit, score, encode and save of every estimator that learns a table by masking it."""
+
+    def __init__(
+        self,
+        *,
+        mask_ratio: float | tuple[float, float] | str = "auto",
+        mask: str | Callable[..., Tensor] = "bernoulli",
+        backbone: str | Callable[..., torch.nn.Module] = "auto",
+        d_token: int | str = "auto",
+        depth: int | str = "auto",
+        dropout: float | str = "auto",
+        loss: str = "auto",
+        visible_weight: float = 0.0,
+        experts: Sequence[str] | str = "auto",
+        categorical_features: Any = "auto",
+        feature_shape: tuple[int, ...] | None = None,
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        lr: float | str = "auto",
+        validation_fraction: float = 0.1,
+        patience: int | str = "auto",
+        warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        callbacks: Sequence[Callback] | None = None,
+        verbose: int = 0,
+        random_state: int | RandomState | None = None,
+    ) -> None:
+        self.mask_ratio = mask_ratio
+        self.mask = mask
+        self.backbone = backbone
+        self.d_token = d_token
+        self.depth = depth
+        self.dropout = dropout
+        self.loss = loss
+        self.visible_weight = visible_weight
+        self.experts = experts
+        self.categorical_features = categorical_features
+        self.feature_shape = feature_shape
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.device = device
+        self.precision = precision
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    schema_: TableSchema
+    model_: MaskedAutoencoder
+    calibration_: Calibration
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
+
+    def fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn the columns of a table and how they depend on each other, from its observed cells.
+
+        Parameters
+        ----------
+        X : pandas or polars DataFrame, Arrow table or array (n, F); NaN, None, pd.NA, NaT and null are missing.
+        y : ignored.
+        sample_weight : (n,), weights of the rows, not negative.
+
+        Raises
+        ------
+        ParameterError : a parameter is out of range, of the wrong type, or misspelt.
+        DataError : X cannot be read, or has fewer than two rows with an observed cell.
+        TrainingError : the loss is not finite, or a batch does not fit in the device's memory.
+        """
+        check_parameters(self)
+        schema = TableSchema.fit(X, self.categorical_features)
+        goes_on = self.warm_start and hasattr(self, "model_")
+        validate_data(self, X, reset=not goes_on, skip_check_array=True)
+        return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on)
+
+    def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on with more rows of the same columns; the first call is `fit`.
+
+        Levels, scales, bins and the Gaussian expert stay those of the first call; the network goes on learning.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X, y, sample_weight)
+        check_parameters(self)
+        open_table(X)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return self._fit(X, self.schema_, sample_weight, goes_on=True)
+
+    def _fit(self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool) -> Self:
+        values, observed = map(torch.from_numpy, schema.encode(X))
+        check_enough(values, observed)
+        weight = checked_weight(sample_weight, len(values))
+        if not goes_on:
+            self.schema_ = schema
+        run = base.fit_model(self, values, observed, schema.n_levels, weight, self.model_ if goes_on else None)
+        self.model_, self.size_, self.history_ = run.model, run.size, run.history
+        self.n_iter_ = int(run.history[-1]["epoch"])
+        self._judge(values, observed & ~run.held_out, run.held_out)
+        return self
+
+    def _judge(self, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
+        """Set `quality_` and the calibration from the held-out cells."""
+        rows = held_out.any(1)
+        values, visible, held_out = values[rows], visible[rows], held_out[rows]
+        numbers = self.model_.tokenizer.numbers.tolist()
+
+        def answer(distribution: CellDistribution, chunk: slice) -> tuple[Tensor, Tensor]:
+            target = values[chunk].to(distribution.direct)
+            return distribution.point().cpu(), distribution.centrality(target[:, numbers]).cpu()
+
+        found = self._predict(values, visible, answer)
+        points = self._in_range(torch.cat([point for point, _ in found])) if found else values.double()
+        centrality = torch.cat([part for _, part in found]) if found else values.double()[:, numbers]
+        self.calibration_ = Calibration([centrality[held_out[:, j], k] for k, j in enumerate(numbers)])
+        rows_of_quality = []
+        for j, column in enumerate(self.schema_.columns):
+            cells = held_out[:, j]
+            target, predicted = values[cells, j].double(), points[cells, j]
+            if column.kind == "number":
+                error, baseline = (predicted - target).square().mean().sqrt(), target.square().mean().sqrt()
+            else:
+                error, baseline = (predicted != target).double().mean(), (target != 0).double().mean()
+            rows_of_quality.append((column.kind, len(target), float(error), float(baseline)))
+        quality = pd.DataFrame(rows_of_quality, columns=["kind", "n", "error", "baseline_error"])
+        quality["skill"] = 1 - quality["error"] / quality["baseline_error"].where(quality["baseline_error"] > 0)
+        quality.index = pd.Index([column.name for column in self.schema_.columns], name="column", dtype=object)
+        self.quality_ = quality
+
+    def _predict(self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any]) -> list[Any]:
+        with base.out_of_memory_explained(self.size_.batch_size):
+            return base.predict_in_batches(self.model_, values, visible, answer)
+
+    def _in_range(self, values: Tensor) -> Tensor:
+        """Numbers within the range of the training cells."""
+        columns = self.schema_.columns
+        number = [column.kind == "number" and column.learnable for column in columns]
+        low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
+        high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
+        return torch.clamp(values.double(), torch.tensor(low).double(), torch.tensor(high).double())
+
+    def _read(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Cells of a table with the columns of fit: values (n, F), observed (n, F)."""
+        check_is_fitted(self)
+        open_table(X)
+        validate_data(self, X, reset=False, skip_check_array=True)
+        values, observed = self.schema_.encode(X)
+        return torch.from_numpy(values), torch.from_numpy(observed)
+
+    def encode(self, X: Any) -> NDArray[np.float32]:
+        """Embed rows from their observed cells; float32 (n, d), d the width of the latent."""
+        values, observed = self._read(X)
+        weight = next(self.model_.parameters())
+        batch = max(1, base.MAX_BATCH_CELLS // values.shape[1])
+        with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
+            parts = [
+                self.model_.encode(rows.to(weight), shown.to(weight.device)).mean(1).cpu()
+                for rows, shown in zip(values.split(batch), observed.split(batch), strict=True)
+            ]
+        return torch.cat(parts).float().numpy()
+
+    def score(self, X: Any, y: object = None) -> float:
+        """Minus the mean error on cells of X hidden here, always the same for the same shape; higher is better.
+
+        The error of a column is its root mean squared error in standard deviations, or its error rate; the mean is over
+        columns with hidden cells.
+        """
+        values, observed = self._read(X)
+        generator = torch.Generator().manual_seed(0)
+        hidden = observed & (torch.rand(observed.shape, generator=generator) < SCORE_FRACTION)
+        if not hidden.any():
+            raise DataError("X must have observed cells to be scored on; it has too few. Pass more rows.")
+        points = self._points(values, observed & ~hidden)
+        errors = []
+        for j, column in enumerate(self.schema_.columns):
+            target, predicted = values[hidden[:, j], j].double(), points[hidden[:, j], j]
+            if len(target) and column.kind == "number":
+                errors.append((predicted - target).square().mean().sqrt())
+            elif len(target):
+                errors.append((predicted != target).double().mean())
+        return -float(torch.stack(errors).mean())
+
+    def _points(self, values: Tensor, visible: Tensor) -> Tensor:
+        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu())
+        return self._in_range(torch.cat(found)) if found else values.double()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
+
+        Raises
+        ------
+        ParameterError : a parameter is a function, which cannot be saved.
+        """
+        check_is_fitted(self)
+        save(self, folder)
+
+    def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state = {
+            "schema": self.schema_.to_dict(),
+            "size": list(self.size_),
+            "history": self.history_,
+            "n_iter": self.n_iter_,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": list(getattr(self, "feature_names_in_", [])),
+            "quality": self.quality_.reset_index(drop=True).to_dict("list"),
+        }
+        tensors = {f"model.{name}": tensor.cpu() for name, tensor in self.model_.state_dict().items()}
+        tensors |= {f"calibration.{k}": cells for k, cells in enumerate(self.calibration_.centrality)}
+        return state, tensors
+
+    def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        check_parameters(self)
+        self.schema_ = TableSchema.from_dict(state["schema"])
+        self.size_ = base.Size(*state["size"])
+        self.history_, self.n_iter_ = state["history"], state["n_iter"]
+        self.n_features_in_ = state["n_features_in"]
+        if state["feature_names_in"]:
+            self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
+        self.quality_ = pd.DataFrame(state["quality"])
+        self.quality_.index = pd.Index([c.name for c in self.schema_.columns], name="column", dtype=object)
+        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, weights)
+        n_numbers = len(self.model_.tokenizer.numbers)
+        self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
+
+
+@register
+class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
+    """DOCSTRING"""
+
+    def transform(self, X: Any) -> Any:
+        """Impute the missing cells of a table with the columns of fit.
+
+        Parameters
+        ----------
+        X : (n, F), a container as in fit; unseen rows are welcome, one row too.
+
+        Returns
+        -------
+        X of the same container, index, column order and dtypes; observed cells as they came.
+        """
+        values, observed = self._read(X)
+        rows = (~observed).any(1)
+        filled = values.double()
+        filled[rows] = self._points(values[rows], observed[rows])
+        return self.schema_.decode(filled.numpy(), X)
+
+    def sample(self, X: Any, n_samples: int = 5, random_state: int | RandomState | None = None) -> list[Any]:
+        """Draw completed tables from the predictive distribution: multiple imputation.
+
+        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before.
+
+        Parameters
+        ----------
+        X : (n, F), as for `transform`.
+        n_samples : number of tables.
+        random_state : seed of the draws; None takes the estimator's.
+
+        Returns
+        -------
+        Completed tables, as `transform` gives them; columns of whole numbers stay whole.
+        """
+        check_number("n_samples", n_samples, low=1, integer=True, hint="Pass the number of tables to draw.")
+        values, observed = self._read(X)
+        generator = base.new_generator(self.random_state if random_state is None else random_state)
+        rows = (~observed).any(1)
+        tables = []
+        for _ in range(n_samples):
+            filled = values.double()
+            filled[rows] = self._drawn(values[rows], observed[rows], generator)
+            tables.append(self.schema_.decode(filled.numpy(), X, whole=True))
+        return tables
+
+    def _drawn(self, values: Tensor, visible: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw of the invisible cells of values (n, F), turn by turn."""
+        drawn, visible, missing = values.double(), visible.clone(), ~visible
+        if not len(values):
+            return drawn
+        order = torch.where(missing, torch.rand(values.shape, generator=generator), 2.0).argsort(1).argsort(1)
+        n_turns = min(DRAW_GROUPS, int(missing.sum(1).max()))
+        turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
+        for number in range(n_turns):
+            found = self._predict(drawn, visible, lambda distribution, _: distribution.sample(generator).cpu())
+            now = missing & (turn == number)
+            drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
+            visible = visible | now
+        return drawn
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[Any, Any]:
+        """Bounds of the numeric cells, calibrated on held-out cells of each column.
+
+        Parameters
+        ----------
+        X : (n, F), as for `transform`.
+        level : share of missing cells that the interval is to hold, in (0, 1).
+
+        Returns
+        -------
+        lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed.
+        """
+        hint = "Pass the share of cells to hold, for example 0.9."
+        check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
+        values, observed = self._read(X)
+        rows = (~observed).any(1)
+        numbers = self.model_.tokenizer.numbers.tolist()
+        asked = [self.calibration_.level(k, level) for k in range(len(numbers))]
+
+        def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
+            inner = torch.tensor(asked).to(distribution.direct)
+            return distribution.quantile((1 - inner) / 2).cpu(), distribution.quantile((1 + inner) / 2).cpu()
+
+        found = self._predict(values[rows], observed[rows], answer)
+        bounds = []
+        for side in (0, 1):
+            bound = values.double()
+            if found:
+                cells = bound[rows]
+                cells[:, numbers] = torch.cat([pair[side] for pair in found]).double()
+                bound[rows] = cells
+            bounds.append(self.schema_.decode_numbers(bound.numpy(), X))
+        return bounds[0], bounds[1]
+
+    def predict_proba(self, X: Any, column: Any) -> pd.DataFrame:
+        """Class probabilities of a categorical column for every row, from the other columns of the row.
+
+        Returns
+        -------
+        DataFrame (n, levels), the most frequent level of the training rows first; rows sum to 1.
+
+        Raises
+        ------
+        ParameterError : `column` is no categorical column of fit.
+        """
+        values, observed = self._read(X)
+        names = [c.name for c in self.schema_.columns if c.kind == "category"]
+        if column not in names:
+            raise ParameterError(
+                f"`column` must be a categorical column; got {column!r}. Categorical columns are {listed(names) or 'none'}."
+            )
+        place = [c.name for c in self.schema_.columns].index(column)
+        observed = observed.clone()
+        observed[:, place] = False
+        levels = self.schema_.columns[place].levels
+        found = self._predict(values, observed, lambda distribution, _: distribution.probabilities(place).cpu())
+        modelled = torch.cat(found).numpy()
+        n_named = min(len(levels), modelled.shape[1] - (modelled.shape[1] < len(levels)))
+        probability = np.empty((len(values), len(levels)))
+        probability[:, :n_named] = modelled[:, :n_named]
+        if n_named < len(levels):
+            probability[:, n_named:] = modelled[:, n_named:] / (len(levels) - n_named)
+        return pd.DataFrame(probability, columns=list(levels), index=getattr(X, "index", None))
+
+    def reconstruct(self, X: Any, hidden: ArrayLike | None = None) -> Any:
+        """Predict observed cells from the other cells: denoising.
+
+        Parameters
+        ----------
+        X : (n, F), as for `transform`.
+        hidden : bool (n, F), cells to predict from the rest; None predicts every cell, each from the others of its row.
+
+        Returns
+        -------
+        X of the same container with the predicted cells replaced and missing cells imputed; integers become float64.
+        """
+        values, observed = self._read(X)
+        if hidden is None:
+            points = self._each_from_others(values, observed)
+        else:
+            cells = torch.as_tensor(np.asarray(hidden))
+            if cells.dtype != torch.bool or cells.shape != values.shape:
+                raise ParameterError(
+                    f"`hidden` must be a bool array of shape {tuple(values.shape)}; got {cells.dtype} of shape "
+                    f"{tuple(cells.shape)}. Pass True for each cell to predict."
+                )
+            points = torch.where(observed & ~cells, values.double(), self._points(values, observed & ~cells))
+        return self.schema_.full(points.numpy(), X)
+
+    def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Every cell predicted with itself hidden, a column at a time."""
+        points = torch.empty(values.shape, dtype=torch.float64)
+        for j in range(values.shape[1]):
+            visible = observed.clone()
+            visible[:, j] = False
+            points[:, j] = self._points(values, visible)[:, j]
+        return points
+
+
+@register
+class TabMAEEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MaskedTableEstimator):
+    """Masked autoencoder as a transformer step that embeds rows: `transform` gives the (n, d) embeddings of `encode`.
+
+    Parameters, attributes and inputs are those of `TabMAE`.
+
+    >>> from sklearn.datasets import load_iris
+    >>> encoder = TabMAEEncoder(max_epochs=2, random_state=0).fit(load_iris().data)
+    >>> encoder.transform(load_iris().data).shape
+    (150, 192)
+    """
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embed rows; float32 (n, d)."""
+        return self.encode(X)
+
+    @property
+    def _n_features_out(self) -> int:
+        return base.latent_width(self.model_)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def check_enough(values: Tensor, observed: Tensor) -> None:
+    """Refuse tables from which nothing can be learnt."""
+    if len(values) < 2:
+        raise DataError(
+            f"X must have at least 2 rows; got n_samples = {len(values)}. Pass more rows to fit, one row is enough to transform."
+        )
+    n_useful = int(observed.any(1).sum())
+    if n_useful < 2:
+        raise DataError(
+            f"X must have at least 2 rows with an observed cell; got {n_useful} of {len(values)}. Pass rows that hold values."
+        )
+
+
+def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | None:
+    """Weights of the rows as float32 (n,)."""
+    if sample_weight is None:
+        return None
+    weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+    if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any() or not (weight > 0).any():
+        raise DataError(
+            f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape {tuple(weight.shape)}. "
+            "Pass an array of shape (n_rows,)."
+        )
+    return weight.float()

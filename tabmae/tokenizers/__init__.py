@@ -1,0 +1,6 @@
+"""Cells to tokens and back, and the predictive distribution of every cell."""
+
+from tabmae.tokenizers.cells import CellTokenizer, Guess
+from tabmae.tokenizers.distribution import CellDistribution
+
+__all__ = ["CellDistribution", "CellTokenizer", "Guess"]

@@ -1,0 +1,287 @@
+"""Cells of a table to tokens, one a column, and tokens back to the predictive distribution of every cell.
+
+Contract: the value of an invisible cell is never read; a missing and a hidden cell become the same token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tabmae.losses import LOSSES
+from tabmae.tokenizers.distribution import CellDistribution
+
+MAX_BINS = 16
+MAX_LEVELS = 256
+"""Levels with a probability of their own; rarer ones share a class that is never imputed."""
+MIN_EXPERT_SHARE = 0.01
+"""Share of a column's cells that a level needs for an indicator of its own among an expert's columns."""
+MAX_EXPERT_COLUMNS = 400
+LEVEL_WEIGHT = 0.3
+"""Weight of a nat of cross-entropy beside a squared standard deviation."""
+LIKELIHOOD_WEIGHT = 0.03
+"""Weight of the likelihood that trains the spread, beside the error of the mean."""
+MIN_SCALE = 1e-3
+CLIP = 10.0
+
+
+class Guess(NamedTuple):
+    """An expert's answer, in its own columns: (B, E) each; the value itself and 0 where visible."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class CellTokenizer(nn.Module):
+    """Embeds cells and predicts cells.
+
+    Parameters
+    ----------
+    n_levels : for each of F features 0 for a number, else the number of its levels (codes 0 to n - 1, by falling frequency).
+    edges, centres, discrete : bins of the numeric features, from `bins`.
+    log_prior : log frequency of the modelled levels, all categorical features in a row.
+    d_token : width D.
+    loss : "mse", "mae" or "huber" for the mean of numbers, or "nll": likelihood alone.
+    with_guess : whether an expert's guess is an input and the start of the output.
+
+    Shapes: values float (B, F), visible bool (B, F) -> tokens (B, F, D), seen bool (B, F).
+
+    Source: piecewise-linear encoding of numbers, Gorishniy et al. 2022, section 3.2; mask token, He et al. 2022.
+    """
+
+    edges: Tensor
+    centres: Tensor
+    discrete: Tensor
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        n_levels: Sequence[int],
+        edges: Tensor,
+        centres: Tensor,
+        discrete: Tensor,
+        log_prior: Tensor,
+        d_token: int,
+        loss: str = "mse",
+        with_guess: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_levels, self.loss, self.with_guess = tuple(n_levels), loss, with_guess
+        levels = torch.tensor([n for n in n_levels if n > 0], dtype=torch.long)
+        layout = {
+            "numbers": torch.tensor([j for j, n in enumerate(n_levels) if n == 0], dtype=torch.long),
+            "categories": torch.tensor([j for j, n in enumerate(n_levels) if n > 0], dtype=torch.long),
+            "has_rare": levels > MAX_LEVELS,
+            "n_modelled": levels.clamp_max(MAX_LEVELS + 1),
+        }
+        layout |= _level_layout(layout["n_modelled"])
+        layout |= _expert_layout(n_levels, log_prior)
+        for name, tensor in layout.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("edges", edges)
+        self.register_buffer("centres", centres)
+        self.register_buffer("discrete", discrete)
+        self.register_buffer("log_prior", log_prior)
+        n_numbers, n_bins, n_all_levels = len(self.numbers), edges.shape[1] - 1, len(log_prior)
+        self.mask_token = nn.Parameter(torch.randn(d_token) * 0.02)
+        self.position = nn.Parameter(torch.randn(len(n_levels), d_token) * 0.3)
+        self.number_embedding = nn.Parameter(torch.randn(n_numbers, n_bins + 1, d_token) * 0.3)
+        self.level_embedding = nn.Parameter(torch.randn(n_all_levels, d_token) * 0.5)
+        self.guess_embedding = nn.Parameter(torch.randn(len(self.expert_feature) if with_guess else 0, 2, d_token) * 0.3)
+        self.number_head = nn.Parameter(torch.randn(n_numbers, d_token, n_bins + 3) * 0.1 / d_token**0.5)
+        self.number_bias = nn.Parameter(torch.zeros(n_numbers, n_bins + 3))
+        self.level_head = nn.Parameter(torch.randn(n_all_levels, d_token) * 0.1 / d_token**0.5)
+        self.level_bias = nn.Parameter(torch.zeros(n_all_levels))
+
+    numbers: Tensor
+    categories: Tensor
+    has_rare: Tensor
+    n_modelled: Tensor
+    level_offset: Tensor
+    level_owner: Tensor
+    level_slot: Tensor
+    expert_feature: Tensor
+    expert_level: Tensor
+    expert_of_number: Tensor
+    expert_of_level: Tensor
+
+    @classmethod
+    def fit(
+        cls, values: Tensor, observed: Tensor, n_levels: Sequence[int], d_token: int, loss: str = "mse", with_guess: bool = True
+    ) -> CellTokenizer:
+        """Tokenizer with bins and level frequencies from the observed cells of values (n, F)."""
+        numbers = [j for j, n in enumerate(n_levels) if n == 0]
+        edges, centres, discrete = bins(values[:, numbers], observed[:, numbers])
+        prior = [
+            _log_frequencies(values[observed[:, j], j], min(n, MAX_LEVELS + 1)) for j, n in enumerate(n_levels) if n > 0
+        ]
+        log_prior = torch.cat(prior) if prior else torch.zeros(0)
+        return cls(n_levels, edges, centres, discrete, log_prior, d_token, loss, with_guess)
+
+    @property
+    def n_expert_columns(self) -> int:
+        """E, the real-valued columns that an expert works on: numbers, and an indicator per frequent level."""
+        return len(self.expert_feature)
+
+    def expand(self, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells as an expert sees them: values (B, E) and visible (B, E)."""
+        spread = values[:, self.expert_feature]
+        indicator = (spread == self.expert_level).to(values.dtype)
+        return torch.where(self.expert_level < 0, spread, indicator), visible[:, self.expert_feature]
+
+    def embed(self, values: Tensor, visible: Tensor, guess: Guess | None = None) -> tuple[Tensor, Tensor]:
+        """Turn cells into tokens.
+
+        Parameters
+        ----------
+        values : (B, F), numbers in standard deviations, categories as codes; anything where not visible.
+        visible : bool (B, F).
+        guess : the expert's answer for the same cells.
+
+        Returns
+        -------
+        tokens : (B, F, D). seen : bool (B, F), equal to `visible`.
+        """
+        tokens = values.new_zeros(*values.shape, self.mask_token.shape[0])
+        number = values[:, self.numbers].clamp(-CLIP, CLIP)
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        filled = ((number[:, :, None] - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+        parts = torch.cat([number[:, :, None], filled], 2)
+        tokens[:, self.numbers] = torch.einsum("bfk,fkd->bfd", parts, self.number_embedding).to(tokens.dtype)
+        code = values[:, self.categories].long().clamp_min(0).minimum(self.n_modelled - 1)
+        tokens[:, self.categories] = self.level_embedding[self.level_offset + code].to(tokens.dtype)
+        tokens = torch.where(visible[:, :, None], tokens, self.mask_token) + self.position
+        if guess is not None:
+            hidden = ~visible[:, self.expert_feature]
+            parts = torch.stack([guess.mean.clamp(-CLIP, CLIP), guess.variance.sqrt()], 2) * hidden[:, :, None]
+            spread = torch.einsum("bek,ekd->bed", parts.to(values.dtype), self.guess_embedding)
+            tokens = tokens.index_add(1, self.expert_feature, spread.to(tokens.dtype))
+        return tokens, visible
+
+    def predict(self, tokens: Tensor, guess: Guess | None = None) -> CellDistribution:
+        """Turn decoded tokens (B, F, D) into the distribution of every cell, starting from the expert's guess."""
+        found = torch.einsum("bfd,fdk->bfk", tokens[:, self.numbers], self.number_head) + self.number_bias
+        found = found.to(self.edges.dtype)
+        start, spread = torch.zeros_like(found[:, :, 0]), torch.ones_like(found[:, :, 0])
+        logits = self.log_prior.expand(len(tokens), -1)
+        if guess is not None:
+            start = guess.mean[:, self.expert_of_number].to(found.dtype)
+            spread = guess.variance[:, self.expert_of_number].to(found.dtype).sqrt()
+            probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
+            logits = torch.where(self.expert_of_level < 0, logits, probable.to(logits.dtype))
+        correction = tokens[:, self.categories][:, self.level_owner] * self.level_head
+        logits = logits + correction.sum(2).to(logits.dtype) + self.level_bias
+        width = int(self.n_modelled.max()) if len(self.n_modelled) else 1
+        padded = logits.new_full((len(tokens), len(self.categories) * width), -torch.inf)
+        padded[:, self.level_slot] = logits
+        n_bins = self.edges.shape[1] - 1
+        absent = self.edges[:, 1:] <= self.edges[:, :-1]
+        return CellDistribution(
+            direct=start + found[:, :, 0],
+            scale=(spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP),
+            gate=torch.sigmoid(found[:, :, 2] + 1),
+            log_bins=F.log_softmax(found[:, :, 3 : 3 + n_bins].masked_fill(absent, -torch.inf), 2),
+            edges=self.edges,
+            centres=self.centres,
+            discrete=self.discrete,
+            log_levels=F.log_softmax(padded.view(len(tokens), len(self.categories), width), 2),
+            numbers=self.numbers,
+            categories=self.categories,
+            has_rare=self.has_rare,
+            n_modelled=self.n_modelled,
+        )
+
+    def errors(self, distribution: CellDistribution, values: Tensor) -> Tensor:
+        """Training error of every cell, (B, F); meaningful where `values` are known."""
+        result = torch.zeros_like(values)
+        target = values[:, self.numbers]
+        if self.loss == "nll":
+            result[:, self.numbers] = -distribution.number_log_density(target)
+        else:
+            surprise = -distribution.number_log_density(target, detach_direct=True)
+            result[:, self.numbers] = LOSSES[self.loss](distribution.mean, target) + LIKELIHOOD_WEIGHT * surprise
+        result[:, self.categories] = -LEVEL_WEIGHT * distribution.level_log_probability(values[:, self.categories])
+        return result
+
+
+def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantile bins of each column: edges (Fn, K + 1), centres (Fn, K), discrete (Fn,).
+
+    A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get bins of equal counts. Absent bins
+    are empty (equal edges) and stand last.
+    """
+    n_columns = values.shape[1]
+    edges, centres = torch.zeros(n_columns, MAX_BINS + 1), torch.zeros(n_columns, MAX_BINS)
+    discrete = torch.zeros(n_columns, dtype=torch.bool)
+    for j in range(n_columns):
+        known = values[observed[:, j], j].double()
+        distinct = known.unique() if len(known) else torch.zeros(1, dtype=torch.float64)
+        discrete[j] = len(distinct) <= MAX_BINS
+        if discrete[j]:
+            gap = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else torch.tensor(1.0, dtype=torch.float64)
+            middle = (distinct[1:] + distinct[:-1]) / 2
+            edge = torch.cat([distinct[:1] - gap / 2, middle, distinct[-1:] + gap / 2])
+            centre = distinct
+        else:
+            probability = torch.linspace(0, 1, MAX_BINS + 1, dtype=torch.float64)
+            edge = torch.quantile(known[:: max(1, len(known) // 100_000)], probability).unique()
+            edge[0], edge[-1] = distinct[0], distinct[-1]
+            position = torch.bucketize(known, edge[1:-1], right=True)
+            total = torch.zeros(len(edge) - 1, dtype=torch.float64)
+            count = total.index_add(0, position, torch.ones_like(known)).clamp_min(1)
+            centre = total.index_add(0, position, known) / count
+        n_bins = len(centre)
+        edges[j, : n_bins + 1], edges[j, n_bins + 1 :] = edge.float(), edge[-1].float()
+        centres[j, :n_bins], centres[j, n_bins:] = centre.float(), centre[-1].float()
+    return edges, centres, discrete
+
+
+def _log_frequencies(codes: Tensor, n_modelled: int) -> Tensor:
+    """Log share of each modelled level, one count added to each."""
+    count = torch.bincount(codes.long().clamp_max(n_modelled - 1), minlength=n_modelled) + 1.0
+    return (count / count.sum()).log()
+
+
+def _level_layout(n_modelled: Tensor) -> dict[str, Tensor]:
+    """Where the levels of each categorical feature lie in one row of all levels, and in the padded square."""
+    ends = n_modelled.cumsum(0)
+    owner = torch.repeat_interleave(torch.arange(len(n_modelled)), n_modelled)
+    offset = ends - n_modelled
+    width = int(n_modelled.max()) if len(n_modelled) else 1
+    within = torch.arange(len(owner)) - offset[owner] if len(owner) else owner
+    return {"level_offset": offset, "level_owner": owner, "level_slot": owner * width + within}
+
+
+def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tensor]:
+    """Feature and level (-1 for a number) of each expert column, and where each number and modelled level is found there."""
+    frequent: list[int] = []
+    shares = iter(log_prior.exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
+    for n in n_levels:
+        frequent.append(int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0)
+    cap = max(frequent, default=0)
+    while cap > 1 and sum(min(n, cap) for n in frequent) > MAX_EXPERT_COLUMNS:
+        cap -= 1
+    feature: list[int] = []
+    level: list[int] = []
+    of_number: list[int] = []
+    of_level: list[int] = []
+    for j, n in enumerate(n_levels):
+        n_expanded = min(frequent[j], cap)
+        if n == 0:
+            of_number.append(len(feature))
+        else:
+            of_level.extend(range(len(feature), len(feature) + n_expanded))
+            of_level.extend([-1] * (min(n, MAX_LEVELS + 1) - n_expanded))
+        codes = range(n_expanded) if n else (-1,)
+        feature.extend([j] * len(codes))
+        level.extend(codes)
+    return {
+        "expert_feature": torch.tensor(feature, dtype=torch.long),
+        "expert_level": torch.tensor(level, dtype=torch.float32),
+        "expert_of_number": torch.tensor(of_number, dtype=torch.long),
+        "expert_of_level": torch.tensor(of_level, dtype=torch.long),
+    }

@@ -1,0 +1,164 @@
+"""The predictive distribution of every cell of a batch: mixtures for numbers, class probabilities for categories.
+
+Contract: everything asked of it (mean, density, quantile, draw) is of one and the same distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BISECTIONS = 40
+TAIL = 8.0
+"""Standard deviations beyond the outer bins that a quantile may reach."""
+
+
+@dataclass(frozen=True)
+class CellDistribution:
+    """What the model believes of every cell.
+
+    A number is a mixture of one normal and a histogram over the bins of its column:
+    p(x) = gate * N(x; direct, scale) + (1 - gate) * sum_k p_k U(x; edges_k, edges_k+1).
+    The normal is sharp where other columns determine the cell; the histogram holds several modes and skew. Its mean is the
+    imputed value.
+
+    Attributes
+    ----------
+    direct, scale, gate : (B, Fn) of the numeric columns, in standard deviations (gate in (0, 1)).
+    log_bins : (B, Fn, K) log probabilities of the bins; -inf where a column has fewer.
+    edges : (Fn, K + 1), equal edges where a column has fewer bins. centres : (Fn, K), mean of the training values in a bin.
+    discrete : bool (Fn,), True where a column has so few values that each has its own bin.
+    log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last modelled
+        level of a column with `has_rare` stands for all rarer ones.
+    numbers, categories : the features' positions, (Fn,) and (Fc,).
+    has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
+    """
+
+    direct: Tensor
+    scale: Tensor
+    gate: Tensor
+    log_bins: Tensor
+    edges: Tensor
+    centres: Tensor
+    discrete: Tensor
+    log_levels: Tensor
+    numbers: Tensor
+    categories: Tensor
+    has_rare: Tensor
+    n_modelled: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of every numeric cell, (B, Fn)."""
+        binned = (self.log_bins.exp() * self.centres).sum(2)
+        return self.gate * self.direct + (1 - self.gate) * binned
+
+    def point(self) -> Tensor:
+        """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
+        point = self._whole(self.direct.dtype)
+        point[:, self.numbers] = self.mean
+        point[:, self.categories] = self._named_levels().argmax(2).to(point.dtype)
+        return point
+
+    def _whole(self, dtype: torch.dtype) -> Tensor:
+        n_features = len(self.numbers) + len(self.categories)
+        return torch.zeros(len(self.direct), n_features, dtype=dtype, device=self.direct.device)
+
+    def _named_levels(self) -> Tensor:
+        """Log probabilities without the class that stands for rare levels; (B, Fc, L)."""
+        level = torch.arange(self.log_levels.shape[2], device=self.log_levels.device)
+        rare = self.has_rare[:, None] & (level == self.n_modelled[:, None] - 1)
+        return self.log_levels.masked_fill(rare, -math.inf)
+
+    def log_density(self, values: Tensor) -> Tensor:
+        """Log density of numbers (per standard deviation), log probability of categories; (B, F), nats."""
+        result = self._whole(self.direct.dtype)
+        result[:, self.numbers] = self.number_log_density(values[:, self.numbers])
+        result[:, self.categories] = self.level_log_probability(values[:, self.categories])
+        return result
+
+    def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
+        """Log density of the numeric cells at `target` (B, Fn); `detach_direct` keeps its gradient from the location."""
+        direct = self.direct.detach() if detach_direct else self.direct
+        standard = (target - direct) / self.scale
+        normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        position = self._bin(target)
+        width = (self.edges[:, 1:] - self.edges[:, :-1]).clamp_min(1e-3).expand_as(self.log_bins)
+        flat = torch.gather(self.log_bins - width.log(), 2, position[:, :, None])[:, :, 0]
+        gate = self.gate.clamp(1e-4, 1 - 1e-4)
+        return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
+
+    def level_log_probability(self, codes: Tensor) -> Tensor:
+        """Log probability of the categorical cells' codes (B, Fc); rare codes share one class."""
+        position = codes.long().clamp_min(0).minimum(self.n_modelled - 1)
+        return torch.gather(self.log_levels, 2, position[:, :, None])[:, :, 0]
+
+    def _bin(self, numbers: Tensor) -> Tensor:
+        return (numbers[:, :, None] >= self.edges[:, 1:-1]).sum(2).clamp_max(self.log_bins.shape[2] - 1)
+
+    def cdf(self, numbers: Tensor) -> Tensor:
+        """Probability that a numeric cell is at most `numbers` (B, Fn)."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        share = ((numbers[:, :, None] - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+        binned = (self.log_bins.exp() * share).sum(2)
+        normal = torch.special.ndtr((numbers - self.direct) / self.scale)
+        return self.gate * normal + (1 - self.gate) * binned
+
+    def centrality(self, numbers: Tensor) -> Tensor:
+        """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.
+
+        A value of a discrete column counts with the whole cell of its bin: it is held as soon as a part of it is.
+        """
+        position = self._bin(numbers)
+        shape = (len(numbers), -1, -1)
+        low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        below = self.cdf(torch.where(self.discrete, low, numbers))
+        above = self.cdf(torch.where(self.discrete, high, numbers))
+        return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
+
+    def quantile(self, probability: Tensor | float) -> Tensor:
+        """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
+        probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
+        low = torch.minimum(self.edges[:, 0] - TAIL, self.direct - TAIL * self.scale)
+        high = torch.maximum(self.edges[:, -1] + TAIL, self.direct + TAIL * self.scale)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = self.cdf(middle) < probability
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        value = (low + high) / 2
+        return torch.where(self.discrete, self._snapped(value), value)
+
+    def _snapped(self, numbers: Tensor) -> Tensor:
+        return torch.gather(self.centres.expand(len(numbers), -1, -1), 2, self._bin(numbers)[:, :, None])[:, :, 0]
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """One draw of every cell, (B, F); cells are drawn independently given the visible ones."""
+        draw = self._whole(self.direct.dtype)
+        rows, device = self.direct, self.direct.device
+
+        def uniform(like: Tensor) -> Tensor:
+            return torch.rand(like.shape, generator=generator, dtype=like.dtype).to(device)
+
+        sharp = uniform(rows) < self.gate
+        normal = torch.randn(rows.shape, generator=generator, dtype=rows.dtype).to(device) * self.scale + self.direct
+        total = self.log_bins.exp().cumsum(2)
+        position = (uniform(rows)[:, :, None] >= total[:, :, :-1]).sum(2)
+        shape = (len(rows), -1, -1)
+        low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        drawn = torch.where(sharp, normal, low + (high - low) * uniform(rows))
+        draw[:, self.numbers] = torch.where(self.discrete, self._snapped(drawn), drawn)
+        probability = F.softmax(self._named_levels(), 2)
+        chosen = (uniform(probability[:, :, 0])[:, :, None] >= probability.cumsum(2)[:, :, :-1]).sum(2)
+        draw[:, self.categories] = chosen.to(draw.dtype)
+        return draw
+
+    def probabilities(self, feature: int) -> Tensor:
+        """Probabilities of the modelled levels of one categorical feature, (B, levels), the rare class last if any."""
+        (at,) = torch.nonzero(self.categories == feature, as_tuple=True)
+        return self.log_levels[:, int(at), : int(self.n_modelled[at])].exp()
