@@ -37,7 +37,7 @@ class Calibration:
         self._pooled = cells.sort().values
 
     def level(self, column: int, nominal: float) -> float:
-        """Level to ask of the model for intervals that hold `nominal` of a column's cells; `nominal` itself without cells."""
+        """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
         if not len(self._pooled):
             return nominal
         own, pooled = self.centrality[column], self._pooled

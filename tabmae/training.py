@@ -1,19 +1,25 @@
 """The training loop of every estimator: fresh masks, schedule, early stop on held-out cells, checkpoints.
 
-Contract: the only drawer of masks. The same generator gives the same weights; a resumed run equals an uninterrupted one.
+Contract: the only drawer of masks. The same generator gives the same weights; a resumed run equals an uninterrupted
+one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +33,10 @@ BLOCK_CELLS = 400_000
 """Cells for which masks are drawn and the expert is asked at once; a call a batch would cost more than it answers."""
 MAX_CHECK_ROWS = 4096
 N_CHECKS = 15
+"""Rounds of a run, each closed by a check on the held-out cells."""
 WARM_UP = 0.05
+AVERAGED_SPANS = 6.0
+"""The averaged weights span a sixth of the run."""
 
 Callback = Callable[[dict[str, float]], object]
 
@@ -57,23 +66,15 @@ class Plan:
     bf16: bool = False
 
 
-@dataclass
-class _Progress:
-    """Where a run stands; with the weights, the optimizer and the generator all that a resumed run needs."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_error: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 def draw_held_out(observed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Known cells to keep out of training: `fraction` of each column's, never a row's or column's last; bool (n, F)."""
-    chance = torch.rand(observed.shape, generator=generator, device=generator.device).to(observed.device)
-    held_out = observed & (chance < fraction)
-    crowded = (observed.sum(0) >= 4) & (observed & ~held_out).any(0)
-    alone = (observed & ~held_out).any(1, keepdim=True)
-    return held_out & crowded & alone
+    """Known cells to keep out of training, about `fraction` of them; bool (n, F).
+
+    Columns of fewer than four known cells lose none, and no row loses its last one.
+    """
+    chance = torch.rand(observed.shape, generator=generator, device=generator.device)
+    held_out = observed & (chance < fraction) & (observed.sum(0) >= 4)
+    left = observed & ~held_out
+    return held_out & left.any(0) & left.any(1, keepdim=True)
 
 
 def train(
@@ -95,7 +96,7 @@ def train(
     ----------
     values : (n, F) on the model's device; anything where not observed.
     observed : bool (n, F), cells to learn from.
-    held_out : bool (n, F), known cells outside `observed` by which the best weights are chosen; None keeps the last ones.
+    held_out : bool (n, F), known cells outside `observed` by which the best weights are chosen; None keeps the last.
     sample_weight : (n,), weights of the rows.
     callbacks : called with the record of every check; one that returns True ends the training.
     checkpoint : file that keeps the state after every check; a run that finds it there goes on from it.
@@ -109,118 +110,214 @@ def train(
     ------
     TrainingError : the loss is not finite; the checkpoint is of another run.
     """
-    n_rows = len(values)
-    n_batches = max(1, round(n_rows / plan.batch_size))
-    passes = max(1, min(BLOCK_CELLS // max(1, values.numel()), -(-plan.max_epochs // N_CHECKS)))
-    n_steps = n_batches * plan.max_epochs
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_lr(step, n_steps))
-    averaged = deepcopy(model)
-    average = [p for p in averaged.parameters() if p.requires_grad]
-    decay = _decay(n_steps)
-    best: dict[str, Tensor] = {}
-    progress = _Progress()
-    check = _HeldOut(model, values, observed, held_out)
-    checks_every = max(passes, plan.max_epochs // N_CHECKS)
-    weight = torch.ones(n_rows, device=values.device) if sample_weight is None else sample_weight.to(values.device)
-    bar = tqdm(total=plan.max_epochs, disable=verbose < 1, unit="epoch", leave=True)
+    run = _Run(model, values, observed, plan, generator, held_out, sample_weight)
+    if checkpoint is not None:
+        run.take_up(Path(checkpoint))
+    progress = run.progress
+    bar = tqdm(total=plan.max_epochs, initial=progress.epoch, disable=verbose < 1, unit="epoch")
     with torch.random.fork_rng(devices=[values.device] if values.is_cuda else []), bar:
         try:
-            while progress.epoch < plan.max_epochs:
-                passes = min(passes, plan.max_epochs - progress.epoch)
-                torch.manual_seed(_seed(generator))
-                model.train()
-                losses = []
-                for rows, visible, hidden, guess in _batches(model, values, observed, plan, generator, n_batches, passes):
-                    optimizer.zero_grad(set_to_none=True)
-                    with torch.autocast(values.device.type, torch.bfloat16, enabled=plan.bf16):
-                        distribution = model(values[rows], visible, guess)
-                    errors = model.tokenizer.errors(distribution, values[rows])
-                    loss = masked_mean(errors, hidden, weight[rows, None])
-                    if plan.visible_weight:
-                        loss = loss + plan.visible_weight * masked_mean(errors, visible, weight[rows, None])
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                    optimizer.step()
-                    schedule.step()
-                    with torch.no_grad():
-                        for mean, parameter in zip(average, parameters, strict=True):
-                            mean.lerp_(parameter, 1 - decay)
-                    losses.append(loss.detach())
-                progress.epoch += passes
-                bar.update(passes)
-                if progress.epoch % checks_every >= passes and progress.epoch < plan.max_epochs:
-                    continue
-                record = {"epoch": float(progress.epoch), "error": torch.stack(losses).mean().item()}
-                _refuse_non_finite(record, progress)
-                record["held_out_error"] = check.error(averaged)
-                progress.history.append(record)
-                if not best or not check.exists or record["held_out_error"] < progress.best_error:
-                    progress.best_error, progress.best_epoch = record["held_out_error"], progress.epoch
-                    best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
+            while not run.finished:
+                before = progress.epoch
+                record = run.advance()
+                if checkpoint is not None:
+                    run.save(Path(checkpoint))
+                bar.update(progress.epoch - before)
                 bar.set_postfix(held_out=f"{progress.best_error:.4f}")
-                if any([callback(record) is True for callback in callbacks]):
-                    break
-                if progress.epoch - progress.best_epoch >= plan.patience:
+                answers = [callback(record) for callback in callbacks]
+                if True in answers:
                     break
         except KeyboardInterrupt:
-            if not best:
+            if not run.best:
                 raise
             warnings.warn(
-                f"Training was interrupted after epoch {progress.epoch} of {plan.max_epochs}; the best model so far is kept, "
-                f"of epoch {progress.best_epoch}.",
+                f"Training was interrupted after epoch {progress.epoch} of {plan.max_epochs}; the best model so far is "
+                f"kept, of epoch {progress.best_epoch}.",
                 stacklevel=2,
             )
-    model.load_state_dict(best)
+    model.load_state_dict(run.best)
     model.eval()
     return progress.history
 
 
-def _batches(
-    model: MaskedAutoencoder,
-    values: Tensor,
-    observed: Tensor,
-    plan: Plan,
-    generator: torch.Generator,
-    n_batches: int,
-    passes: int,
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Guess | None]]:
-    """Batches of `passes` epochs: rows, visible and hidden cells, the expert's guess.
+@dataclass
+class _Progress:
+    """Where a run stands; with the weights, the optimizer and the generator all that a resumed run needs."""
 
-    Masks are drawn and the expert is asked for a block of batches at once.
-    """
-    batches: list[Tensor] = []
-    for _ in range(passes):
-        order = torch.randperm(len(values), generator=generator, device=generator.device).to(values.device)
-        batches.extend(torch.tensor_split(order, n_batches))
-    per_block = max(1, BLOCK_CELLS // (len(batches[0]) * values.shape[1]))
-    for start in range(0, len(batches), per_block):
-        block = batches[start : start + per_block]
-        rows = torch.cat(block)
-        known = observed[rows]
-        ratio = draw_ratio(plan.mask_ratio, len(rows), generator).to(values.device)
-        hidden = plan.mask(known, ratio, generator)
-        visible = known & ~hidden
-        guess = model.guess(values[rows], visible)
-        sizes = [len(batch) for batch in block]
-        guesses: Sequence[Guess | None] = [None] * len(block)
-        if guess is not None:
-            guesses = [Guess(*parts) for parts in zip(*(part.split(sizes) for part in guess), strict=True)]
-        yield from zip(block, visible.split(sizes), hidden.split(sizes), guesses, strict=True)
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_error: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Run:
+    """One training run: it advances by rounds of epochs, each closed by a check on the held-out cells."""
+
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        values: Tensor,
+        observed: Tensor,
+        plan: Plan,
+        generator: torch.Generator,
+        held_out: Tensor | None,
+        sample_weight: Tensor | None,
+    ) -> None:
+        self.model, self.values, self.observed = model, values, observed
+        self.plan, self.generator = plan, generator
+        weight = torch.ones(len(values)) if sample_weight is None else sample_weight
+        self.weight = weight.to(values.device)[:, None]
+        self.n_batches = max(1, round(len(values) / plan.batch_size))
+        self.n_steps = self.n_batches * plan.max_epochs
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        self.averaged = deepcopy(model)
+        self.means = [parameter for parameter in self.averaged.parameters() if parameter.requires_grad]
+        self.check = _HeldOut(model, values, observed, held_out)
+        self.best: dict[str, Tensor] = {}
+        self.progress = _Progress()
+
+    @property
+    def finished(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.progress.epoch >= self.plan.max_epochs or waited >= self.plan.patience
+
+    def advance(self) -> dict[str, float]:
+        """Train for a round of epochs, judge the averaged weights and keep the best; returns the round's record."""
+        progress, plan = self.progress, self.plan
+        n_epochs = min(-(-plan.max_epochs // N_CHECKS), plan.max_epochs - progress.epoch)
+        torch.manual_seed(_seed(self.generator))
+        self.model.train()
+        errors = [self._step(*batch) for batch in self._batches(n_epochs)]
+        progress.epoch += n_epochs
+        record = {"epoch": float(progress.epoch), "error": torch.stack(errors).mean().item()}
+        _refuse_non_finite(record, progress.history)
+        record["held_out_error"] = self.check.error(self.averaged)
+        progress.history.append(record)
+        if not self.check.exists or record["held_out_error"] < progress.best_error or not self.best:
+            progress.best_error, progress.best_epoch = record["held_out_error"], progress.epoch
+            self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        return record
+
+    def _step(self, rows: Tensor, visible: Tensor, hidden: Tensor, guess: Guess | None) -> Tensor:
+        """One step on a batch of rows; returns its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.lr * _share_of_lr(self.progress.step, self.n_steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        values, weight = self.values[rows], self.weight[rows]
+        with torch.autocast(values.device.type, torch.bfloat16, enabled=self.plan.bf16):
+            distribution = self.model(values, visible, guess)
+        errors = self.model.tokenizer.errors(distribution, values)
+        loss = masked_mean(errors, hidden, weight)
+        if self.plan.visible_weight:
+            loss = loss + self.plan.visible_weight * masked_mean(errors, visible, weight)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(self.means, self.parameters, strict=True):
+                mean.lerp_(parameter, AVERAGED_SPANS / max(2 * AVERAGED_SPANS, self.n_steps))
+        self.progress.step += 1
+        return loss.detach()
+
+    def _batches(self, n_epochs: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Guess | None]]:
+        """Batches of `n_epochs` passes: rows, visible and hidden cells, the expert's guess.
+
+        Masks are drawn and the expert is asked for a block of batches at once.
+        """
+        n_rows, n_features = self.values.shape
+        batches: list[Tensor] = []
+        for _ in range(n_epochs):
+            order = torch.randperm(n_rows, generator=self.generator, device=self.generator.device)
+            batches.extend(torch.tensor_split(order, self.n_batches))
+        per_block = max(1, BLOCK_CELLS // (len(batches[0]) * n_features))
+        for start in range(0, len(batches), per_block):
+            block = batches[start : start + per_block]
+            rows = torch.cat(block)
+            known = self.observed[rows]
+            ratio = draw_ratio(self.plan.mask_ratio, len(rows), self.generator)
+            hidden = self.plan.mask(known, ratio, self.generator)
+            visible = known & ~hidden
+            guess = self.model.guess(self.values[rows], visible)
+            sizes = [len(batch) for batch in block]
+            guesses: Sequence[Guess | None] = [None] * len(block)
+            if guess is not None:
+                guesses = [Guess(*parts) for parts in zip(*(part.split(sizes) for part in guess), strict=True)]
+            yield from zip(block, visible.split(sizes), hidden.split(sizes), guesses, strict=True)
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to a file, whole or not at all."""
+        tensors = {"generator": self.generator.get_state()}
+        for prefix, state in (("model", self.model), ("averaged", self.averaged)):
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in state.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        for position, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{position}.{name}": tensor for name, tensor in moments.items()}
+        record = {"run": self.fingerprint, "progress": json.dumps(asdict(self.progress))}
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, record)
+        partial.replace(path)
+
+    def take_up(self, path: Path) -> None:
+        """Go on from the state in a file, if it is there.
+
+        Raises
+        ------
+        TrainingError : the file is damaged, or of other data, parameters or seed.
+        """
+        fingerprint = self.fingerprint
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                record, names = file.metadata() or {}, file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise TrainingError(
+                f"`checkpoint` must be a file written in training; {str(path)!r} is not: {error}. "
+                "Delete it, or pass another path."
+            ) from error
+        if record.get("run") != fingerprint:
+            raise TrainingError(
+                f"`checkpoint` must be of the same data, parameters and seed; {str(path)!r} is of another run. "
+                "Delete it, or pass another path."
+            )
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimizer": {}}
+        self.generator.set_state(tensors.pop("generator").cpu())
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        self.averaged.load_state_dict(parts["averaged"])
+        self.best = {name: tensor.to(self.values.device) for name, tensor in parts["best"].items()}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            position, _, moment = name.partition(".")
+            moments.setdefault(int(position), {})[moment] = tensor
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.progress = _Progress(**json.loads(record["progress"]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what makes a run: data, plan, the generator's and the weights' start."""
+        plan = {name: value for name, value in vars(self.plan).items() if name != "mask"}
+        digest = hashlib.sha256(repr(sorted(plan.items())).encode())
+        for tensor in (self.values, self.observed, self.check.cells, self.weight, self.generator.get_state()):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 class _HeldOut:
     """Error on held-out cells, predicted from the cells that training may see."""
 
     def __init__(self, model: MaskedAutoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None) -> None:
-        rows = torch.zeros(0, dtype=torch.long) if held_out is None else torch.nonzero(held_out.any(1))[:, 0]
+        cells = torch.zeros_like(observed) if held_out is None else held_out
+        rows = torch.nonzero(cells.any(1))[:, 0]
+        rows = rows[:: max(1, -(-len(rows) // MAX_CHECK_ROWS))]
         self.exists = len(rows) > 0
-        if held_out is None or not self.exists:
-            return
-        rows = rows[:: -(-len(rows) // MAX_CHECK_ROWS)]
-        self.values, self.visible, self.cells = values[rows], observed[rows], held_out[rows]
-        self.guess = model.guess(self.values, self.visible)
+        self.values, self.visible, self.cells = values[rows], observed[rows], cells[rows]
+        self.guess = model.guess(self.values, self.visible) if self.exists else None
 
     @torch.no_grad()
     def error(self, model: MaskedAutoencoder) -> float:
@@ -239,20 +336,15 @@ def _share_of_lr(step: int, n_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, n_steps - warm_up))))
 
 
-def _decay(n_steps: int) -> float:
-    """Decay of the averaged weights: they span about a sixth of the run."""
-    return 1 - 6 / max(12, n_steps)
-
-
 def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device).item())
 
 
-def _refuse_non_finite(record: dict[str, float], progress: _Progress) -> None:
+def _refuse_non_finite(record: dict[str, float], history: list[dict[str, float]]) -> None:
     if math.isfinite(record["error"]):
         return
-    last: Any = progress.history[-1]["error"] if progress.history else "none"
+    last = history[-1]["error"] if history else "none"
     raise TrainingError(
-        f"The training loss must stay finite; it was {record['error']} at epoch {int(record['epoch'])} (last finite loss: {last}). "
-        "Lower `lr`, or look for extreme values in X."
+        f"The training loss must stay finite; it was {record['error']} at epoch {int(record['epoch'])} (last finite "
+        f"loss: {last}). Lower `lr`, or look for extreme values in X."
     )

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from tabmae import stacking
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.errors import ParameterError, TrainingError
-from tabmae.experts.gaussian import Gaussian
 from tabmae.estimators.parameters import expert_names
+from tabmae.experts.gaussian import Gaussian
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer
@@ -30,6 +30,10 @@ DEFAULT_RATIO = (0.1, 0.9)
 
 MAX_BATCH_CELLS = 200_000
 """Cells predicted at once: tens of megabytes of activations."""
+
+START_WITH_EXPERT = torch.tensor([0.0, 0.5, 0.5])
+START_WITHOUT = torch.tensor([0.0, 0.0, 1.0])
+"""Weights of mean, expert and network before a held-out cell is seen."""
 
 Result = TypeVar("Result")
 
@@ -174,8 +178,26 @@ def fit_model(
             checkpoint=estimator.checkpoint,
             verbose=estimator.verbose,
         )
-    set_precision(model, inference_dtype(device))
+        set_precision(model, inference_dtype(device))
+        model.weights = member_weights(model, values, observed & ~held_out, held_out)
     return Run(model, size, history, held_out.cpu())
+
+
+@torch.no_grad()
+def member_weights(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> Tensor:
+    """How far each numeric column believes the model's members, by held-out cells; (Fn, M)."""
+    rows = held_out.any(1)
+    numbers = model.tokenizer.numbers
+    batch = max(1, MAX_BATCH_CELLS // max(1, values.shape[1]))
+    weight = next(model.parameters())
+    found = [
+        model.members(part.to(weight.dtype), shown)
+        for part, shown in zip(values[rows].split(batch), visible[rows].split(batch), strict=True)
+    ]
+    start = START_WITH_EXPERT if model.expert is not None else START_WITHOUT
+    return stacking.fit(torch.cat(found, 1), values[rows][:, numbers], held_out[rows][:, numbers], start).to(
+        weight.device
+    )
 
 
 def chosen_size(estimator: Any, n_rows: int) -> Size:
@@ -194,10 +216,12 @@ def restored_model(
 ) -> MaskedAutoencoder:
     """The model of a saved estimator, from its weights, on the estimator's device."""
     device = pick_device(estimator.device)
-    bins = [weights[f"tokenizer.{name}"] for name in ("edges", "centres", "discrete", "log_prior")]
+    edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     names = expert_names(estimator.experts)
     with torch.random.fork_rng(devices=[]):
-        tokenizer = CellTokenizer(n_levels, *bins, size.d_token, _loss(estimator), with_guess=bool(names))
+        tokenizer = CellTokenizer(
+            n_levels, edges, centres, discrete, prior, size.d_token, _loss(estimator), with_guess=bool(names)
+        )
         network = build_network(estimator, len(n_levels), size)
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if names else None)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
@@ -230,7 +254,7 @@ def set_precision(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """float64, so that a row's result does not feel the other rows of its batch; float32 where a device has no other."""
+    """float64, so that a row's result does not feel the other rows of its batch; float32 where there is no other."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

@@ -61,7 +61,8 @@ def check_parameters(estimator: Any) -> None:
         check_random_state(estimator.random_state)
     except ValueError as error:
         raise ParameterError(
-            f"`random_state` must be None, an integer or a RandomState; got {estimator.random_state!r}. Pass for example 0."
+            f"`random_state` must be None, an integer or a RandomState; got {estimator.random_state!r}. "
+            "Pass for example 0."
         ) from error
 
 

@@ -13,6 +13,7 @@ from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -267,6 +268,11 @@ class MaskedTableEstimator(BaseEstimator):
         self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
 
 
+def _may_have_categories(estimator: MaskedTableEstimator) -> bool:
+    """Whether there is, or before fit may be, a column with class probabilities."""
+    return not hasattr(estimator, "schema_") or any(c.kind == "category" for c in estimator.schema_.columns)
+
+
 @register
 class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     """DOCSTRING"""
@@ -363,8 +369,14 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             bounds.append(self.schema_.decode_numbers(bound.numpy(), X))
         return bounds[0], bounds[1]
 
-    def predict_proba(self, X: Any, column: Any) -> pd.DataFrame:
+    @available_if(_may_have_categories)
+    def predict_proba(self, X: Any, column: Any = None) -> pd.DataFrame:
         """Class probabilities of a categorical column for every row, from the other columns of the row.
+
+        Parameters
+        ----------
+        X : (n, F), as for `transform`.
+        column : a categorical column's name, its position for arrays; may be left out where there is only one.
 
         Returns
         -------
@@ -373,12 +385,15 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         Raises
         ------
         ParameterError : `column` is no categorical column of fit.
+        AttributeError : no column of fit is categorical.
         """
         values, observed = self._read(X)
         names = [c.name for c in self.schema_.columns if c.kind == "category"]
+        if column is None and len(names) == 1:
+            column = names[0]
         if column not in names:
             raise ParameterError(
-                f"`column` must be a categorical column; got {column!r}. Categorical columns are {listed(names) or 'none'}."
+                f"`column` must be a categorical column; got {column!r}. Categorical columns are {listed(names)}."
             )
         place = [c.name for c in self.schema_.columns].index(column)
         observed = observed.clone()
@@ -391,7 +406,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         probability[:, :n_named] = modelled[:, :n_named]
         if n_named < len(levels):
             probability[:, n_named:] = modelled[:, n_named:] / (len(levels) - n_named)
-        return pd.DataFrame(probability, columns=list(levels), index=getattr(X, "index", None))
+        return pd.DataFrame(probability, columns=list(levels), index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def reconstruct(self, X: Any, hidden: ArrayLike | None = None) -> Any:
         """Predict observed cells from the other cells: denoising.
@@ -458,12 +473,14 @@ def check_enough(values: Tensor, observed: Tensor) -> None:
     """Refuse tables from which nothing can be learnt."""
     if len(values) < 2:
         raise DataError(
-            f"X must have at least 2 rows; got n_samples = {len(values)}. Pass more rows to fit, one row is enough to transform."
+            f"X must have at least 2 rows; got n_samples = {len(values)}. "
+            "Pass more rows to fit; one row is enough to transform."
         )
     n_useful = int(observed.any(1).sum())
     if n_useful < 2:
         raise DataError(
-            f"X must have at least 2 rows with an observed cell; got {n_useful} of {len(values)}. Pass rows that hold values."
+            f"X must have at least 2 rows with an observed cell; got {n_useful} of {len(values)}. "
+            "Pass rows that hold values."
         )
 
 
@@ -474,7 +491,7 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
     weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
     if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any() or not (weight > 0).any():
         raise DataError(
-            f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape {tuple(weight.shape)}. "
-            "Pass an array of shape (n_rows,)."
+            f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape "
+            f"{tuple(weight.shape)}. Pass an array of shape (n_rows,)."
         )
     return weight.float()

@@ -1,1 +1,1 @@
-"""Closed forms and library models that the network starts from; one contract (`fit`, `condition`), none imports another."""
+"""Closed forms that the network starts from; one contract (`fit`, `condition`), none imports another."""

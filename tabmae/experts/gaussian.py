@@ -1,6 +1,6 @@
 """A multivariate normal fitted to incomplete rows by EM, and its conditional mean and variance for any mask.
 
-Contract: `fit(values, observed)` learns from observed cells only; `condition(values, visible)` reads visible cells only.
+Contract: `fit(values, observed)` learns from observed cells only; `condition(values, visible)` reads visible ones only.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Gaussian(nn.Module):
     Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse.
 
     Source: EM for the incomplete normal, Dempster et al. 1977; Little and Rubin 2002, section 11.2.
-    Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its weight
-    chosen by held-out cells, so that collinear columns and more columns than rows are served.
+    Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its
+    weight chosen by held-out cells, so that collinear columns and more columns than rows are served.
 
     >>> import torch
     >>> rows = torch.randn(200, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 2)
@@ -52,15 +52,17 @@ class Gaussian(nn.Module):
         self.register_buffer("covariance", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(n_columns, dtype=torch.float64))
 
-    def fit(self, values: Tensor, observed: Tensor, held_out: Tensor | None = None, shrinkage: float | None = None) -> Gaussian:
+    def fit(
+        self, values: Tensor, observed: Tensor, held_out: Tensor | None = None, shrinkage: float | None = None
+    ) -> Gaussian:
         """Estimate mean and covariance by EM from the observed cells.
 
         Parameters
         ----------
         values : (n, E), anything where not observed.
         observed : bool (n, E).
-        held_out : bool (n, E), known cells outside `observed` by which the shrinkage is chosen; absent or empty, every tenth
-            observed cell serves.
+        held_out : bool (n, E), known cells outside `observed` by which the shrinkage is chosen; absent or empty, every
+            tenth observed cell serves.
         shrinkage : share of the prior in [0, 1); None chooses among `SHRINKAGES`.
 
         Returns
@@ -111,7 +113,7 @@ class Gaussian(nn.Module):
 def _conditional(
     centred: Tensor, visible: Tensor, covariance: Tensor, precision: Tensor, with_variance: bool
 ) -> tuple[Tensor, Tensor]:
-    """Conditional mean (minus the mean) and variance; rows are sorted so that a batched solve holds rows of like size."""
+    """Conditional mean (minus the mean) and variance; rows are sorted, so that a solve holds rows of like size."""
     n_rows, n_columns = visible.shape
     n_visible = visible.sum(1)
     by_visible = n_visible <= n_columns // 2
@@ -251,8 +253,8 @@ def _em(
 ) -> tuple[Tensor, Tensor, list[float]]:
     """EM under the prior, from the given start; also the penalised log likelihood after each pass, which never falls.
 
-    The hidden block of the precision is inverted once a pattern: (Lambda_hh)^-1 is both the conditional covariance and the
-    solver of the conditional mean.
+    The hidden block of the precision is inverted once a pattern: (Lambda_hh)^-1 is both the conditional covariance and
+    the solver of the conditional mean.
     """
     thin = _thinned(len(values), MAX_ROWS)
     values, observed = values[thin], observed[thin]

@@ -41,7 +41,7 @@ class CellTokenizer(nn.Module):
 
     Parameters
     ----------
-    n_levels : for each of F features 0 for a number, else the number of its levels (codes 0 to n - 1, by falling frequency).
+    n_levels : for each of F features 0 for a number, else the number of its levels (codes by falling frequency).
     edges, centres, discrete : bins of the numeric features, from `bins`.
     log_prior : log frequency of the modelled levels, all categorical features in a row.
     d_token : width D.
@@ -52,6 +52,9 @@ class CellTokenizer(nn.Module):
 
     Source: piecewise-linear encoding of numbers, Gorishniy et al. 2022, section 3.2; mask token, He et al. 2022.
     """
+
+    LEARNT = ("edges", "centres", "discrete", "log_prior")
+    """Buffers that `fit` computes, in the order of the constructor."""
 
     edges: Tensor
     centres: Tensor
@@ -91,7 +94,9 @@ class CellTokenizer(nn.Module):
         self.position = nn.Parameter(torch.randn(len(n_levels), d_token) * 0.3)
         self.number_embedding = nn.Parameter(torch.randn(n_numbers, n_bins + 1, d_token) * 0.3)
         self.level_embedding = nn.Parameter(torch.randn(n_all_levels, d_token) * 0.5)
-        self.guess_embedding = nn.Parameter(torch.randn(len(self.expert_feature) if with_guess else 0, 2, d_token) * 0.3)
+        self.guess_embedding = nn.Parameter(
+            torch.randn(len(self.expert_feature) if with_guess else 0, 2, d_token) * 0.3
+        )
         self.number_head = nn.Parameter(torch.randn(n_numbers, d_token, n_bins + 3) * 0.1 / d_token**0.5)
         self.number_bias = nn.Parameter(torch.zeros(n_numbers, n_bins + 3))
         self.level_head = nn.Parameter(torch.randn(n_all_levels, d_token) * 0.1 / d_token**0.5)
@@ -111,7 +116,13 @@ class CellTokenizer(nn.Module):
 
     @classmethod
     def fit(
-        cls, values: Tensor, observed: Tensor, n_levels: Sequence[int], d_token: int, loss: str = "mse", with_guess: bool = True
+        cls,
+        values: Tensor,
+        observed: Tensor,
+        n_levels: Sequence[int],
+        d_token: int,
+        loss: str = "mse",
+        with_guess: bool = True,
     ) -> CellTokenizer:
         """Tokenizer with bins and level frequencies from the observed cells of values (n, F)."""
         numbers = [j for j, n in enumerate(n_levels) if n == 0]
@@ -211,8 +222,8 @@ class CellTokenizer(nn.Module):
 def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Quantile bins of each column: edges (Fn, K + 1), centres (Fn, K), discrete (Fn,).
 
-    A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get bins of equal counts. Absent bins
-    are empty (equal edges) and stand last.
+    A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get bins of equal counts. Absent
+    bins are empty (equal edges) and stand last.
     """
     n_columns = values.shape[1]
     edges, centres = torch.zeros(n_columns, MAX_BINS + 1), torch.zeros(n_columns, MAX_BINS)
@@ -257,11 +268,9 @@ def _level_layout(n_modelled: Tensor) -> dict[str, Tensor]:
 
 
 def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tensor]:
-    """Feature and level (-1 for a number) of each expert column, and where each number and modelled level is found there."""
-    frequent: list[int] = []
+    """Feature and level (-1 for a number) of each expert column, and where numbers and modelled levels are found there."""
     shares = iter(log_prior.exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
-    for n in n_levels:
-        frequent.append(int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0)
+    frequent = [int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0 for n in n_levels]
     cap = max(frequent, default=0)
     while cap > 1 and sum(min(n, cap) for n in frequent) > MAX_EXPERT_COLUMNS:
         cap -= 1

@@ -6,7 +6,7 @@ Contract: everything asked of it (mean, density, quantile, draw) is of one and t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +23,18 @@ class CellDistribution:
 
     A number is a mixture of one normal and a histogram over the bins of its column:
     p(x) = gate * N(x; direct, scale) + (1 - gate) * sum_k p_k U(x; edges_k, edges_k+1).
-    The normal is sharp where other columns determine the cell; the histogram holds several modes and skew. Its mean is the
-    imputed value.
+    The normal is sharp where other columns determine the cell; the histogram holds several modes and skew. Its mean is
+    the imputed value.
 
     Attributes
     ----------
     direct, scale, gate : (B, Fn) of the numeric columns, in standard deviations (gate in (0, 1)).
     log_bins : (B, Fn, K) log probabilities of the bins; -inf where a column has fewer.
-    edges : (Fn, K + 1), equal edges where a column has fewer bins. centres : (Fn, K), mean of the training values in a bin.
+    edges : (Fn, K + 1), equal edges where a column has fewer bins. centres : (Fn, K), mean of the values in a bin.
     discrete : bool (Fn,), True where a column has so few values that each has its own bin.
-    log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last modelled
-        level of a column with `has_rare` stands for all rarer ones.
+    log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
+        modelled level of a column with `has_rare` stands for all rarer ones.
+    shift : (B, Fn), by how much all of a cell's mixture is moved; None for not at all.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -50,12 +51,21 @@ class CellDistribution:
     categories: Tensor
     has_rare: Tensor
     n_modelled: Tensor
+    shift: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         """Mean of every numeric cell, (B, Fn)."""
         binned = (self.log_bins.exp() * self.centres).sum(2)
-        return self.gate * self.direct + (1 - self.gate) * binned
+        mean = self.gate * self.direct + (1 - self.gate) * binned
+        return mean if self.shift is None else mean + self.shift
+
+    def moved_to(self, mean: Tensor) -> CellDistribution:
+        """The same distribution of the numeric cells about another mean (B, Fn)."""
+        return replace(self, shift=mean - replace(self, shift=None).mean)
+
+    def _unshifted(self, numbers: Tensor) -> Tensor:
+        return numbers if self.shift is None else numbers - self.shift
 
     def point(self) -> Tensor:
         """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
@@ -82,7 +92,8 @@ class CellDistribution:
         return result
 
     def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
-        """Log density of the numeric cells at `target` (B, Fn); `detach_direct` keeps its gradient from the location."""
+        """Log density of the numeric cells at `target` (B, Fn); `detach_direct` keeps its gradient off the location."""
+        target = self._unshifted(target)
         direct = self.direct.detach() if detach_direct else self.direct
         standard = (target - direct) / self.scale
         normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
@@ -102,6 +113,7 @@ class CellDistribution:
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
+        numbers = self._unshifted(numbers)
         low, high = self.edges[:, :-1], self.edges[:, 1:]
         share = ((numbers[:, :, None] - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
         binned = (self.log_bins.exp() * share).sum(2)
@@ -124,8 +136,9 @@ class CellDistribution:
     def quantile(self, probability: Tensor | float) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
-        low = torch.minimum(self.edges[:, 0] - TAIL, self.direct - TAIL * self.scale)
-        high = torch.maximum(self.edges[:, -1] + TAIL, self.direct + TAIL * self.scale)
+        shift = 0 if self.shift is None else self.shift
+        low = torch.minimum(self.edges[:, 0] - TAIL, self.direct - TAIL * self.scale) + shift
+        high = torch.maximum(self.edges[:, -1] + TAIL, self.direct + TAIL * self.scale) + shift
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             below = self.cdf(middle) < probability
@@ -152,6 +165,7 @@ class CellDistribution:
         low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
         high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
         drawn = torch.where(sharp, normal, low + (high - low) * uniform(rows))
+        drawn = drawn if self.shift is None else drawn + self.shift
         draw[:, self.numbers] = torch.where(self.discrete, self._snapped(drawn), drawn)
         probability = F.softmax(self._named_levels(), 2)
         chosen = (uniform(probability[:, :, 0])[:, :, None] >= probability.cumsum(2)[:, :, :-1]).sum(2)
