@@ -30,7 +30,7 @@ from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import Guess
 
 BLOCK_CELLS = 400_000
-"""Cells for which masks are drawn and the expert is asked at once; a call a batch would cost more than it answers."""
+"""Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
 MAX_CHECK_ROWS = 4096
 N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
@@ -224,7 +224,7 @@ class _Run:
     def _batches(self, n_epochs: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Guess | None]]:
         """Batches of `n_epochs` passes: rows, visible and hidden cells, the expert's guess.
 
-        Masks are drawn and the expert is asked for a block of batches at once.
+        The expert is asked for a block of batches at once.
         """
         n_rows, n_features = self.values.shape
         batches: list[Tensor] = []
@@ -236,15 +236,19 @@ class _Run:
             block = batches[start : start + per_block]
             rows = torch.cat(block)
             known = self.observed[rows]
-            ratio = draw_ratio(self.plan.mask_ratio, len(rows), self.generator)
-            hidden = self.plan.mask(known, ratio, self.generator)
+            sizes = [len(batch) for batch in block]
+            hidden = torch.cat([self._hidden(cells) for cells in known.split(sizes)])
             visible = known & ~hidden
             guess = self.model.guess(self.values[rows], visible)
-            sizes = [len(batch) for batch in block]
             guesses: Sequence[Guess | None] = [None] * len(block)
             if guess is not None:
                 guesses = [Guess(*parts) for parts in zip(*(part.split(sizes) for part in guess), strict=True)]
             yield from zip(block, visible.split(sizes), hidden.split(sizes), guesses, strict=True)
+
+    def _hidden(self, observed: Tensor) -> Tensor:
+        """Fresh masks of a batch's observed cells."""
+        ratio = draw_ratio(self.plan.mask_ratio, len(observed), self.generator)
+        return self.plan.mask(observed, ratio, self.generator)
 
     def save(self, path: Path) -> None:
         """Write the whole state to a file, whole or not at all."""

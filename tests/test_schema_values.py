@@ -3,6 +3,7 @@
 import datetime
 import time
 import warnings
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,14 @@ def test_integers_are_rounded_into_the_observed_range_and_floats_are_not(dtype: 
         assert middle == pytest.approx(14 / 3 + 0.4) and far > 100
     else:
         assert middle == 5 and far == 9 and filled(frame, frame, -100.0)["x"].iloc[3] == 1
+
+
+def test_whole_numbers_of_any_dtype_stay_whole_on_demand() -> None:
+    frame = pd.DataFrame({"w": [1.0, 9.0, 4.0, None], "x": [1.5, 9.0, 4.0, None]})
+    schema = TableSchema.fit(frame)
+    assert [column.whole for column in schema.columns] == [True, False]
+    decoded = schema.decode(np.full((4, 2), 0.1), frame, whole=True)
+    assert decoded["w"].iloc[3] == 5.0 and decoded["x"].iloc[3] % 1 != 0
 
 
 def test_constant_and_extreme_integers_are_filled_exactly() -> None:
@@ -105,6 +114,16 @@ def test_far_times_stay_in_the_range_of_their_unit() -> None:
     assert filled(frame, frame, 9.0)["d"].iloc[2].year >= 2250
     dates = pl.DataFrame({"d": [datetime.date(2024, 1, 1), datetime.date(9999, 1, 1), None]})
     assert filled(dates, dates, -9.0)["d"].null_count() == 0
+
+
+def test_far_decimals_and_times_of_day_stay_in_their_type() -> None:
+    decimals = pa.table({"x": pa.array([Decimal("9.99"), Decimal("1.00"), None], pa.decimal128(3, 2))})
+    assert filled(decimals, decimals, 9.0)["x"][2].as_py() == Decimal("9.99")
+    assert filled(decimals, decimals, -9.0)["x"][2].as_py() == Decimal("-9.99")
+    times = [datetime.time(23, 59, 59, 5), datetime.time(12), None]
+    for frame in (pa.table({"x": times}), pl.DataFrame({"x": times}), pd.DataFrame({"x": times}, dtype=object)):
+        for far, hour in ((9.0, 23), (-9.0, 0)):
+            assert str(list(filled(frame, frame, far)["x"])[2]).startswith(f"{hour:02}:")
 
 
 def test_categories_keep_their_dtype_and_gain_only_a_level_that_is_put_in() -> None:
@@ -223,6 +242,20 @@ def test_all_missing_columns_of_any_type_are_filled_with_what_fit_saw(like: Any)
     else:
         cells = list(decoded.iloc[0]) if isinstance(decoded, pd.DataFrame) else list(decoded[0])
     assert cells == [1.5, "a", datetime.datetime(2024, 1, 2)]
+
+
+def test_object_columns_stay_object_columns_when_all_is_missing() -> None:
+    like = pd.DataFrame({"x": [None], "c": [None]}, dtype=object)
+    assert filled(pd.DataFrame({"x": [1.5], "c": ["a"]}), like).dtypes.astype(str).tolist() == ["object", "object"]
+
+
+def test_a_null_among_the_entries_of_a_dictionary_is_missing() -> None:
+    for entries in (pa.array(["a", None]), pa.array([1.5, float("nan")])):
+        table = pa.table({"c": pa.DictionaryArray.from_arrays(pa.array([0, 1, 0, None]), entries)})
+        np.testing.assert_array_equal(missing_cells(table), [[False], [True], [False], [True]])
+        level = entries[0].as_py()
+        assert TableSchema.fit(table).columns[0].levels == (level,)
+        assert filled(table, table)["c"].to_pylist() == [level] * 4
 
 
 def test_extreme_numbers_encode_to_finite_values() -> None:

@@ -65,6 +65,10 @@ def missing_in(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Which cells of a column are null or NaN."""
     if pa.types.is_floating(column.type):
         return np.isnan(column.to_numpy())
+    if pa.types.is_dictionary(column.type):
+        codes, dictionary = dictionary_parts(column)
+        blank = dictionary.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+        return np.append(blank, True)[codes]
     return np.asarray(column.is_null().to_numpy(), dtype=bool)
 
 
