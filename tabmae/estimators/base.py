@@ -200,6 +200,14 @@ def member_weights(model: MaskedAutoencoder, values: Tensor, visible: Tensor, he
     )
 
 
+def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
+    """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
+    if model.expert is not None:
+        device = next(model.parameters()).device
+        cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
+        model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage))
+
+
 def chosen_size(estimator: Any, n_rows: int) -> Size:
     """Network and schedule of an estimator, "auto" filled in by the number of rows."""
     auto = auto_size(n_rows)

@@ -141,6 +141,8 @@ class MaskedTableEstimator(BaseEstimator):
         self.model_, self.size_, self.history_ = run.model, run.size, run.history
         self.n_iter_ = int(run.history[-1]["epoch"])
         self._judge(values, observed & ~run.held_out, run.held_out)
+        if not goes_on:
+            base.refit_expert(self.model_, values, observed)
         return self
 
     def _judge(self, values: Tensor, visible: Tensor, held_out: Tensor) -> None:

@@ -28,7 +28,8 @@ class Gaussian(nn.Module):
     ----------
     n_columns : number of real-valued columns E.
 
-    Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse.
+    Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse; and the
+    `shrinkage` of the last fit.
 
     Source: EM for the incomplete normal, Dempster et al. 1977; Little and Rubin 2002, section 11.2.
     Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its
@@ -45,12 +46,14 @@ class Gaussian(nn.Module):
     mean: Tensor
     covariance: Tensor
     precision: Tensor
+    shrinkage: Tensor
 
     def __init__(self, n_columns: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_columns, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(n_columns, dtype=torch.float64))
+        self.register_buffer("shrinkage", torch.tensor(SHRINKAGES[0], dtype=torch.float64))
 
     def fit(
         self, values: Tensor, observed: Tensor, held_out: Tensor | None = None, shrinkage: float | None = None
@@ -81,6 +84,7 @@ class Gaussian(nn.Module):
             mean, covariance, _ = _em(standard, observed, shrinkage, mean, covariance)
         else:
             mean, covariance, _ = _em(standard, observed, shrinkage)
+        self.shrinkage = torch.tensor(shrinkage, dtype=torch.float64, device=values.device)
         self.mean = location + mean * scale
         self.covariance = covariance * scale[:, None] * scale[None, :]
         inverse = torch.linalg.inv(covariance)

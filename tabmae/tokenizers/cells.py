@@ -81,6 +81,7 @@ class CellTokenizer(nn.Module):
             "has_rare": levels > MAX_LEVELS,
             "n_modelled": levels.clamp_max(MAX_LEVELS + 1),
         }
+        layout["place"] = torch.cat([layout["numbers"], layout["categories"]]).argsort()
         layout |= _level_layout(layout["n_modelled"])
         layout |= _expert_layout(n_levels, log_prior)
         for name, tensor in layout.items():
@@ -106,6 +107,7 @@ class CellTokenizer(nn.Module):
     categories: Tensor
     has_rare: Tensor
     n_modelled: Tensor
+    place: Tensor
     level_offset: Tensor
     level_owner: Tensor
     level_slot: Tensor
@@ -157,14 +159,15 @@ class CellTokenizer(nn.Module):
         -------
         tokens : (B, F, D). seen : bool (B, F), equal to `visible`.
         """
-        tokens = values.new_zeros(*values.shape, self.mask_token.shape[0])
         number = values[:, self.numbers].clamp(-CLIP, CLIP)
         low, high = self.edges[:, :-1], self.edges[:, 1:]
         filled = ((number[:, :, None] - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
         parts = torch.cat([number[:, :, None], filled], 2)
-        tokens[:, self.numbers] = torch.einsum("bfk,fkd->bfd", parts, self.number_embedding).to(tokens.dtype)
-        code = values[:, self.categories].long().clamp_min(0).minimum(self.n_modelled - 1)
-        tokens[:, self.categories] = self.level_embedding[self.level_offset + code].to(tokens.dtype)
+        tokens = torch.einsum("bfk,fkd->bfd", parts, self.number_embedding)
+        if len(self.categories):
+            code = values[:, self.categories].long().clamp_min(0).minimum(self.n_modelled - 1)
+            levels = self.level_embedding[self.level_offset + code].to(tokens.dtype)
+            tokens = torch.cat([tokens, levels], 1)[:, self.place]
         tokens = torch.where(visible[:, :, None], tokens, self.mask_token) + self.position
         if guess is not None:
             hidden = ~visible[:, self.expert_feature]
@@ -175,20 +178,12 @@ class CellTokenizer(nn.Module):
 
     def predict(self, tokens: Tensor, guess: Guess | None = None) -> CellDistribution:
         """Turn decoded tokens (B, F, D) into the distribution of every cell, starting from the expert's guess."""
-        found = torch.einsum("bfd,fdk->bfk", tokens[:, self.numbers], self.number_head) + self.number_bias
-        found = found.to(self.edges.dtype)
+        numbers = tokens[:, self.numbers] if len(self.categories) else tokens
+        found = (torch.einsum("bfd,fdk->bfk", numbers, self.number_head) + self.number_bias).to(self.edges.dtype)
         start, spread = torch.zeros_like(found[:, :, 0]), torch.ones_like(found[:, :, 0])
-        logits = self.log_prior.expand(len(tokens), -1)
         if guess is not None:
             start = guess.mean[:, self.expert_of_number].to(found.dtype)
             spread = guess.variance[:, self.expert_of_number].to(found.dtype).sqrt()
-            probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
-            logits = torch.where(self.expert_of_level < 0, logits, probable.to(logits.dtype))
-        correction = tokens[:, self.categories][:, self.level_owner] * self.level_head
-        logits = logits + correction.sum(2).to(logits.dtype) + self.level_bias
-        width = int(self.n_modelled.max()) if len(self.n_modelled) else 1
-        padded = logits.new_full((len(tokens), len(self.categories) * width), -torch.inf)
-        padded[:, self.level_slot] = logits
         n_bins = self.edges.shape[1] - 1
         absent = self.edges[:, 1:] <= self.edges[:, :-1]
         return CellDistribution(
@@ -199,24 +194,38 @@ class CellTokenizer(nn.Module):
             edges=self.edges,
             centres=self.centres,
             discrete=self.discrete,
-            log_levels=F.log_softmax(padded.view(len(tokens), len(self.categories), width), 2),
+            log_levels=self._log_levels(tokens, guess),
             numbers=self.numbers,
             categories=self.categories,
             has_rare=self.has_rare,
             n_modelled=self.n_modelled,
         )
 
+    def _log_levels(self, tokens: Tensor, guess: Guess | None) -> Tensor:
+        """Log probabilities of the levels, from the expert's where it has one and the level's frequency elsewhere."""
+        width = int(self.n_modelled.max()) if len(self.categories) else 1
+        padded = self.log_prior.new_full((len(tokens), len(self.categories) * width), -torch.inf)
+        if len(self.categories):
+            logits = self.log_prior.expand(len(tokens), -1)
+            if guess is not None:
+                probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
+                logits = torch.where(self.expert_of_level < 0, logits, probable.to(logits.dtype))
+            correction = tokens[:, self.categories][:, self.level_owner] * self.level_head
+            padded[:, self.level_slot] = logits + correction.sum(2).to(logits.dtype) + self.level_bias
+        return F.log_softmax(padded.view(len(tokens), len(self.categories), width), 2)
+
     def errors(self, distribution: CellDistribution, values: Tensor) -> Tensor:
         """Training error of every cell, (B, F); meaningful where `values` are known."""
-        result = torch.zeros_like(values)
         target = values[:, self.numbers]
         if self.loss == "nll":
-            result[:, self.numbers] = -distribution.number_log_density(target)
+            numbers = -distribution.number_log_density(target)
         else:
             surprise = -distribution.number_log_density(target, detach_direct=True)
-            result[:, self.numbers] = LOSSES[self.loss](distribution.mean, target) + LIKELIHOOD_WEIGHT * surprise
-        result[:, self.categories] = -LEVEL_WEIGHT * distribution.level_log_probability(values[:, self.categories])
-        return result
+            numbers = LOSSES[self.loss](distribution.mean, target) + LIKELIHOOD_WEIGHT * surprise
+        if not len(self.categories):
+            return numbers
+        levels = -LEVEL_WEIGHT * distribution.level_log_probability(values[:, self.categories])
+        return torch.cat([numbers, levels], 1)[:, self.place]
 
 
 def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -268,7 +277,7 @@ def _level_layout(n_modelled: Tensor) -> dict[str, Tensor]:
 
 
 def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tensor]:
-    """Feature and level (-1 for a number) of each expert column, and where numbers and modelled levels are found there."""
+    """Feature and level (-1 for a number) of each expert column, and where numbers and levels are found there."""
     shares = iter(log_prior.exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
     frequent = [int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0 for n in n_levels]
     cap = max(frequent, default=0)
