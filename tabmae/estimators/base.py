@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -20,6 +21,7 @@ from tabmae.backbones import Backbone, build_backbone
 from tabmae.errors import ParameterError, TrainingError
 from tabmae.estimators.parameters import expert_names
 from tabmae.experts.gaussian import Gaussian
+from tabmae.experts.trees import Forest
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer
@@ -31,9 +33,12 @@ DEFAULT_RATIO = (0.1, 0.9)
 MAX_BATCH_CELLS = 200_000
 """Cells predicted at once: tens of megabytes of activations."""
 
-START_WITH_EXPERT = torch.tensor([0.0, 0.5, 0.5])
-START_WITHOUT = torch.tensor([0.0, 0.0, 1.0])
-"""Weights of mean, expert and network before a held-out cell is seen."""
+MIN_FOREST_ROWS = 20
+MIN_ROWS_OF_LEVEL = 3
+MAX_FOREST_LEVELS = 64
+MAX_FOREST_ROWS = 5_000
+"""Rows that grow a forest; it grows with them in time and in size on disk."""
+MAX_WEIGHING_ROWS = 10_000
 
 Result = TypeVar("Result")
 
@@ -108,11 +113,11 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device)))
         tokenizer = CellTokenizer.fit(
-            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=bool(names)
+            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess="gaussian" in names
         )
         network = build_network(estimator, len(n_levels), size)
     expert = None
-    if names:
+    if "gaussian" in names:
         tokenizer.to(values.device)
         cells, shown = tokenizer.expand(values, observed)
         expert = Gaussian(tokenizer.n_expert_columns).fit(cells, shown, tokenizer.expand(values, held_out)[1])
@@ -154,6 +159,7 @@ def fit_model(
     if n_epochs == "auto":
         n_epochs = max(1, round(size.n_steps / max(1, round(len(values) / size.batch_size))))
     with out_of_memory_explained(size.batch_size):
+        is_new = model is None
         if model is None:
             model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator).to(device)
         set_precision(model, torch.float32)
@@ -179,25 +185,52 @@ def fit_model(
             verbose=estimator.verbose,
         )
         set_precision(model, inference_dtype(device))
-        model.weights = member_weights(model, values, observed & ~held_out, held_out)
+        if is_new and "trees" in expert_names(estimator.experts):
+            grow_forests(model, values, observed & ~held_out, generator)
+        weigh_members(model, values, observed & ~held_out, held_out)
     return Run(model, size, history, held_out.cpu())
 
 
-@torch.no_grad()
-def member_weights(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> Tensor:
-    """How far each numeric column believes the model's members, by held-out cells; (Fn, M)."""
-    rows = held_out.any(1)
-    numbers = model.tokenizer.numbers
-    batch = max(1, MAX_BATCH_CELLS // max(1, values.shape[1]))
+def grow_forests(model: MaskedAutoencoder, values: Tensor, observed: Tensor, generator: torch.Generator) -> None:
+    """Fit a forest for every column with enough observed cells, each on a sample of rows."""
     weight = next(model.parameters())
+    for feature, n_levels in enumerate(model.tokenizer.n_levels):
+        seed = int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device))
+        rows = torch.nonzero(observed[:, feature])[:, 0]
+        if n_levels <= MAX_FOREST_LEVELS and len(rows) >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels):
+            rows = rows[:: -(-len(rows) // MAX_FOREST_ROWS)]
+            model.grow_forest(values[rows].to(weight.dtype), observed[rows], feature, seed)
+
+
+@torch.no_grad()
+def weigh_members(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
+    """Set how far each column believes each member, by held-out cells."""
+    rows = torch.nonzero(held_out.any(1))[:, 0]
+    rows = rows[:: max(1, -(-len(rows) // MAX_WEIGHING_ROWS))]
+    weight, tokenizer = next(model.parameters()), model.tokenizer
+    batch = max(1, MAX_BATCH_CELLS // values.shape[1])
     found = [
         model.members(part.to(weight.dtype), shown)
         for part, shown in zip(values[rows].split(batch), visible[rows].split(batch), strict=True)
     ]
-    start = START_WITH_EXPERT if model.expert is not None else START_WITHOUT
-    return stacking.fit(torch.cat(found, 1), values[rows][:, numbers], held_out[rows][:, numbers], start).to(
-        weight.device
-    )
+    has_expert, has_trees = float(model.expert is not None), float(len(model.forests) > 0)
+    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees])
+    start = start / start.sum()
+    truth, cells = values[rows], held_out[rows]
+    model.number_weights = stacking.fit(
+        torch.cat([members.numbers for members in found], 1),
+        truth[:, tokenizer.numbers],
+        cells[:, tokenizer.numbers],
+        torch.cat([torch.zeros(1), start]),
+    ).to(weight.device)
+    levels = torch.cat([members.levels for members in found], 1)
+    codes = truth[:, tokenizer.categories].long().clamp_max(levels.shape[3] - 1)
+    model.level_weights = stacking.fit(
+        levels.transpose(2, 3).flatten(1, 2),
+        F.one_hot(codes, levels.shape[3]).transpose(1, 2).flatten(0, 1),
+        cells[:, tokenizer.categories].repeat_interleave(levels.shape[3], 0),
+        start,
+    ).to(weight.device)
 
 
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
@@ -228,10 +261,14 @@ def restored_model(
     names = expert_names(estimator.experts)
     with torch.random.fork_rng(devices=[]):
         tokenizer = CellTokenizer(
-            n_levels, edges, centres, discrete, prior, size.d_token, _loss(estimator), with_guess=bool(names)
+            n_levels, edges, centres, discrete, prior, size.d_token, _loss(estimator), with_guess="gaussian" in names
         )
         network = build_network(estimator, len(n_levels), size)
-    model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if names else None)
+    model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if "gaussian" in names else None)
+    for name in {name.split(".")[1] for name in weights if name.startswith("forests.")}:
+        nodes, leaves, roots = (weights[f"forests.{name}.{part}"] for part in ("feature", "value", "roots"))
+        model.forests[name] = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
+        model.forests[name].value = torch.zeros_like(leaves)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     model.to(device).eval()

@@ -5,9 +5,11 @@ Contract: a wrong type, range or spelling is one `ParameterError`; nothing is ch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import numpy as np
 from sklearn.utils import check_random_state
 
 from tabmae.backbones import BACKBONES
@@ -15,7 +17,7 @@ from tabmae.errors import ParameterError, check_choice, check_number
 from tabmae.losses import LOSSES
 from tabmae.masks import MASKS, check_mask_ratio
 
-EXPERTS = ("gaussian",)
+EXPERTS = ("gaussian", "trees")
 PRECISIONS = ("auto", "float32", "bf16")
 
 COUNTS = {
@@ -53,16 +55,28 @@ def check_parameters(estimator: Any) -> None:
     check_number("visible_weight", estimator.visible_weight, low=0, hint="Pass a weight, for example 0.1.")
     hint = "Pass the share of known cells to hold out, for example 0.1."
     check_number("validation_fraction", estimator.validation_fraction, low=0, high=0.5, hint=hint)
+    if not isinstance(estimator.warm_start, bool | np.bool_):
+        raise ParameterError(
+            f"`warm_start` must be True or False; got {estimator.warm_start!r}. Pass True to go on from the last fit."
+        )
+    if not isinstance(estimator.checkpoint, str | os.PathLike | None):
+        raise ParameterError(
+            f"`checkpoint` must be a path or None; got {estimator.checkpoint!r}. Pass for example 'run.safetensors'."
+        )
     check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
     expert_names(estimator.experts)
     _check_feature_shape(estimator.feature_shape)
     _check_callbacks(estimator.callbacks)
+    check_seed(estimator.random_state)
+
+
+def check_seed(random_state: Any) -> None:
+    """Refuse what is no seed of scikit-learn."""
     try:
-        check_random_state(estimator.random_state)
+        check_random_state(random_state)
     except ValueError as error:
         raise ParameterError(
-            f"`random_state` must be None, an integer or a RandomState; got {estimator.random_state!r}. "
-            "Pass for example 0."
+            f"`random_state` must be None, an integer or a RandomState; got {random_state!r}. Pass for example 0."
         ) from error
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -20,16 +23,28 @@ from torch import Tensor
 from tabmae.calibration import Calibration
 from tabmae.errors import DataError, ParameterError, check_number, listed
 from tabmae.estimators import base
-from tabmae.estimators.parameters import check_parameters
+from tabmae.estimators.parameters import check_parameters, check_seed
 from tabmae.model import MaskedAutoencoder
 from tabmae.saving import register, save
-from tabmae.schema import TableSchema, open_table
+from tabmae.schema import TableSchema, missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
 DRAW_GROUPS = 4
 """Cells of a row are drawn in up to this many turns, each given the turns before it."""
 SCORE_FRACTION = 0.2
+
+
+@contextmanager
+def unchanged_by_failure(estimator: BaseEstimator) -> Iterator[None]:
+    """Leave an estimator as it was before when it cannot be fitted."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 class MaskedTableEstimator(BaseEstimator):
@@ -116,8 +131,17 @@ class MaskedTableEstimator(BaseEstimator):
         check_parameters(self)
         schema = TableSchema.fit(X, self.categorical_features)
         goes_on = self.warm_start and hasattr(self, "model_")
-        validate_data(self, X, reset=not goes_on, skip_check_array=True)
-        return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on)
+        with unchanged_by_failure(self):
+            self._check_columns(X, reset=not goes_on)
+            return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on)
+
+    def _check_columns(self, X: Any, *, reset: bool) -> None:
+        """Keep, or compare with those of fit, the count and the names of the columns."""
+        try:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        except ValueError as error:
+            remedy = "X[model.feature_names_in_]" if hasattr(self, "feature_names_in_") else "the columns of fit"
+            raise DataError(f"{str(error).strip()} Pass {remedy}.") from error
 
     def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on with more rows of the same columns; the first call is `fit`.
@@ -128,8 +152,9 @@ class MaskedTableEstimator(BaseEstimator):
             return self.fit(X, y, sample_weight)
         check_parameters(self)
         open_table(X)
-        validate_data(self, X, reset=False, skip_check_array=True)
-        return self._fit(X, self.schema_, sample_weight, goes_on=True)
+        self._check_columns(X, reset=False)
+        with unchanged_by_failure(self):
+            return self._fit(X, self.schema_, sample_weight, goes_on=True)
 
     def _fit(self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool) -> Self:
         values, observed = map(torch.from_numpy, schema.encode(X))
@@ -137,7 +162,9 @@ class MaskedTableEstimator(BaseEstimator):
         weight = checked_weight(sample_weight, len(values))
         if not goes_on:
             self.schema_ = schema
-        run = base.fit_model(self, values, observed, schema.n_levels, weight, self.model_ if goes_on else None)
+        run = base.fit_model(
+            self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None
+        )
         self.model_, self.size_, self.history_ = run.model, run.size, run.history
         self.n_iter_ = int(run.history[-1]["epoch"])
         self._judge(values, observed & ~run.held_out, run.held_out)
@@ -189,7 +216,7 @@ class MaskedTableEstimator(BaseEstimator):
         """Cells of a table with the columns of fit: values (n, F), observed (n, F)."""
         check_is_fitted(self)
         open_table(X)
-        validate_data(self, X, reset=False, skip_check_array=True)
+        self._check_columns(X, reset=False)
         values, observed = self.schema_.encode(X)
         return torch.from_numpy(values), torch.from_numpy(observed)
 
@@ -270,9 +297,10 @@ class MaskedTableEstimator(BaseEstimator):
         self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
 
 
-def _may_have_categories(estimator: MaskedTableEstimator) -> bool:
-    """Whether there is, or before fit may be, a column with class probabilities."""
-    return not hasattr(estimator, "schema_") or any(c.kind == "category" for c in estimator.schema_.columns)
+def _has_categories(estimator: MaskedTableEstimator) -> bool:
+    """Whether a column of fit has class probabilities."""
+    check_is_fitted(estimator)
+    return any(column.kind == "category" for column in estimator.schema_.columns)
 
 
 @register
@@ -294,7 +322,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         rows = (~observed).any(1)
         filled = values.double()
         filled[rows] = self._points(values[rows], observed[rows])
-        return self.schema_.decode(filled.numpy(), X)
+        return self.schema_.decode(filled.numpy(), as_array(X))
 
     def sample(self, X: Any, n_samples: int = 5, random_state: int | RandomState | None = None) -> list[Any]:
         """Draw completed tables from the predictive distribution: multiple imputation.
@@ -312,6 +340,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         Completed tables, as `transform` gives them; columns of whole numbers stay whole.
         """
         check_number("n_samples", n_samples, low=1, integer=True, hint="Pass the number of tables to draw.")
+        check_seed(random_state)
         values, observed = self._read(X)
         generator = base.new_generator(self.random_state if random_state is None else random_state)
         rows = (~observed).any(1)
@@ -319,7 +348,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         for _ in range(n_samples):
             filled = values.double()
             filled[rows] = self._drawn(values[rows], observed[rows], generator)
-            tables.append(self.schema_.decode(filled.numpy(), X, whole=True))
+            tables.append(self.schema_.decode(filled.numpy(), as_array(X), whole=True))
         return tables
 
     def _drawn(self, values: Tensor, visible: Tensor, generator: torch.Generator) -> Tensor:
@@ -368,10 +397,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
                 cells = bound[rows]
                 cells[:, numbers] = torch.cat([pair[side] for pair in found]).double()
                 bound[rows] = cells
-            bounds.append(self.schema_.decode_numbers(bound.numpy(), X))
+            bounds.append(self.schema_.decode_numbers(bound.numpy(), as_array(X)))
         return bounds[0], bounds[1]
 
-    @available_if(_may_have_categories)
+    @available_if(_has_categories)
     def predict_proba(self, X: Any, column: Any = None) -> pd.DataFrame:
         """Class probabilities of a categorical column for every row, from the other columns of the row.
 
@@ -387,7 +416,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         Raises
         ------
         ParameterError : `column` is no categorical column of fit.
-        AttributeError : no column of fit is categorical.
+        AttributeError : not fitted, or no column of fit is categorical.
         """
         values, observed = self._read(X)
         names = [c.name for c in self.schema_.columns if c.kind == "category"]
@@ -424,16 +453,15 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         """
         values, observed = self._read(X)
         if hidden is None:
-            points = self._each_from_others(values, observed)
-        else:
-            cells = torch.as_tensor(np.asarray(hidden))
-            if cells.dtype != torch.bool or cells.shape != values.shape:
-                raise ParameterError(
-                    f"`hidden` must be a bool array of shape {tuple(values.shape)}; got {cells.dtype} of shape "
-                    f"{tuple(cells.shape)}. Pass True for each cell to predict."
-                )
-            points = torch.where(observed & ~cells, values.double(), self._points(values, observed & ~cells))
-        return self.schema_.full(points.numpy(), X)
+            return self.schema_.full(self._each_from_others(values, observed).numpy(), as_array(X))
+        cells = torch.as_tensor(np.asarray(hidden))
+        if cells.dtype != torch.bool or cells.shape != values.shape:
+            raise ParameterError(
+                f"`hidden` must be a bool array of shape {tuple(values.shape)}; got {cells.dtype} of shape "
+                f"{tuple(cells.shape)}. Pass True for each cell to predict."
+            )
+        points = self._points(values, observed & ~cells)
+        return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X))
 
     def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
         """Every cell predicted with itself hidden, a column at a time."""
@@ -471,6 +499,15 @@ class TabMAEEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MaskedTab
         return tags
 
 
+def as_array(X: Any) -> Any:
+    """A list of rows as an array, which scikit-learn's transformers give back for it; any other table as it is."""
+    if not isinstance(X, list | tuple):
+        return X
+    cells = np.array(X, dtype=object)
+    numeric = all(cell is None or (isinstance(cell, Real) and not isinstance(cell, bool)) for cell in cells.flat)
+    return cells.astype(np.float64) if numeric else cells
+
+
 def check_enough(values: Tensor, observed: Tensor) -> None:
     """Refuse tables from which nothing can be learnt."""
     if len(values) < 2:
@@ -491,9 +528,11 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
     if sample_weight is None:
         return None
     weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
-    if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any() or not (weight > 0).any():
+    if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any():
         raise DataError(
             f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape "
             f"{tuple(weight.shape)}. Pass an array of shape (n_rows,)."
         )
+    if not (weight > 0).any():
+        raise DataError("`sample_weight` must not be zero for all rows; it is. Give some rows a positive weight.")
     return weight.float()

@@ -201,18 +201,33 @@ class CellTokenizer(nn.Module):
             n_modelled=self.n_modelled,
         )
 
+    def level_start(self, guess: Guess | None, n_rows: int) -> Tensor:
+        """Log probabilities of the levels by the expert, and by frequency where it has none; (B, Fc, L)."""
+        logits = self.log_prior.expand(n_rows, -1)
+        if guess is not None:
+            probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
+            logits = torch.where(self.expert_of_level < 0, logits, probable.to(logits.dtype))
+        return F.log_softmax(self._padded(logits), 2)
+
     def _log_levels(self, tokens: Tensor, guess: Guess | None) -> Tensor:
-        """Log probabilities of the levels, from the expert's where it has one and the level's frequency elsewhere."""
+        """Log probabilities of the levels, corrections of where the expert starts."""
+        correction = (tokens[:, self.categories][:, self.level_owner] * self.level_head).sum(2) + self.level_bias
+        start = self.level_start(guess, len(tokens))
+        return F.log_softmax(start + self._padded(correction.to(start.dtype), 0.0), 2)
+
+    def _padded(self, levels: Tensor, filler: float = -torch.inf) -> Tensor:
+        """All levels in a row (B, sum of L) to one row of L a categorical feature; (B, Fc, L)."""
         width = int(self.n_modelled.max()) if len(self.categories) else 1
-        padded = self.log_prior.new_full((len(tokens), len(self.categories) * width), -torch.inf)
+        padded = levels.new_full((len(levels), len(self.categories) * width), filler)
         if len(self.categories):
-            logits = self.log_prior.expand(len(tokens), -1)
-            if guess is not None:
-                probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
-                logits = torch.where(self.expert_of_level < 0, logits, probable.to(logits.dtype))
-            correction = tokens[:, self.categories][:, self.level_owner] * self.level_head
-            padded[:, self.level_slot] = logits + correction.sum(2).to(logits.dtype) + self.level_bias
-        return F.log_softmax(padded.view(len(tokens), len(self.categories), width), 2)
+            padded[:, self.level_slot] = levels
+        return padded.view(len(levels), len(self.categories), width)
+
+    def sweep_features(self, completed: Tensor, guess: Guess | None, feature: int) -> Tensor:
+        """Completed rows (B, F) as a forest of `feature` sees them: its own cell is the expert's guess; (B, E)."""
+        cells, _ = self.expand(completed, completed == completed)
+        own = self.expert_feature == feature
+        return torch.where(own, cells.new_zeros(()) if guess is None else guess.mean.to(cells.dtype), cells)
 
     def errors(self, distribution: CellDistribution, values: Tensor) -> Tensor:
         """Training error of every cell, (B, F); meaningful where `values` are known."""
