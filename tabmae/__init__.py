@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from tabmae.errors import DataError, ParameterError, SavedModelError, TabMAEError, TrainingError
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
-    from tabmae.saving import load
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,8 +38,23 @@ _ROOMS = {
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
-    "load": "tabmae.saving",
 }
+
+
+_ESTIMATORS = ("tabmae.estimators.table",)
+"""Rooms whose classes can be loaded; each registers its own."""
+
+
+def load(folder: "str | PathLike[str]") -> Any:
+    """Read a fitted estimator from the folder that its `save` wrote; nothing in the folder is run.
+
+    Raises
+    ------
+    SavedModelError : the folder is absent, damaged, of a newer format, or not what it says.
+    """
+    for room in _ESTIMATORS:
+        import_module(room)
+    return import_module("tabmae.saving").load(folder)
 
 
 def __getattr__(name: str) -> Any:

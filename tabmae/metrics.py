@@ -15,8 +15,8 @@ SMALLEST_PROBABILITY = 1e-15
 def rmse(target: ArrayLike, predicted: ArrayLike) -> float:
     """Give the root mean squared error, in the target's unit.
 
-    >>> rmse([0.0, 0.0], [3.0, 4.0]) ** 2
-    12.5
+    >>> rmse([0.0, 1.0], [2.0, 3.0])
+    2.0
     """
     target, predicted = _aligned(target, predicted)
     return float(np.sqrt(_mean((predicted - target) ** 2)))
@@ -125,7 +125,9 @@ def _aligned(*arrays: ArrayLike) -> list[np.ndarray]:
 def _check_shapes(*arrays: np.ndarray) -> None:
     shapes = [array.shape for array in arrays]
     if len(set(shapes)) > 1 or arrays[0].ndim != 1:
-        raise DataError(f"Chosen cells must be arrays of one length and one dimension; got shapes {shapes}. Align them.")
+        raise DataError(
+            f"Chosen cells must be arrays of one length and one dimension; got shapes {shapes}. Align them."
+        )
 
 
 def _mean(scores: np.ndarray) -> float:

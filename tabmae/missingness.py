@@ -51,7 +51,8 @@ def ampute(
         "cell": each cell on its own. "run": neighbouring touched columns of a row. "block": a rectangle of up to 10
         neighbouring rows and a run of columns. The mechanism then decides which rows, or bands of rows, are hit.
     random_state : int, RandomState or None, default None
-        A `RandomState`'s stream does not change between NumPy versions, so neither do the hidden cells.
+        A `RandomState`'s stream does not change between NumPy versions, so neither do the hidden cells. A seed's stream
+        is this function's own: a split of the rows by the same seed is independent of the cells.
 
     Returns
     -------
@@ -84,6 +85,9 @@ def ampute(
     check_choice("pattern", pattern, PATTERNS)
     view = _pandas_view(X)
     rng = check_random_state(random_state)
+    if rng is not random_state:
+        # A split drawn by the same seed would otherwise permute the rows exactly as the first column's cells.
+        rng = np.random.RandomState(rng.randint(2**31 - 1))
     known = view.notna().to_numpy()
     touched, drivers = _roles(view.columns, mechanism, columns, observed_fraction, rng)
     inputs = np.zeros((len(view), 0)) if mechanism == "mcar" else _standardised(view, drivers)
@@ -115,6 +119,8 @@ def _pandas_view(X: Any) -> pd.DataFrame:
         except TypeError:
             wanted = "a pandas or polars DataFrame, an Arrow table or a 2-D NumPy array"
             raise DataError(f"X must be {wanted}; got {type(X).__name__}. Convert it first.") from None
+    if any(pd.api.types.is_complex_dtype(dtype) for dtype in view.dtypes):
+        raise DataError("X must hold no complex numbers. Pass their real and imaginary parts as columns.")
     if not view.shape[0] or not view.shape[1]:
         raise DataError(f"X must have a row and a column at least; got shape {view.shape}. Pass a table with cells.")
     return view
@@ -166,16 +172,19 @@ def _standardised(view: pd.DataFrame, drivers: np.ndarray) -> np.ndarray:
 
 def _codes(column: pd.Series) -> np.ndarray:
     """Turn a column into float64 with NaN: numbers and dates as they are, anything else as codes."""
-    kind = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else None
+    types = pd.api.types
+    kind = types.infer_dtype(column, skipna=True) if column.dtype == object else ""
     if kind == "date":
         column = pd.to_datetime(column)
-    types = pd.api.types
     if types.is_datetime64_any_dtype(column.dtype) or types.is_timedelta64_dtype(column.dtype):
         return np.where(column.notna(), column.astype("int64"), np.nan)
-    if kind in NUMERIC_OBJECTS or types.is_bool_dtype(column.dtype) or types.is_numeric_dtype(column.dtype):
-        if not isinstance(column.dtype, pd.CategoricalDtype):
-            return column.astype("Float64" if kind is None else object).to_numpy(dtype=np.float64, na_value=np.nan)
-    codes = pd.factorize(column)[0].astype(np.float64)
+    numeric = kind in NUMERIC_OBJECTS or types.is_bool_dtype(column.dtype) or types.is_numeric_dtype(column.dtype)
+    if numeric and not isinstance(column.dtype, pd.CategoricalDtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        codes = pd.factorize(column)[0].astype(np.float64)
+    except TypeError:
+        raise DataError(f"Column {column.name!r} must hold plain values; got nested ones. Take them apart.") from None
     return np.where(codes < 0, np.nan, codes)
 
 
@@ -226,9 +235,7 @@ def _runs(
     return np.repeat(bands, height, axis=0)[:n_rows]
 
 
-def _probabilities(
-    inputs: np.ndarray, known: np.ndarray, fraction: float, rng: np.random.RandomState
-) -> np.ndarray:
+def _probabilities(inputs: np.ndarray, known: np.ndarray, fraction: float, rng: np.random.RandomState) -> np.ndarray:
     """Give the logistic probability of each cell of `known`, of mean `fraction` over the known cells of a column."""
     scores = inputs @ rng.standard_normal((inputs.shape[1], known.shape[1]))
     scale = scores.std(axis=0)
@@ -284,7 +291,7 @@ def _array_with_holes(X: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     if X.dtype.kind in "mM":
         X_missing, missing = X.copy(), np.array("NaT", dtype=X.dtype)
     else:
-        X_missing = X.astype({"f": X.dtype, "O": object, "U": object, "S": object}.get(X.dtype.kind, np.float64))
+        X_missing = X.astype(object if X.dtype.kind in "OUS" else X.dtype if X.dtype.kind == "f" else np.float64)
         missing = np.array(np.nan)
     X_missing[hidden] = missing
     return X_missing

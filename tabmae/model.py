@@ -42,7 +42,8 @@ class MaskedAutoencoder(nn.Module):
     expert : fitted; None for the pure masked autoencoder.
 
     Buffers `number_weights` (Fn, 4) and `level_weights` (Fc, 3): how far each of `Members` is believed, per column; the
-    network alone until they are set. Training uses the network alone. `forests` holds the features' forests by position.
+    network alone until they are set. Training uses the network alone. `forests` holds the features' forests by
+    position.
 
     Source: He et al. 2022; masks a cell, x * (1 - m) + MASK * m, as in Vincent et al. 2008 with a learned MASK.
     """
@@ -66,7 +67,8 @@ class MaskedAutoencoder(nn.Module):
         if self.expert is None:
             return None
         cells, shown = self.tokenizer.expand(values, visible)
-        return Guess(*self.expert.condition(cells, shown, with_variance=cells.shape[1] <= WIDE))
+        mean, variance = self.expert.condition(cells, shown, with_variance=cells.shape[1] <= WIDE)
+        return Guess(torch.where(shown, mean, self.tokenizer.bounded(mean)), variance)
 
     def encode(self, values: Tensor, visible: Tensor, guess: Guess | None = None) -> Tensor:
         """Latent (B, M, E) of rows: values (B, F), visible bool (B, F)."""

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -34,6 +34,8 @@ BLOCK_CELLS = 400_000
 MAX_CHECK_ROWS = 4096
 N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
+LARGEST_ERROR = 10.0
+"""Error of a held-out cell beyond which it counts no more: one spike would choose the weights of all other cells."""
 WARM_UP = 0.05
 AVERAGED_SPANS = 6.0
 """The averaged weights span a sixth of the run."""
@@ -108,7 +110,7 @@ def train(
 
     Raises
     ------
-    TrainingError : the loss is not finite; the checkpoint is of another run.
+    TrainingError : the loss is not finite; the checkpoint is damaged, of another run, or in no folder.
     """
     run = _Run(model, values, observed, plan, generator, held_out, sample_weight)
     if checkpoint is not None:
@@ -164,7 +166,7 @@ class _Run:
         held_out: Tensor | None,
         sample_weight: Tensor | None,
     ) -> None:
-        self.model, self.values, self.observed = model, values, observed
+        self.model, self.values, self.observed = model, torch.where(observed, values, 0), observed
         self.plan, self.generator = plan, generator
         weight = torch.ones(len(values)) if sample_weight is None else sample_weight
         self.weight = weight.to(values.device)[:, None]
@@ -258,31 +260,28 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         for position, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{position}.{name}": tensor for name, tensor in moments.items()}
-        record = {"run": self.fingerprint, "progress": json.dumps(asdict(self.progress))}
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, record)
-        partial.replace(path)
+        progress = json.dumps(asdict(self.progress))
+        record = {"run": self.fingerprint, "progress": progress, "digest": _digest(tensors, progress)}
+        written = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written, record)
+        written.replace(path)
 
     def take_up(self, path: Path) -> None:
         """Go on from the state in a file, if it is there.
 
         Raises
         ------
-        TrainingError : the file is damaged, or of other data, parameters or seed.
+        TrainingError : the file is damaged, or of other data, parameters or seed; its folder is not there.
         """
         fingerprint = self.fingerprint
+        if not path.parent.is_dir():
+            raise TrainingError(
+                f"`checkpoint` must lie in a folder that exists; {str(path.parent)!r} is none. Make it first."
+            )
         if not path.exists():
             return
-        try:
-            with safe_open(path, framework="pt") as file:
-                record, names = file.metadata() or {}, file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        except SafetensorError as error:
-            raise TrainingError(
-                f"`checkpoint` must be a file written in training; {str(path)!r} is not: {error}. "
-                "Delete it, or pass another path."
-            ) from error
-        if record.get("run") != fingerprint:
+        record, tensors = _read(path)
+        if record["run"] != fingerprint:
             raise TrainingError(
                 f"`checkpoint` must be of the same data, parameters and seed; {str(path)!r} is of another run. "
                 "Delete it, or pass another path."
@@ -304,12 +303,12 @@ class _Run:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of what makes a run: data, plan, the generator's and the weights' start."""
-        plan = {name: value for name, value in vars(self.plan).items() if name != "mask"}
-        digest = hashlib.sha256(repr(sorted(plan.items())).encode())
-        for tensor in (self.values, self.observed, self.check.cells, self.weight, self.generator.get_state()):
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        """Digest of what makes a run: data, plan, model, the generator's and the weights' start."""
+        plan = vars(self.plan) | {"mask": _described(self.plan.mask)}
+        tensors = {"values": self.values, "observed": self.observed, "weight": self.weight}
+        tensors |= {"checked": self.check.values, "held_out": self.check.cells, "generator": self.generator.get_state()}
+        tensors |= {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+        return _digest(tensors, repr((sorted(plan.items()), self.model.tokenizer.loss, str(self.model))))
 
 
 class _HeldOut:
@@ -320,7 +319,8 @@ class _HeldOut:
         rows = torch.nonzero(cells.any(1))[:, 0]
         rows = rows[:: max(1, -(-len(rows) // MAX_CHECK_ROWS))]
         self.exists = len(rows) > 0
-        self.values, self.visible, self.cells = values[rows], observed[rows], cells[rows]
+        self.visible, self.cells = observed[rows], cells[rows]
+        self.values = torch.where(self.visible | self.cells, values[rows], 0)
         self.guess = model.guess(self.values, self.visible) if self.exists else None
 
     @torch.no_grad()
@@ -329,7 +329,40 @@ class _HeldOut:
             return math.nan
         model.eval()
         distribution = model(self.values, self.visible, self.guess)
-        return masked_mean(model.tokenizer.errors(distribution, self.values), self.cells).item()
+        errors = model.tokenizer.errors(distribution, self.values).clamp_max(LARGEST_ERROR)
+        return masked_mean(errors, self.cells).item()
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Record and tensors of a checkpoint, if they are whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record, names = file.metadata() or {}, file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        if record.get("digest") != _digest(tensors, record.get("progress", "")):
+            raise SafetensorError("its digest differs")
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(
+            f"`checkpoint` must be a file written in training; {str(path)!r} is not: {error}. "
+            "Delete it, or pass another path."
+        ) from error
+    return record, tensors
+
+
+def _described(mask: object) -> str:
+    """A mask strategy's name and settings, the same in every process."""
+    if isinstance(mask, partial):
+        parts = [_described(part) for part in (mask.func, *mask.args)]
+        return f"{parts} {sorted(mask.keywords.items())}"
+    return getattr(mask, "__qualname__", type(mask).__qualname__)
 
 
 def _share_of_lr(step: int, n_steps: int) -> float:

@@ -38,7 +38,8 @@ MIN_ROWS_OF_LEVEL = 3
 MAX_FOREST_LEVELS = 64
 MAX_FOREST_ROWS = 5_000
 """Rows that grow a forest; it grows with them in time and in size on disk."""
-MAX_WEIGHING_ROWS = 10_000
+MAX_JUDGED_ROWS = 5_000
+"""Rows that judge the members and calibrate."""
 
 Result = TypeVar("Result")
 
@@ -202,11 +203,16 @@ def grow_forests(model: MaskedAutoencoder, values: Tensor, observed: Tensor, gen
             model.grow_forest(values[rows].to(weight.dtype), observed[rows], feature, seed)
 
 
+def judged_rows(held_out: Tensor) -> Tensor:
+    """Positions of the rows with held-out cells, thinned to `MAX_JUDGED_ROWS`."""
+    rows = torch.nonzero(held_out.any(1))[:, 0]
+    return rows[:: max(1, -(-len(rows) // MAX_JUDGED_ROWS))]
+
+
 @torch.no_grad()
 def weigh_members(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
     """Set how far each column believes each member, by held-out cells."""
-    rows = torch.nonzero(held_out.any(1))[:, 0]
-    rows = rows[:: max(1, -(-len(rows) // MAX_WEIGHING_ROWS))]
+    rows = judged_rows(held_out)
     weight, tokenizer = next(model.parameters()), model.tokenizer
     batch = max(1, MAX_BATCH_CELLS // values.shape[1])
     found = [
@@ -238,7 +244,7 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     if model.expert is not None:
         device = next(model.parameters()).device
         cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
-        model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage))
+        model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
 def chosen_size(estimator: Any, n_rows: int) -> Size:

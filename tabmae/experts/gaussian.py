@@ -14,7 +14,7 @@ SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 MAX_CHUNK_CELLS = 4_000_000
 """Cells of the matrices that one batched solve holds at once: 32 MB in float64."""
 
-MAX_ROWS = 10_000
+MAX_ROWS = 5_000
 """Rows that EM reads; more are thinned to a sample at equal steps, for a covariance needs no more."""
 
 MAX_ROWS_OF_CHOICE = 2_000
@@ -56,7 +56,12 @@ class Gaussian(nn.Module):
         self.register_buffer("shrinkage", torch.tensor(SHRINKAGES[0], dtype=torch.float64))
 
     def fit(
-        self, values: Tensor, observed: Tensor, held_out: Tensor | None = None, shrinkage: float | None = None
+        self,
+        values: Tensor,
+        observed: Tensor,
+        held_out: Tensor | None = None,
+        shrinkage: float | None = None,
+        warm_start: bool = False,
     ) -> Gaussian:
         """Estimate mean and covariance by EM from the observed cells.
 
@@ -67,6 +72,7 @@ class Gaussian(nn.Module):
         held_out : bool (n, E), known cells outside `observed` by which the shrinkage is chosen; absent or empty, every
             tenth observed cell serves.
         shrinkage : share of the prior in [0, 1); None chooses among `SHRINKAGES`.
+        warm_start : begin from the present mean and covariance, with a given shrinkage.
 
         Returns
         -------
@@ -82,6 +88,9 @@ class Gaussian(nn.Module):
                 trained = observed & ~held_out
             mean, covariance, shrinkage = _chosen(standard, trained, held_out)
             mean, covariance, _ = _em(standard, observed, shrinkage, mean, covariance)
+        elif warm_start:
+            start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
+            mean, covariance, _ = _em(standard, observed, shrinkage, *start)
         else:
             mean, covariance, _ = _em(standard, observed, shrinkage)
         self.shrinkage = torch.tensor(shrinkage, dtype=torch.float64, device=values.device)

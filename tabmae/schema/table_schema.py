@@ -149,12 +149,17 @@ class TableSchema:
                 filled[position] = put(table, position, column, where, values[where, place], unrounded=True)
         return table.rebuilt(filled, only=sorted(kept))
 
-    def full(self, values: NDArray[Any], like: Any) -> Any:
-        """A table in the container of `like`, every cell from values (B, F), unrounded; integers become float64."""
+    def full(self, values: NDArray[Any], like: Any, where: NDArray[np.bool_] | None = None) -> Any:
+        """A table in the container of `like`, the cells `where` (B, F) from values (B, F), unrounded.
+
+        Integers become float64; without `where` every cell comes from values.
+        """
         table = open_table(like)
-        everywhere = np.ones(table.n_rows, dtype=bool)
+        where = np.ones(values.shape, dtype=bool) if where is None else where
         filled = {
-            position: put(table, position, self.columns[place], everywhere, values[:, place], unrounded=True)
+            position: put(
+                table, position, self.columns[place], where[:, place], values[where[:, place], place], unrounded=True
+            )
             for place, position in enumerate(self.positions(table))
             if self.columns[place].learnable
         }

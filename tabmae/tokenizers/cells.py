@@ -25,6 +25,8 @@ LEVEL_WEIGHT = 0.3
 """Weight of a nat of cross-entropy beside a squared standard deviation."""
 LIKELIHOOD_WEIGHT = 0.03
 """Weight of the likelihood that trains the spread, beside the error of the mean."""
+BACKGROUND = 0.01
+"""Share of a histogram spread evenly over its bins."""
 MIN_SCALE = 1e-3
 CLIP = 10.0
 
@@ -146,6 +148,12 @@ class CellTokenizer(nn.Module):
         indicator = (spread == self.expert_level).to(values.dtype)
         return torch.where(self.expert_level < 0, spread, indicator), visible[:, self.expert_feature]
 
+    def bounded(self, guess: Tensor) -> Tensor:
+        """An expert's means (B, E) within the range of the training cells, beyond which a line is no guide."""
+        low, high = torch.zeros_like(guess[0]), torch.ones_like(guess[0])
+        low[self.expert_of_number], high[self.expert_of_number] = self.edges[:, 0].to(low), self.edges[:, -1].to(high)
+        return guess.clamp(low, high)
+
     def embed(self, values: Tensor, visible: Tensor, guess: Guess | None = None) -> tuple[Tensor, Tensor]:
         """Turn cells into tokens.
 
@@ -190,7 +198,7 @@ class CellTokenizer(nn.Module):
             direct=start + found[:, :, 0],
             scale=(spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP),
             gate=torch.sigmoid(found[:, :, 2] + 1),
-            log_bins=F.log_softmax(found[:, :, 3 : 3 + n_bins].masked_fill(absent, -torch.inf), 2),
+            log_bins=_with_background(F.log_softmax(found[:, :, 3 : 3 + n_bins].masked_fill(absent, -torch.inf), 2)),
             edges=self.edges,
             centres=self.centres,
             discrete=self.discrete,
@@ -243,6 +251,14 @@ class CellTokenizer(nn.Module):
         return torch.cat([numbers, levels], 1)[:, self.place]
 
 
+def _with_background(log_bins: Tensor) -> Tensor:
+    """Bins mixed with a share of equal ones, so that no cell is infinitely surprising."""
+    present = torch.isfinite(log_bins)
+    equal = BACKGROUND * present / present.sum(2, keepdim=True)
+    mixed = (1 - BACKGROUND) * log_bins.exp() + equal
+    return torch.where(present, mixed, 1.0).log().masked_fill(~present, -torch.inf)
+
+
 def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Quantile bins of each column: edges (Fn, K + 1), centres (Fn, K), discrete (Fn,).
 
@@ -262,13 +278,14 @@ def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             edge = torch.cat([distinct[:1] - gap / 2, middle, distinct[-1:] + gap / 2])
             centre = distinct
         else:
-            probability = torch.linspace(0, 1, MAX_BINS + 1, dtype=torch.float64)
-            edge = torch.quantile(known[:: max(1, len(known) // 100_000)], probability).unique()
-            edge[0], edge[-1] = distinct[0], distinct[-1]
+            probability = torch.linspace(0, 1, MAX_BINS + 1, dtype=torch.float64)[1:-1]
+            inner = torch.quantile(known[:: max(1, len(known) // 100_000)], probability)
+            edge = torch.cat([distinct[:1], inner, distinct[-1:]]).unique()
             position = torch.bucketize(known, edge[1:-1], right=True)
             total = torch.zeros(len(edge) - 1, dtype=torch.float64)
-            count = total.index_add(0, position, torch.ones_like(known)).clamp_min(1)
+            count = total.index_add(0, position, torch.ones_like(known))
             centre = total.index_add(0, position, known) / count
+            centre = torch.where(count > 0, centre, (edge[1:] + edge[:-1]) / 2)
         n_bins = len(centre)
         edges[j, : n_bins + 1], edges[j, n_bins + 1 :] = edge.float(), edge[-1].float()
         centres[j, :n_bins], centres[j, n_bins:] = centre.float(), centre[-1].float()

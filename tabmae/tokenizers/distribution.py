@@ -109,7 +109,8 @@ class CellDistribution:
         return torch.gather(self.log_levels, 2, position[:, :, None])[:, :, 0]
 
     def _bin(self, numbers: Tensor) -> Tensor:
-        return (numbers[:, :, None] >= self.edges[:, 1:-1]).sum(2).clamp_max(self.log_bins.shape[2] - 1)
+        inner = self.edges[:, 1:-1]
+        return ((numbers[:, :, None] >= inner) & (inner < self.edges[:, -1:])).sum(2)
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""

@@ -1,4 +1,4 @@
-"""Estimators for tables: `TabMAE` imputes, `TabMAEEncoder` embeds."""
+"""What `TabMAE` and `TabMAEEncoder` share: fit on a table, judge by held-out cells, score, encode, save."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -14,25 +13,23 @@ import pandas as pd
 import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tabmae.calibration import Calibration
-from tabmae.errors import DataError, ParameterError, check_number, listed
+from tabmae.errors import DataError
 from tabmae.estimators import base
-from tabmae.estimators.parameters import check_parameters, check_seed
+from tabmae.estimators.parameters import check_parameters
 from tabmae.model import MaskedAutoencoder
-from tabmae.saving import register, save
-from tabmae.schema import TableSchema, missing_cells, open_table
+from tabmae.saving import save
+from tabmae.schema import TableSchema, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
-DRAW_GROUPS = 4
-"""Cells of a row are drawn in up to this many turns, each given the turns before it."""
 SCORE_FRACTION = 0.2
+"""Share of the observed cells that `score` hides."""
 
 
 @contextmanager
@@ -174,7 +171,7 @@ class MaskedTableEstimator(BaseEstimator):
 
     def _judge(self, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
         """Set `quality_` and the calibration from the held-out cells."""
-        rows = held_out.any(1)
+        rows = base.judged_rows(held_out)
         values, visible, held_out = values[rows], visible[rows], held_out[rows]
         numbers = self.model_.tokenizer.numbers.tolist()
 
@@ -295,217 +292,6 @@ class MaskedTableEstimator(BaseEstimator):
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, weights)
         n_numbers = len(self.model_.tokenizer.numbers)
         self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
-
-
-def _has_categories(estimator: MaskedTableEstimator) -> bool:
-    """Whether a column of fit has class probabilities."""
-    check_is_fitted(estimator)
-    return any(column.kind == "category" for column in estimator.schema_.columns)
-
-
-@register
-class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
-    """DOCSTRING"""
-
-    def transform(self, X: Any) -> Any:
-        """Impute the missing cells of a table with the columns of fit.
-
-        Parameters
-        ----------
-        X : (n, F), a container as in fit; unseen rows are welcome, one row too.
-
-        Returns
-        -------
-        X of the same container, index, column order and dtypes; observed cells as they came.
-        """
-        values, observed = self._read(X)
-        rows = (~observed).any(1)
-        filled = values.double()
-        filled[rows] = self._points(values[rows], observed[rows])
-        return self.schema_.decode(filled.numpy(), as_array(X))
-
-    def sample(self, X: Any, n_samples: int = 5, random_state: int | RandomState | None = None) -> list[Any]:
-        """Draw completed tables from the predictive distribution: multiple imputation.
-
-        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before.
-
-        Parameters
-        ----------
-        X : (n, F), as for `transform`.
-        n_samples : number of tables.
-        random_state : seed of the draws; None takes the estimator's.
-
-        Returns
-        -------
-        Completed tables, as `transform` gives them; columns of whole numbers stay whole.
-        """
-        check_number("n_samples", n_samples, low=1, integer=True, hint="Pass the number of tables to draw.")
-        check_seed(random_state)
-        values, observed = self._read(X)
-        generator = base.new_generator(self.random_state if random_state is None else random_state)
-        rows = (~observed).any(1)
-        tables = []
-        for _ in range(n_samples):
-            filled = values.double()
-            filled[rows] = self._drawn(values[rows], observed[rows], generator)
-            tables.append(self.schema_.decode(filled.numpy(), as_array(X), whole=True))
-        return tables
-
-    def _drawn(self, values: Tensor, visible: Tensor, generator: torch.Generator) -> Tensor:
-        """One draw of the invisible cells of values (n, F), turn by turn."""
-        drawn, visible, missing = values.double(), visible.clone(), ~visible
-        if not len(values):
-            return drawn
-        order = torch.where(missing, torch.rand(values.shape, generator=generator), 2.0).argsort(1).argsort(1)
-        n_turns = min(DRAW_GROUPS, int(missing.sum(1).max()))
-        turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
-        for number in range(n_turns):
-            found = self._predict(drawn, visible, lambda distribution, _: distribution.sample(generator).cpu())
-            now = missing & (turn == number)
-            drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
-            visible = visible | now
-        return drawn
-
-    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[Any, Any]:
-        """Bounds of the numeric cells, calibrated on held-out cells of each column.
-
-        Parameters
-        ----------
-        X : (n, F), as for `transform`.
-        level : share of missing cells that the interval is to hold, in (0, 1).
-
-        Returns
-        -------
-        lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed.
-        """
-        hint = "Pass the share of cells to hold, for example 0.9."
-        check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
-        values, observed = self._read(X)
-        rows = (~observed).any(1)
-        numbers = self.model_.tokenizer.numbers.tolist()
-        asked = [self.calibration_.level(k, level) for k in range(len(numbers))]
-
-        def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
-            inner = torch.tensor(asked).to(distribution.direct)
-            return distribution.quantile((1 - inner) / 2).cpu(), distribution.quantile((1 + inner) / 2).cpu()
-
-        found = self._predict(values[rows], observed[rows], answer)
-        bounds = []
-        for side in (0, 1):
-            bound = values.double()
-            if found:
-                cells = bound[rows]
-                cells[:, numbers] = torch.cat([pair[side] for pair in found]).double()
-                bound[rows] = cells
-            bounds.append(self.schema_.decode_numbers(bound.numpy(), as_array(X)))
-        return bounds[0], bounds[1]
-
-    @available_if(_has_categories)
-    def predict_proba(self, X: Any, column: Any = None) -> pd.DataFrame:
-        """Class probabilities of a categorical column for every row, from the other columns of the row.
-
-        Parameters
-        ----------
-        X : (n, F), as for `transform`.
-        column : a categorical column's name, its position for arrays; may be left out where there is only one.
-
-        Returns
-        -------
-        DataFrame (n, levels), the most frequent level of the training rows first; rows sum to 1.
-
-        Raises
-        ------
-        ParameterError : `column` is no categorical column of fit.
-        AttributeError : not fitted, or no column of fit is categorical.
-        """
-        values, observed = self._read(X)
-        names = [c.name for c in self.schema_.columns if c.kind == "category"]
-        if column is None and len(names) == 1:
-            column = names[0]
-        if column not in names:
-            raise ParameterError(
-                f"`column` must be a categorical column; got {column!r}. Categorical columns are {listed(names)}."
-            )
-        place = [c.name for c in self.schema_.columns].index(column)
-        observed = observed.clone()
-        observed[:, place] = False
-        levels = self.schema_.columns[place].levels
-        found = self._predict(values, observed, lambda distribution, _: distribution.probabilities(place).cpu())
-        modelled = torch.cat(found).numpy()
-        n_named = min(len(levels), modelled.shape[1] - (modelled.shape[1] < len(levels)))
-        probability = np.empty((len(values), len(levels)))
-        probability[:, :n_named] = modelled[:, :n_named]
-        if n_named < len(levels):
-            probability[:, n_named:] = modelled[:, n_named:] / (len(levels) - n_named)
-        return pd.DataFrame(probability, columns=list(levels), index=X.index if isinstance(X, pd.DataFrame) else None)
-
-    def reconstruct(self, X: Any, hidden: ArrayLike | None = None) -> Any:
-        """Predict observed cells from the other cells: denoising.
-
-        Parameters
-        ----------
-        X : (n, F), as for `transform`.
-        hidden : bool (n, F), cells to predict from the rest; None predicts every cell, each from the others of its row.
-
-        Returns
-        -------
-        X of the same container with the predicted cells replaced and missing cells imputed; integers become float64.
-        """
-        values, observed = self._read(X)
-        if hidden is None:
-            return self.schema_.full(self._each_from_others(values, observed).numpy(), as_array(X))
-        cells = torch.as_tensor(np.asarray(hidden))
-        if cells.dtype != torch.bool or cells.shape != values.shape:
-            raise ParameterError(
-                f"`hidden` must be a bool array of shape {tuple(values.shape)}; got {cells.dtype} of shape "
-                f"{tuple(cells.shape)}. Pass True for each cell to predict."
-            )
-        points = self._points(values, observed & ~cells)
-        return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X))
-
-    def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Every cell predicted with itself hidden, a column at a time."""
-        points = torch.empty(values.shape, dtype=torch.float64)
-        for j in range(values.shape[1]):
-            visible = observed.clone()
-            visible[:, j] = False
-            points[:, j] = self._points(values, visible)[:, j]
-        return points
-
-
-@register
-class TabMAEEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MaskedTableEstimator):
-    """Masked autoencoder as a transformer step that embeds rows: `transform` gives the (n, d) embeddings of `encode`.
-
-    Parameters, attributes and inputs are those of `TabMAE`.
-
-    >>> from sklearn.datasets import load_iris
-    >>> encoder = TabMAEEncoder(max_epochs=2, random_state=0).fit(load_iris().data)
-    >>> encoder.transform(load_iris().data).shape
-    (150, 192)
-    """
-
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embed rows; float32 (n, d)."""
-        return self.encode(X)
-
-    @property
-    def _n_features_out(self) -> int:
-        return base.latent_width(self.model_)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
-
-def as_array(X: Any) -> Any:
-    """A list of rows as an array, which scikit-learn's transformers give back for it; any other table as it is."""
-    if not isinstance(X, list | tuple):
-        return X
-    cells = np.array(X, dtype=object)
-    numeric = all(cell is None or (isinstance(cell, Real) and not isinstance(cell, bool)) for cell in cells.flat)
-    return cells.astype(np.float64) if numeric else cells
 
 
 def check_enough(values: Tensor, observed: Tensor) -> None:

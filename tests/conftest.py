@@ -1,0 +1,36 @@
+"""Small generated tables, and a model fitted to one of them, that the tests of the estimators share."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tabmae.estimators.table import TabMAE
+
+N_ROWS = 80
+
+
+@pytest.fixture(scope="session")
+def mixed() -> pd.DataFrame:
+    """A table of every kind of column, all driven by one factor, with holes in each of them."""
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=N_ROWS)
+    table = pd.DataFrame(
+        {
+            "x": 10 + 3 * factor + rng.normal(size=N_ROWS),
+            "weight": (5 - 2 * factor + rng.normal(size=N_ROWS)).astype(np.float32),
+            "n": pd.array(np.round(7 * factor).astype(int), dtype="Int64"),
+            "steps": np.round(4 * factor),
+            "city": np.where(factor > 0.5, "Oslo", np.where(factor > -0.5, "Rome", "Bonn")),
+            "flag": pd.array(factor > 0, dtype="boolean"),
+            "size": pd.Categorical(np.where(factor > 0.2, "L", "S"), categories=["S", "M", "L"], ordered=True),
+            "day": pd.Timestamp("2024-03-01") + pd.to_timedelta(np.round(20 * factor), unit="D"),
+        },
+        index=pd.Index([f"r{row}" for row in range(N_ROWS)], name="key"),
+    )
+    return table.mask(rng.random(table.shape) < 0.2)
+
+
+@pytest.fixture(scope="session")
+def model(mixed: pd.DataFrame) -> TabMAE:
+    """A model of `mixed`; nothing may change it."""
+    return TabMAE(max_epochs=5, d_token=4, random_state=0).fit(mixed)

@@ -1,0 +1,410 @@
+"""The Gaussian expert: the textbook's conditional, an EM that climbs, and tables that break a naive solve."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tabmae.experts import gaussian
+from tabmae.experts.gaussian import SHRINKAGES, Gaussian
+
+PRECISIONS = pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def moments(n_columns: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw a mean and a covariance of strongly correlated columns of unequal scales."""
+    scale = torch.logspace(-1, 1, n_columns, dtype=torch.float64)
+    loadings = normal(n_columns, 2, seed=seed)
+    covariance = loadings @ loadings.T + 0.3 * torch.eye(n_columns, dtype=torch.float64)
+    return 10 * normal(n_columns, seed=seed + 1), covariance * scale[:, None] * scale
+
+
+def knowing(mean: Tensor, covariance: Tensor) -> Gaussian:
+    """Give the expert that knows the truth."""
+    expert = Gaussian(len(mean))
+    expert.mean, expert.covariance, expert.precision = mean, covariance, torch.linalg.inv(covariance)
+    return expert
+
+
+def correlated(n_rows: int, n_columns: int, n_factors: int = 1, noise: float = 0.3, seed: int = 0) -> Tensor:
+    loadings = normal(n_factors, n_columns, seed=99)
+    return normal(n_rows, n_factors, seed=seed) @ loadings + noise * normal(n_rows, n_columns, seed=seed + 1)
+
+
+def observed_of(values: Tensor, missing: float, seed: int = 5) -> Tensor:
+    return torch.rand(values.shape, generator=seeded(seed)) >= missing
+
+
+def every_mask(n_columns: int) -> Tensor:
+    return torch.tensor(list(product([False, True], repeat=n_columns)))
+
+
+def textbook(mean: Tensor, covariance: Tensor, row: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the conditional mean and covariance of the invisible cells of one row."""
+    hidden = ~visible
+    weights = torch.linalg.solve(covariance[visible][:, visible], covariance[visible][:, hidden])
+    spread = covariance[hidden][:, hidden] - covariance[hidden][:, visible] @ weights
+    return mean[hidden] + (row[visible] - mean[visible]) @ weights, spread
+
+
+def penalised(values: Tensor, observed: Tensor, shrinkage: float, mean: Tensor, covariance: Tensor) -> float:
+    """Give the log likelihood of the observed cells and the prior, row by row, without the constants."""
+    prior = len(values) * shrinkage / (1 - shrinkage)
+    total = -0.5 * prior * (covariance.logdet() + torch.linalg.inv(covariance).trace())
+    for row, seen in zip(values, observed, strict=True):
+        block, centred = covariance[seen][:, seen], (row - mean)[seen]
+        total -= 0.5 * (block.logdet() + centred @ torch.linalg.solve(block, centred))
+    return float(total)
+
+
+def textbook_em(values: Tensor, observed: Tensor, shrinkage: float, n_passes: int) -> tuple[Tensor, Tensor]:
+    """Run EM one row at a time, from mean zero and the identity."""
+    n_rows, n_columns = values.shape
+    mean, covariance = torch.zeros_like(values[0]), torch.eye(n_columns, dtype=values.dtype)
+    prior = n_rows * shrinkage / (1 - shrinkage)
+    for _ in range(n_passes):
+        filled, uncertainty = values.clone(), torch.zeros_like(covariance)
+        for i, seen in enumerate(observed):
+            hidden = torch.nonzero(~seen)[:, 0]
+            filled[i, hidden], spread = textbook(mean, covariance, values[i], seen)
+            uncertainty[hidden[:, None], hidden] += spread
+        mean = filled.mean(0)
+        scatter = (filled - mean).T @ (filled - mean) + uncertainty
+        covariance = (scatter + prior * torch.eye(n_columns, dtype=values.dtype)) / (n_rows + prior)
+    return mean, covariance
+
+
+@PRECISIONS
+@pytest.mark.parametrize("with_variance", [True, False])
+@pytest.mark.parametrize("n_columns", [1, 2, 7])
+def test_any_mask_gets_the_textbook_conditional(
+    n_columns: int, with_variance: bool, dtype: torch.dtype, atol: float
+) -> None:
+    mean, covariance = moments(n_columns)
+    visible = every_mask(n_columns)
+    rows = mean + normal(len(visible), n_columns, seed=3) @ torch.linalg.cholesky(covariance).T
+    found, variance = knowing(mean, covariance).condition(rows.to(dtype), visible, with_variance)
+    assert found.dtype == variance.dtype == dtype
+    scale = covariance.diagonal().sqrt()
+    for i, seen in enumerate(visible):
+        expected, spread = textbook(mean, covariance, rows[i], seen)
+        torch.testing.assert_close(found[i, ~seen] / scale[~seen], expected / scale[~seen], rtol=0, atol=30 * atol)
+        upper = spread.diagonal() if with_variance else covariance.diagonal()[~seen]
+        relative = (variance[i, ~seen] - upper) / scale[~seen].square()
+        torch.testing.assert_close(relative, torch.zeros_like(relative), rtol=0, atol=atol)
+    assert torch.equal(found[visible], rows.to(dtype)[visible])
+    assert not variance[visible].any()
+
+
+@pytest.mark.parametrize("with_variance", [True, False])
+def test_a_row_alone_gets_what_it_gets_in_its_batch(with_variance: bool) -> None:
+    mean, covariance = moments(9)
+    expert, rows = knowing(mean, covariance), mean + normal(60, 9)
+    visible = observed_of(rows, 0.5)
+    together = expert.condition(rows, visible, with_variance)
+    for i in range(len(rows)):
+        alone = expert.condition(rows[i : i + 1], visible[i : i + 1], with_variance)
+        for one, all_rows in zip(alone, together, strict=True):
+            torch.testing.assert_close(one[0], all_rows[i], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("with_variance", [True, False])
+@pytest.mark.parametrize("most", [1, 300])
+def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch, most: int, with_variance: bool) -> None:
+    mean, covariance = moments(8)
+    expert, rows = knowing(mean, covariance), mean + normal(50, 8)
+    visible = observed_of(rows, 0.4)
+    whole = expert.condition(rows, visible, with_variance)
+    fitted = Gaussian(8).fit(rows, visible, shrinkage=0.01)
+    monkeypatch.setattr(gaussian, "MAX_CHUNK_CELLS", most)
+    for one, other in zip(expert.condition(rows, visible, with_variance), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    again = Gaussian(8).fit(rows, visible, shrinkage=0.01)
+    torch.testing.assert_close(again.covariance, fitted.covariance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("junk", [torch.nan, torch.inf, -1e30])
+def test_an_invisible_cell_is_never_read(junk: float) -> None:
+    values = correlated(60, 6)
+    observed = observed_of(values, 0.3)
+    held_out = observed & observed_of(values, 0.9, seed=6)
+    changed = torch.where(observed, values, junk)
+    one = Gaussian(6).fit(values, observed & ~held_out, held_out)
+    other = Gaussian(6).fit(changed, observed & ~held_out, held_out)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    for with_variance in (True, False):
+        for part, same in zip(
+            one.condition(values, observed, with_variance), one.condition(changed, observed, with_variance), strict=True
+        ):
+            assert torch.equal(part, same)
+
+
+def test_held_out_cells_choose_the_shrinkage_and_nothing_else() -> None:
+    values = correlated(60, 6)
+    observed = observed_of(values, 0.3)
+    held_out = observed & observed_of(values, 0.9, seed=6)
+    expert = Gaussian(6).fit(values, observed & ~held_out, held_out)
+    shuffled = torch.where(held_out, 100 * normal(60, 6, seed=8), values)
+    sceptical = Gaussian(6).fit(shuffled, observed & ~held_out, held_out)
+    assert float(expert.shrinkage) < float(sceptical.shrinkage)
+    for one in (expert, sceptical):
+        again = Gaussian(6).fit(values, observed & ~held_out, shrinkage=float(one.shrinkage))
+        torch.testing.assert_close(one.covariance, again.covariance, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 0.7])
+def test_complete_rows_give_sample_mean_and_covariance_drawn_to_the_diagonal(shrinkage: float) -> None:
+    values = 1000 * correlated(50, 4) + 7
+    sample = torch.cov(values.T, correction=0)
+    expert = Gaussian(4).fit(values, torch.ones(50, 4, dtype=torch.bool), shrinkage=shrinkage)
+    torch.testing.assert_close(expert.mean, values.mean(0))
+    drawn = (1 - shrinkage) * sample + shrinkage * torch.diag(sample.diagonal())
+    torch.testing.assert_close(expert.covariance, drawn)
+    torch.testing.assert_close(expert.precision, torch.linalg.inv(drawn))
+    assert float(expert.shrinkage) == shrinkage
+
+
+@pytest.mark.parametrize("n_passes", [1, 5])
+def test_a_pass_of_em_equals_the_textbook_row_by_row(n_passes: int) -> None:
+    values = correlated(40, 5, n_factors=2)
+    observed = observed_of(values, 0.4)[torch.arange(40) // 3]
+    found = gaussian._em(values, observed, 0.05, max_iter=n_passes, tol=0.0)
+    mean, covariance = textbook_em(values, observed, 0.05, n_passes)
+    torch.testing.assert_close(found[0], mean, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(found[1], covariance, rtol=1e-7, atol=1e-8)
+
+
+def test_the_trace_is_the_penalised_likelihood() -> None:
+    values = correlated(30, 4)
+    observed = observed_of(values, 0.4)
+    mean, covariance = normal(4, seed=2), moments(4)[1]
+    trace = gaussian._em(values, observed, 0.1, mean, covariance, max_iter=1)[2]
+    assert trace[0] == pytest.approx(penalised(values, observed, 0.1, mean, covariance), rel=1e-8)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize("shrinkage", [0.003, 0.1, 0.7])
+@pytest.mark.parametrize("kind", ["plain", "collinear", "wide"])
+def test_the_penalised_likelihood_never_falls(missing: float, shrinkage: float, kind: str) -> None:
+    values = {
+        "plain": correlated(80, 5),
+        "collinear": correlated(80, 3)[:, [0, 1, 2, 0, 1]],
+        "wide": correlated(6, 9),
+    }[kind]
+    observed = observed_of(values, missing)
+    trace = torch.tensor(gaussian._em(values, observed, shrinkage, max_iter=40, tol=0.0)[2], dtype=torch.float64)
+    assert len(trace) == 40
+    assert (trace.diff() >= -1e-9 * trace.abs().max()).all()
+    assert trace[-1] >= trace[0]
+
+
+def test_em_ends_on_a_maximum() -> None:
+    values = correlated(50, 4)
+    observed = observed_of(values, 0.3)
+    mean, covariance, _ = gaussian._em(values, observed, 0.05, max_iter=400, tol=1e-9)
+    best = penalised(values, observed, 0.05, mean, covariance)
+    for seed in range(10):
+        step = 0.02 * normal(4, 4, seed=seed)
+        near = covariance + 0.02 * (step @ covariance + covariance @ step.T)
+        assert penalised(values, observed, 0.05, mean, near) < best
+        assert penalised(values, observed, 0.05, mean + step[0], covariance) < best
+
+
+def test_moments_of_cells_missing_at_random_are_better_than_pairwise_and_mean_filled() -> None:
+    mean, covariance = moments(6, seed=4)
+    scale = covariance.diagonal().sqrt()
+    errors: dict[str, list[float]] = {"em": [], "pairwise": [], "mean": []}
+    for seed in range(5):
+        values = mean + normal(400, 6, seed=seed) @ torch.linalg.cholesky(covariance).T
+        observed = observed_of(values, 0.5, seed=seed + 50)
+        centre = values.where(observed, torch.nan).nanmean(0)
+        filled, count = torch.where(observed, values - centre, 0), observed.double()
+        found = {
+            "em": Gaussian(6).fit(values, observed, shrinkage=0.003).covariance,
+            "pairwise": (filled.T @ filled) / (count.T @ count),
+            "mean": torch.cov(filled.T),
+        }
+        for name, estimate in found.items():
+            errors[name].append(float(((estimate - covariance) / scale[:, None] / scale).norm()))
+    averages = {name: sum(each) for name, each in errors.items()}
+    assert averages["em"] < 0.85 * min(averages["pairwise"], averages["mean"])
+
+
+def test_a_mean_whose_cells_are_missing_by_another_column_is_right() -> None:
+    values = correlated(3000, 2, noise=0.2)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[:, 1] = values[:, 0] < 0
+    expert = Gaussian(2).fit(values, observed)
+    naive = values[observed[:, 1], 1].mean() - values[:, 1].mean()
+    assert abs(float(expert.mean[1] - values[:, 1].mean())) < 0.1 * abs(float(naive))
+
+
+def duplicated() -> Tensor:
+    return correlated(60, 3)[:, [0, 1, 2, 0, 0, 1]]
+
+
+def sums() -> Tensor:
+    values = normal(60, 4)
+    return torch.cat([values, values.sum(1, keepdim=True), values[:, :2].sum(1, keepdim=True)], 1)
+
+
+def constant() -> Tensor:
+    return torch.cat([correlated(60, 3), torch.full((60, 1), 4.0)], 1)
+
+
+BREAKERS: dict[str, Callable[[], Tensor]] = {
+    "duplicated": duplicated,
+    "sums": sums,
+    "constant": constant,
+    "wide": lambda: correlated(12, 40),
+    "one row": lambda: correlated(1, 5),
+    "two rows": lambda: correlated(2, 5),
+    "one column": lambda: correlated(60, 1),
+    "unequal units": lambda: correlated(60, 4) * torch.tensor([1e-4, 1.0, 1e3, 1e5]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("kind", BREAKERS)
+def test_tables_that_break_a_naive_solve_give_finite_answers(kind: str, missing: float, dtype: torch.dtype) -> None:
+    values = BREAKERS[kind]().to(dtype)
+    observed = observed_of(values, missing)
+    expert = Gaussian(values.shape[1]).fit(values, observed)
+    assert all(tensor.isfinite().all() for tensor in expert.state_dict().values())
+    for visible in (observed, ~observed, torch.zeros_like(observed)):
+        mean, variance = expert.condition(values, visible)
+        assert mean.isfinite().all() and variance.isfinite().all()
+        assert (variance >= 0).all()
+        assert (variance <= expert.covariance.diagonal() * 1.001).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_column_without_a_cell_is_zero_with_unit_variance_and_leaves_the_others_alone(dtype: torch.dtype) -> None:
+    values = correlated(60, 4).to(dtype)
+    observed = observed_of(values, 0.2)
+    without = Gaussian(4).fit(values, observed, shrinkage=0.01)
+    empty = torch.zeros(60, 1, dtype=torch.bool)
+    expert = Gaussian(5).fit(
+        torch.cat([values, torch.full((60, 1), torch.nan)], 1), torch.cat([observed, empty], 1), shrinkage=0.01
+    )
+    torch.testing.assert_close(expert.covariance[:4, :4], without.covariance)
+    mean, variance = expert.condition(torch.cat([values, empty.to(dtype)], 1), torch.cat([observed, empty], 1))
+    torch.testing.assert_close(mean[:, 4], torch.zeros(60, dtype=dtype), rtol=0, atol=1e-6)
+    torch.testing.assert_close(variance[:, 4], torch.ones(60, dtype=dtype))
+    torch.testing.assert_close(mean[:, :4], without.condition(values, observed)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_five_hundred_columns_are_served(dtype: torch.dtype) -> None:
+    values = correlated(60, 500, n_factors=2).to(dtype)
+    observed = observed_of(values, 0.2)
+    expert = Gaussian(500).fit(values[:40], observed[:40], shrinkage=0.1)
+    mean, variance = expert.condition(values, observed)
+    assert mean.isfinite().all() and (variance >= 0).all()
+    hidden = ~observed[40:]
+    assert (mean[40:] - values[40:])[hidden].square().mean() < 0.3 * values[40:][hidden].square().mean()
+    fast, _ = expert.condition(values, observed, with_variance=False)
+    torch.testing.assert_close(fast, mean, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_copy_tells_its_twin_and_a_sum_its_part(dtype: torch.dtype) -> None:
+    for values, column in ((duplicated(), 3), (sums(), 4), (sums(), 0)):
+        values = values.to(dtype)
+        expert = Gaussian(values.shape[1]).fit(values, observed_of(values, 0.1))
+        visible = torch.ones_like(values, dtype=torch.bool)
+        visible[:, column] = False
+        mean, variance = expert.condition(values, visible)
+        scale = values[:, column].std()
+        assert (mean - values)[:, column].abs().max() < 0.15 * scale
+        assert (variance[:, column] < 0.05 * scale.square()).all()
+
+
+def test_more_columns_than_rows_still_beat_the_mean() -> None:
+    values = correlated(120, 40, n_factors=2)
+    expert = Gaussian(40).fit(values[:20], observed_of(values[:20], 0.2))
+    visible = observed_of(values, 0.3, seed=9)[20:]
+    error = (expert.condition(values[20:], visible)[0] - values[20:])[~visible].square().mean()
+    assert error < 0.4 * values[20:][~visible].square().mean()
+
+
+def test_independent_noise_is_answered_by_the_mean() -> None:
+    values = normal(500, 20)
+    expert = Gaussian(20).fit(values[:50], observed_of(values[:50], 0.2))
+    visible = observed_of(values, 0.3, seed=9)[50:]
+    mean, _ = expert.condition(values[50:], visible)
+    error, by_mean = ((guess - values[50:])[~visible].square().mean() for guess in (mean, expert.mean))
+    assert float(expert.shrinkage) >= 0.3
+    assert error < 1.03 * by_mean
+
+
+def test_strong_correlation_in_many_rows_needs_hardly_any_prior() -> None:
+    values = correlated(1000, 5, n_factors=2, noise=0.1)
+    assert float(Gaussian(5).fit(values, observed_of(values, 0.2)).shrinkage) <= 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_answer_is_in_the_units_of_the_data(dtype: torch.dtype) -> None:
+    values = correlated(80, 4).to(dtype)
+    observed = observed_of(values, 0.3)
+    units, origin = torch.tensor([1.0, 100.0, 0.01, 5.0], dtype=dtype), torch.tensor([0.0, 50.0, -1.0, 3.0], dtype=dtype)
+    mean, variance = Gaussian(4).fit(values, observed).condition(values, observed)
+    converted = values * units + origin
+    other, spread = Gaussian(4).fit(converted, observed).condition(converted, observed)
+    torch.testing.assert_close((other - origin) / units, mean, rtol=0, atol=1e-3)
+    torch.testing.assert_close(spread / units.square(), variance, rtol=0, atol=1e-3)
+
+
+def test_a_warm_start_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    em = gaussian._em
+
+    def counted(*arguments: Any, **settings: Any) -> tuple[Tensor, Tensor, list[float]]:
+        found = em(*arguments, **settings)
+        passes.append(len(found[2]))
+        return found
+
+    monkeypatch.setattr(gaussian, "_em", counted)
+    values = 50 * correlated(100, 5) + 20
+    observed = observed_of(values, 0.4)
+    expert = Gaussian(5).fit(values, observed, shrinkage=0.01)
+    cold = expert.covariance.clone()
+    expert.fit(values, observed, shrinkage=0.01, warm_start=True)
+    assert passes[0] > 5 and passes[1] <= 2
+    torch.testing.assert_close(expert.covariance, cold, rtol=0.02, atol=1.0)
+
+
+def test_many_rows_are_thinned_to_equal_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = correlated(101, 4)
+    observed = observed_of(values, 0.3)
+    every_third = gaussian._em(values[::3], observed[::3], 0.01)
+    monkeypatch.setattr(gaussian, "MAX_ROWS", 40)
+    for one, other in zip(gaussian._em(values, observed, 0.01), every_third, strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+
+
+def test_a_loaded_expert_answers_bit_equal() -> None:
+    values = correlated(60, 4)
+    observed = observed_of(values, 0.3)
+    expert, other = Gaussian(4).fit(values, observed), Gaussian(4)
+    other.load_state_dict(expert.state_dict())
+    assert torch.equal(expert.condition(values, observed)[0], other.condition(values, observed)[0])
+    assert float(other.shrinkage) in SHRINKAGES
+
+
+def test_no_rows_give_no_answers() -> None:
+    mean, variance = Gaussian(3).condition(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.bool))
+    assert mean.shape == variance.shape == (0, 3)
