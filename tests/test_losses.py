@@ -1,18 +1,12 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Normal
 
 from tabmae.losses import (
     LOSSES,
     absolute,
-    cross_entropy,
-    gaussian_nll,
     huber,
     masked_mean,
-    pinball,
     squared,
 )
 
@@ -54,41 +48,6 @@ def test_differences_count_alike_in_both_directions() -> None:
     low, high = torch.tensor([-3.0, 0.2]), torch.tensor([1.0, 0.7])
     for loss in (squared, absolute, huber):
         assert torch.equal(loss(low, high), loss(high, low))
-
-
-def test_gaussian_likelihood_equals_the_density_of_torch() -> None:
-    mean, log_scale, target = normal(5, 2), normal(5, 2, seed=1), normal(5, 2, seed=2)
-    expected = -Normal(mean, log_scale.exp()).log_prob(target)
-    torch.testing.assert_close(gaussian_nll(mean, log_scale, target), expected)
-
-
-def test_cross_entropy_equals_the_log_probability_of_torch_for_codes_as_floats() -> None:
-    logits, codes = normal(4, 3, 5), torch.arange(12).reshape(4, 3) % 5
-    expected = -Categorical(logits=logits).log_prob(codes)
-    torch.testing.assert_close(cross_entropy(logits, codes.float()), expected)
-
-
-def test_levels_that_a_column_does_not_have_take_no_probability_and_no_gradient() -> None:
-    logits = torch.tensor([[0.0, 0.0, -math.inf]], requires_grad=True)
-    error = cross_entropy(logits, torch.tensor([1.0]))
-    error.sum().backward()
-    assert error.item() == pytest.approx(math.log(2))
-    assert logits.grad is not None
-    assert torch.equal(logits.grad, torch.tensor([[0.5, -0.5, 0.0]]))
-
-
-@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
-def test_the_quantile_is_best_by_pinball(level: float) -> None:
-    values, levels = normal(1001), torch.tensor([level])
-    candidates = torch.linspace(-3, 3, 3001)
-    errors = pinball(candidates[:, None, None], values.expand(3001, -1), levels).mean(1)
-    assert candidates[errors.argmin()].item() == pytest.approx(values.quantile(level).item(), abs=0.01)
-
-
-def test_pinball_is_the_mean_over_its_levels() -> None:
-    predicted, target, levels = normal(4, 3, 2), normal(4, 3, seed=1), torch.tensor([0.2, 0.7])
-    each = [pinball(predicted[..., [q]], target, levels[[q]]) for q in range(2)]
-    torch.testing.assert_close(pinball(predicted, target, levels), (each[0] + each[1]) / 2)
 
 
 def test_the_masked_mean_looks_at_masked_cells_only() -> None:
