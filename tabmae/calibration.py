@@ -38,12 +38,22 @@ class Calibration:
 
     def level(self, column: int, nominal: float) -> float:
         """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
+        unseen = torch.tensor([HIGHEST], dtype=torch.float64)
+        return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), unseen))
+
+    def spread(self, column: int, nominal: Tensor) -> Tensor:
+        """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws."""
+        return self._quantile(column, nominal.double(), torch.zeros(0, dtype=torch.float64))
+
+    def _quantile(self, column: int, nominal: Tensor, unseen: Tensor) -> Tensor:
+        """Quantiles of the levels of a column's cells, all columns' cells pooled in, and `unseen` ones."""
         if not len(self._pooled):
             return nominal
         own, pooled = self.centrality[column], self._pooled
-        cells = torch.cat([own, pooled])
-        weights = torch.cat([torch.ones_like(own), torch.full_like(pooled, POOLED_WEIGHT / len(pooled))])
+        cells = torch.cat([own, pooled, unseen])
+        weights = torch.ones_like(cells)
+        weights[len(own) : len(own) + len(pooled)] = POOLED_WEIGHT / len(pooled)
         order = cells.argsort()
-        share = weights[order].cumsum(0) / (weights.sum() + 1)
-        position = int(torch.searchsorted(share, nominal))
-        return min(HIGHEST, float(cells[order][position])) if position < len(cells) else HIGHEST
+        share = weights[order].cumsum(0) / weights.sum()
+        position = torch.searchsorted(share, nominal.contiguous()).clamp_max(len(cells) - 1)
+        return cells[order][position].clamp_max(HIGHEST)

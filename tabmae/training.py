@@ -176,7 +176,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
         self.averaged = deepcopy(model)
         self.means = [parameter for parameter in self.averaged.parameters() if parameter.requires_grad]
-        self.check = _HeldOut(model, values, observed, held_out)
+        self.check = _HeldOut(model, values, observed, held_out, self.weight)
         self.best: dict[str, Tensor] = {}
         self.progress = _Progress()
 
@@ -314,12 +314,14 @@ class _Run:
 class _HeldOut:
     """Error on held-out cells, predicted from the cells that training may see."""
 
-    def __init__(self, model: MaskedAutoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None) -> None:
+    def __init__(
+        self, model: MaskedAutoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None, weight: Tensor
+    ) -> None:
         cells = torch.zeros_like(observed) if held_out is None else held_out
         rows = torch.nonzero(cells.any(1))[:, 0]
         rows = rows[:: max(1, -(-len(rows) // MAX_CHECK_ROWS))]
         self.exists = len(rows) > 0
-        self.visible, self.cells = observed[rows], cells[rows]
+        self.visible, self.cells, self.weight = observed[rows], cells[rows], weight[rows]
         self.values = torch.where(self.visible | self.cells, values[rows], 0)
         self.guess = model.guess(self.values, self.visible) if self.exists else None
 
@@ -330,7 +332,7 @@ class _HeldOut:
         model.eval()
         distribution = model(self.values, self.visible, self.guess)
         errors = model.tokenizer.errors(distribution, self.values).clamp_max(LARGEST_ERROR)
-        return masked_mean(errors, self.cells).item()
+        return masked_mean(errors, self.cells, self.weight).item()
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

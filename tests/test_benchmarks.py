@@ -56,6 +56,7 @@ def test_a_run_writes_a_row_for_each_split_with_errors_costs_and_versions(rows: 
         assert set(row["accuracy_columns"]) == {"target"}
         assert row["cpu_seconds"] > 0 and row["peak_mb"] > 10 and row["versions"]["numpy"] == np.__version__
     assert written[2]["nrmse"] < 0.7 < 0.9 < written[0]["nrmse"]
+    assert written[0]["accuracy"] < 0.5 < 0.8 < written[2]["accuracy"]
 
 
 def test_every_method_is_scored_on_the_same_cells(rows: Path) -> None:

@@ -123,14 +123,14 @@ def test_a_row_alone_gets_what_it_gets_in_its_batch(with_variance: bool) -> None
 @pytest.mark.parametrize("most", [1, 300])
 def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch, most: int, with_variance: bool) -> None:
     mean, covariance = moments(8)
-    expert, rows = knowing(mean, covariance), mean + normal(50, 8)
+    expert, rows = knowing(mean, covariance), mean + normal(20, 8)
     visible = observed_of(rows, 0.4)
     whole = expert.condition(rows, visible, with_variance)
-    fitted = Gaussian(8).fit(rows, visible, shrinkage=0.01)
+    fitted = Gaussian(8).fit(rows, visible, shrinkage=0.3)
     monkeypatch.setattr(gaussian, "MAX_CHUNK_CELLS", most)
     for one, other in zip(expert.condition(rows, visible, with_variance), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-    again = Gaussian(8).fit(rows, visible, shrinkage=0.01)
+    again = Gaussian(8).fit(rows, visible, shrinkage=0.3)
     torch.testing.assert_close(again.covariance, fitted.covariance, rtol=1e-9, atol=1e-12)
 
 
@@ -191,7 +191,7 @@ def test_the_trace_is_the_penalised_likelihood() -> None:
     observed = observed_of(values, 0.4)
     mean, covariance = normal(4, seed=2), moments(4)[1]
     trace = gaussian._em(values, observed, 0.1, mean, covariance, max_iter=1)[2]
-    assert trace[0] == pytest.approx(penalised(values, observed, 0.1, mean, covariance), rel=1e-8)
+    assert trace[0] == pytest.approx(penalised(values, observed, 0.1, mean, covariance), rel=1e-6)
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2, 0.5, 0.8])
@@ -268,7 +268,7 @@ BREAKERS: dict[str, Callable[[], Tensor]] = {
     "duplicated": duplicated,
     "sums": sums,
     "constant": constant,
-    "wide": lambda: correlated(12, 40),
+    "wide": lambda: correlated(8, 20),
     "one row": lambda: correlated(1, 5),
     "two rows": lambda: correlated(2, 5),
     "one column": lambda: correlated(60, 1),
@@ -310,13 +310,13 @@ def test_a_column_without_a_cell_is_zero_with_unit_variance_and_leaves_the_other
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_five_hundred_columns_are_served(dtype: torch.dtype) -> None:
     values = correlated(60, 500, n_factors=2).to(dtype)
-    observed = observed_of(values, 0.2)
-    expert = Gaussian(500).fit(values[:40], observed[:40], shrinkage=0.1)
-    mean, variance = expert.condition(values, observed)
+    expert = Gaussian(500).fit(values[:40], observed_of(values[:3], 0.02)[torch.arange(40) % 3], shrinkage=0.1)
+    fresh, visible = values[40:], observed_of(values[40:], 0.2)
+    visible[:10] = ~visible[:10]
+    mean, variance = expert.condition(fresh, visible)
     assert mean.isfinite().all() and (variance >= 0).all()
-    hidden = ~observed[40:]
-    assert (mean[40:] - values[40:])[hidden].square().mean() < 0.3 * values[40:][hidden].square().mean()
-    fast, _ = expert.condition(values, observed, with_variance=False)
+    assert (mean - fresh)[~visible].square().mean() < 0.3 * fresh[~visible].square().mean()
+    fast, _ = expert.condition(fresh, visible, with_variance=False)
     torch.testing.assert_close(fast, mean, rtol=0, atol=1e-3)
 
 
@@ -334,8 +334,8 @@ def test_a_copy_tells_its_twin_and_a_sum_its_part(dtype: torch.dtype) -> None:
 
 
 def test_more_columns_than_rows_still_beat_the_mean() -> None:
-    values = correlated(120, 40, n_factors=2)
-    expert = Gaussian(40).fit(values[:20], observed_of(values[:20], 0.2))
+    values = correlated(100, 25, n_factors=2)
+    expert = Gaussian(25).fit(values[:20], observed_of(values[:20], 0.2))
     visible = observed_of(values, 0.3, seed=9)[20:]
     error = (expert.condition(values[20:], visible)[0] - values[20:])[~visible].square().mean()
     assert error < 0.4 * values[20:][~visible].square().mean()

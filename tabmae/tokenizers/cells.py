@@ -150,7 +150,7 @@ class CellTokenizer(nn.Module):
 
     def bounded(self, guess: Tensor) -> Tensor:
         """An expert's means (B, E) within the range of the training cells, beyond which a line is no guide."""
-        low, high = torch.zeros_like(guess[0]), torch.ones_like(guess[0])
+        low, high = guess.new_zeros(guess.shape[1]), guess.new_ones(guess.shape[1])
         low[self.expert_of_number], high[self.expert_of_number] = self.edges[:, 0].to(low), self.edges[:, -1].to(high)
         return guess.clamp(low, high)
 

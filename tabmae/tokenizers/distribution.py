@@ -6,6 +6,7 @@ Contract: everything asked of it (mean, density, quantile, draw) is of one and t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -150,24 +151,19 @@ class CellDistribution:
     def _snapped(self, numbers: Tensor) -> Tensor:
         return torch.gather(self.centres.expand(len(numbers), -1, -1), 2, self._bin(numbers)[:, :, None])[:, :, 0]
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """One draw of every cell, (B, F); cells are drawn independently given the visible ones."""
+    def sample(self, generator: torch.Generator, level: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """One draw of every cell, (B, F); cells are drawn independently given the visible ones.
+
+        `level` turns the levels of central intervals (B, Fn) into those to ask for, to widen or narrow the draws.
+        """
         draw = self._whole(self.direct.dtype)
-        rows, device = self.direct, self.direct.device
 
         def uniform(like: Tensor) -> Tensor:
-            return torch.rand(like.shape, generator=generator, dtype=like.dtype).to(device)
+            return torch.rand(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
-        sharp = uniform(rows) < self.gate
-        normal = torch.randn(rows.shape, generator=generator, dtype=rows.dtype).to(device) * self.scale + self.direct
-        total = self.log_bins.exp().cumsum(2)
-        position = (uniform(rows)[:, :, None] >= total[:, :, :-1]).sum(2)
-        shape = (len(rows), -1, -1)
-        low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
-        high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
-        drawn = torch.where(sharp, normal, low + (high - low) * uniform(rows))
-        drawn = drawn if self.shift is None else drawn + self.shift
-        draw[:, self.numbers] = torch.where(self.discrete, self._snapped(drawn), drawn)
+        side = 2 * uniform(self.direct) - 1
+        asked = side.abs() if level is None else level(side.abs()).to(side)
+        draw[:, self.numbers] = self.quantile((1 + side.sign() * asked) / 2)
         probability = F.softmax(self._named_levels(), 2)
         chosen = (uniform(probability[:, :, 0])[:, :, None] >= probability.cumsum(2)[:, :, :-1]).sum(2)
         draw[:, self.categories] = chosen.to(draw.dtype)

@@ -118,7 +118,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     def sample(self, X: Any, n_samples: int = 5, random_state: int | RandomState | None = None) -> list[Any]:
         """Draw completed tables from the predictive distribution: multiple imputation.
 
-        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before.
+        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before;
+        numbers are spread as far as held-out cells were.
 
         Parameters
         ----------
@@ -149,9 +150,17 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             return drawn
         order = torch.where(missing, torch.rand(values.shape, generator=generator), 2.0).argsort(1).argsort(1)
         n_turns = min(DRAW_GROUPS, int(missing.sum(1).max()))
+
+        def level(nominal: Tensor) -> Tensor:
+            asked = [self.calibration_.spread(k, part) for k, part in enumerate(nominal.cpu().unbind(1))]
+            return torch.stack(asked, 1) if asked else nominal
+
+        def answer(distribution: CellDistribution, _: slice) -> Tensor:
+            return distribution.sample(generator, level).cpu()
+
         turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
         for number in range(n_turns):
-            found = self._predict(drawn, visible, lambda distribution, _: distribution.sample(generator).cpu())
+            found = self._predict(drawn, visible, answer)
             now = missing & (turn == number)
             drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
             visible = visible | now
