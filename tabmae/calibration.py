@@ -1,6 +1,6 @@
 """Conformal calibration of central intervals from held-out cells.
 
-Contract: levels are chosen on cells that training did not see; few cells of a column lean on those of all columns.
+Contract: levels are chosen on cells that no weight was fitted to; few cells of a column lean on those of all columns.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def evaluate(
     }
     own = type(estimator).__name__
     methods = {own: clone(_checked(own, estimator))} | _chosen(baselines, simple, own)
-    n_out = round(test_size * len(order))
+    n_out = min(round(test_size * len(order)), len(order) - 2)
     samples = {"in": np.sort(order[n_out:]), "out": np.sort(order[:n_out])}
     truth = _Truth(X, hidden, X_missing, samples["in"], categorical)
     mean, _ = _imputed(simple["mean"], X_missing, samples)

@@ -81,7 +81,7 @@ class MaskedAutoencoder(nn.Module):
         """Distribution of every cell of values (B, F) given the visible ones; `guess` spares its computation."""
         values = torch.where(visible, values, 0)
         guess = self.guess(values, visible) if guess is None else guess
-        network = self._network(values, visible, guess)
+        network = self.network(values, visible, guess)
         if self.training:
             return network
         members = self._members(values, visible, guess, network)
@@ -93,9 +93,10 @@ class MaskedAutoencoder(nn.Module):
         """What each member believes of values (B, F) given the visible cells."""
         values = torch.where(visible, values, 0)
         guess = self.guess(values, visible)
-        return self._members(values, visible, guess, self._network(values, visible, guess))
+        return self._members(values, visible, guess, self.network(values, visible, guess))
 
-    def _network(self, values: Tensor, visible: Tensor, guess: Guess | None) -> CellDistribution:
+    def network(self, values: Tensor, visible: Tensor, guess: Guess | None) -> CellDistribution:
+        """What the network alone believes of values (B, F), 0 where not visible, from its expert's guess."""
         latent = self.encode(values, visible, guess)
         return self.tokenizer.predict(self.backbone.decode(latent, visible), guess)
 
@@ -134,7 +135,7 @@ class MaskedAutoencoder(nn.Module):
         truth, visible = values[:, feature], visible.clone()
         visible[:, feature] = False
         guess = self.guess(torch.where(visible, values, 0), visible)
-        network = self._network(torch.where(visible, values, 0), visible, guess)
+        network = self.network(torch.where(visible, values, 0), visible, guess)
         completed = torch.where(visible, values, network.point())
         inputs = self.tokenizer.sweep_features(completed, guess, feature)
         place = int(self.tokenizer.place[feature])

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
+
+Weights = NDArray[np.float64]
 
 PRIOR_CELLS = 100.0
 """Held-out cells that the shared weights are worth to a column, and equal weights to the shared ones."""
@@ -38,18 +41,40 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     """
     members, truth = predictions.double().cpu().numpy(), target.double().cpu().numpy()
     cells, believed = hidden.cpu().numpy(), start.double().cpu().numpy()
-    shared = _shrunk(members[:, cells], truth[cells], believed)
-    columns = [_shrunk(members[:, cells[:, j], j], truth[cells[:, j], j], shared) for j in range(truth.shape[1])]
+    shared = _shrunk(members[:, cells], truth[cells], believed, int(cells.sum()))
+    columns = [
+        _shrunk(members[:, cells[:, j], j], truth[cells[:, j], j], shared, int(cells[:, j].sum()))
+        for j in range(truth.shape[1])
+    ]
     return torch.from_numpy(np.array(columns).reshape(truth.shape[1], len(believed)))
 
 
-def _shrunk(members: np.ndarray, truth: np.ndarray, believed: np.ndarray) -> np.ndarray:
+def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor) -> Tensor:
+    """Weigh members by least squares of the probabilities of a category's levels on the level that was there.
+
+    Parameters
+    ----------
+    probabilities : (M, n, L), by each member for n hidden cells. codes : (n,), below L.
+    start : (M,), weights believed before any cell is seen.
+
+    Returns
+    -------
+    weights : float64 (M,).
+    """
+    indicator = torch.nn.functional.one_hot(codes, probabilities.shape[2])
+    members, target = probabilities.double().flatten(1).cpu().numpy(), indicator.double().flatten().cpu().numpy()
+    return torch.from_numpy(_shrunk(members, target, start.double().cpu().numpy(), len(codes)))
+
+
+def _shrunk(members: Weights, target: Weights, believed: Weights, n_cells: int) -> Weights:
     """Least-squares weights on the simplex of members (M, n), mixed with the believed ones by the number of cells."""
-    n = len(truth)
-    if n == 0:
+    if n_cells == 0:
         return believed
-    strict = 1e3 * max(1.0, float(np.abs(members).max())) * np.sqrt(n)
+    strict = 1e3 * max(1.0, float(np.abs(members).max())) * np.sqrt(members.shape[1])
     matrix = np.vstack([members.T, np.full((1, len(members)), strict)])
-    weights, _ = nnls(matrix, np.append(truth, strict))
+    try:
+        weights, _ = nnls(matrix, np.append(target, strict))
+    except RuntimeError:
+        return believed
     found = weights / weights.sum() if weights.sum() > 0 else believed
-    return (n * found + PRIOR_CELLS * believed) / (n + PRIOR_CELLS)
+    return (n_cells * found + PRIOR_CELLS * believed) / (n_cells + PRIOR_CELLS)

@@ -117,7 +117,7 @@ def train(
         run.take_up(Path(checkpoint))
     progress = run.progress
     bar = tqdm(total=plan.max_epochs, initial=progress.epoch, disable=verbose < 1, unit="epoch")
-    with torch.random.fork_rng(devices=[values.device] if values.is_cuda else []), bar:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
         try:
             while not run.finished:
                 before = progress.epoch
@@ -330,7 +330,7 @@ class _HeldOut:
         if not self.exists:
             return math.nan
         model.eval()
-        distribution = model(self.values, self.visible, self.guess)
+        distribution = model.network(torch.where(self.visible, self.values, 0), self.visible, self.guess)
         errors = model.tokenizer.errors(distribution, self.values).clamp_max(LARGEST_ERROR)
         return masked_mean(errors, self.cells, self.weight).item()
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from torch import Tensor
@@ -30,16 +29,26 @@ from tabmae.training import Plan, draw_held_out, train
 DEFAULT_RATIO = (0.1, 0.9)
 """Bounds of the share of cells hidden in a row: no narrower range was better at any share of missing cells."""
 
-MAX_BATCH_CELLS = 200_000
-"""Cells predicted at once: tens of megabytes of activations."""
+MAX_BATCH_OUTPUTS = 2_000_000
+"""Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
 
 MIN_FOREST_ROWS = 20
 MIN_ROWS_OF_LEVEL = 3
 MAX_FOREST_LEVELS = 64
 MAX_FOREST_ROWS = 5_000
-"""Rows that grow a forest; it grows with them in time and in size on disk."""
+MAX_FOREST_CELLS = 400_000
+"""Rows, and cells of them, that grow a forest; it grows with them in time and in size on disk."""
+MAX_FOREST_COLUMNS = 300
+MAX_GAUSSIAN_COLUMNS = 1_000
+"""Expert columns (numbers, frequent levels) beyond which trees and Gaussian are left out: they would take hours."""
+SHORTER_WHEN_GOING_ON = 10
+"""A model that goes on learning takes this share of a new one's steps."""
 MAX_JUDGED_ROWS = 5_000
-"""Rows that judge the members and calibrate."""
+MAX_WEIGHED_OUTPUTS = 10_000_000
+"""Rows that judge the members and calibrate, and their outputs when the members are weighed."""
+
+INFERENCE = torch.float64
+"""Precision of predictions: a row's result does not feel the other rows of its batch."""
 
 Result = TypeVar("Result")
 
@@ -74,7 +83,7 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, dtype=torch.float64, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ParameterError(
             f"`device` must name a device of this machine; got {device!r}. Pass 'auto', 'cpu' or, with a GPU, 'cuda'."
@@ -110,15 +119,15 @@ def build_model(
     generator: torch.Generator,
 ) -> MaskedAutoencoder:
     """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
-    names = expert_names(estimator.experts)
-    with torch.random.fork_rng(devices=[]):
+    has_gaussian = "gaussian" in expert_names(estimator.experts)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device)))
         tokenizer = CellTokenizer.fit(
-            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess="gaussian" in names
+            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=has_gaussian
         )
         network = build_network(estimator, len(n_levels), size)
     expert = None
-    if "gaussian" in names:
+    if has_gaussian and 0 < tokenizer.n_expert_columns <= MAX_GAUSSIAN_COLUMNS:
         tokenizer.to(values.device)
         cells, shown = tokenizer.expand(values, observed)
         expert = Gaussian(tokenizer.n_expert_columns).fit(cells, shown, tokenizer.expand(values, held_out)[1])
@@ -153,16 +162,20 @@ def fit_model(
     generator = new_generator(estimator.random_state, device)
     values, observed = values.to(device), observed.to(device)
     size = chosen_size(estimator, len(values))
+    if model is not None:
+        size = estimator.size_._replace(n_steps=size.n_steps, batch_size=size.batch_size, lr=size.lr)
     feature_shape = None if estimator.feature_shape is None else tuple(estimator.feature_shape)
     mask = get_mask(estimator.mask)
     held_out = draw_held_out(observed, estimator.validation_fraction, generator)
     n_epochs = estimator.max_epochs
     if n_epochs == "auto":
-        n_epochs = max(1, round(size.n_steps / max(1, round(len(values) / size.batch_size))))
+        n_steps = size.n_steps if model is None else size.n_steps // SHORTER_WHEN_GOING_ON
+        n_epochs = max(1, round(n_steps / max(1, round(len(values) / size.batch_size))))
     with out_of_memory_explained(size.batch_size):
         is_new = model is None
         if model is None:
-            model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator).to(device)
+            model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator)
+        model.to(device)
         set_precision(model, torch.float32)
         history = train(
             model,
@@ -185,21 +198,26 @@ def fit_model(
             checkpoint=estimator.checkpoint,
             verbose=estimator.verbose,
         )
-        set_precision(model, inference_dtype(device))
-        if is_new and "trees" in expert_names(estimator.experts):
-            grow_forests(model, values, observed & ~held_out, generator)
-        weigh_members(model, values, observed & ~held_out, held_out)
+        set_precision(model, INFERENCE)
+        if is_new:
+            if "trees" in expert_names(estimator.experts):
+                grow_forests(model, values, observed & ~held_out, generator)
+            weigh_members(model, values, observed & ~held_out, held_out)
     return Run(model, size, history, held_out.cpu())
 
 
 def grow_forests(model: MaskedAutoencoder, values: Tensor, observed: Tensor, generator: torch.Generator) -> None:
     """Fit a forest for every column with enough observed cells, each on a sample of rows."""
     weight = next(model.parameters())
+    n_columns = model.tokenizer.n_expert_columns
+    if not 0 < n_columns <= MAX_FOREST_COLUMNS:
+        return
+    most = min(MAX_FOREST_ROWS, MAX_FOREST_CELLS // n_columns)
     for feature, n_levels in enumerate(model.tokenizer.n_levels):
         seed = int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device))
         rows = torch.nonzero(observed[:, feature])[:, 0]
         if n_levels <= MAX_FOREST_LEVELS and len(rows) >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels):
-            rows = rows[:: -(-len(rows) // MAX_FOREST_ROWS)]
+            rows = rows[:: -(-len(rows) // most)]
             model.grow_forest(values[rows].to(weight.dtype), observed[rows], feature, seed)
 
 
@@ -212,31 +230,32 @@ def judged_rows(held_out: Tensor) -> Tensor:
 @torch.no_grad()
 def weigh_members(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
     """Set how far each column believes each member, by held-out cells."""
-    rows = judged_rows(held_out)
     weight, tokenizer = next(model.parameters()), model.tokenizer
-    batch = max(1, MAX_BATCH_CELLS // values.shape[1])
+    rows = judged_rows(held_out)
+    rows = rows[:: max(1, round(len(rows) * tokenizer.n_outputs / MAX_WEIGHED_OUTPUTS))]
+    n_numbers, n_categories = len(tokenizer.numbers), len(tokenizer.categories)
+    has_expert, has_trees = float(model.expert is not None), float(len(model.forests) > 0)
+    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees])
+    start = start / start.sum()
+    model.number_weights = torch.cat([torch.zeros(1), start]).double().repeat(n_numbers, 1).to(weight.device)
+    model.level_weights = start.double().repeat(n_categories, 1).to(weight.device)
+    if not len(rows):
+        return
+    batch = rows_at_once(model)
     found = [
         model.members(part.to(weight.dtype), shown)
         for part, shown in zip(values[rows].split(batch), visible[rows].split(batch), strict=True)
     ]
-    has_expert, has_trees = float(model.expert is not None), float(len(model.forests) > 0)
-    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees])
-    start = start / start.sum()
-    truth, cells = values[rows], held_out[rows]
+    target, judged = values[rows], held_out[rows]
+    numbers = torch.cat([members.numbers for members in found], 1)
     model.number_weights = stacking.fit(
-        torch.cat([members.numbers for members in found], 1),
-        truth[:, tokenizer.numbers],
-        cells[:, tokenizer.numbers],
-        torch.cat([torch.zeros(1), start]),
+        numbers, target[:, tokenizer.numbers], judged[:, tokenizer.numbers], torch.cat([torch.zeros(1), start])
     ).to(weight.device)
     levels = torch.cat([members.levels for members in found], 1)
-    codes = truth[:, tokenizer.categories].long().clamp_max(levels.shape[3] - 1)
-    model.level_weights = stacking.fit(
-        levels.transpose(2, 3).flatten(1, 2),
-        F.one_hot(codes, levels.shape[3]).transpose(1, 2).flatten(0, 1),
-        cells[:, tokenizer.categories].repeat_interleave(levels.shape[3], 0),
-        start,
-    ).to(weight.device)
+    for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
+        chosen = judged[:, feature]
+        codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)
+        model.level_weights[place] = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
 
 
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
@@ -259,26 +278,27 @@ def _is_auto(value: object) -> bool:
 
 
 def restored_model(
-    estimator: Any, size: Size, n_levels: Sequence[int], weights: dict[str, Tensor]
+    estimator: Any, size: Size, n_levels: Sequence[int], loss: str, weights: dict[str, Tensor]
 ) -> MaskedAutoencoder:
     """The model of a saved estimator, from its weights, on the estimator's device."""
     device = pick_device(estimator.device)
     edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
-    names = expert_names(estimator.experts)
+    has_guess = len(weights["tokenizer.guess_embedding"]) > 0
     with torch.random.fork_rng(devices=[]):
-        tokenizer = CellTokenizer(
-            n_levels, edges, centres, discrete, prior, size.d_token, _loss(estimator), with_guess="gaussian" in names
-        )
+        tokenizer = CellTokenizer(n_levels, edges, centres, discrete, prior, size.d_token, loss, with_guess=has_guess)
         network = build_network(estimator, len(n_levels), size)
-    model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if "gaussian" in names else None)
+    has_expert = "expert.mean" in weights
+    model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     for name in {name.split(".")[1] for name in weights if name.startswith("forests.")}:
         nodes, leaves, roots = (weights[f"forests.{name}.{part}"] for part in ("feature", "value", "roots"))
         model.forests[name] = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
         model.forests[name].value = torch.zeros_like(leaves)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
+    for forest in model.forests.values():
+        cast(Forest, forest).check(tokenizer.n_expert_columns)
     model.to(device).eval()
-    set_precision(model, inference_dtype(device))
+    set_precision(model, INFERENCE)
     return model
 
 
@@ -304,9 +324,9 @@ def set_precision(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
     model.backbone.to(dtype)
 
 
-def inference_dtype(device: torch.device) -> torch.dtype:
-    """float64, so that a row's result does not feel the other rows of its batch; float32 where there is no other."""
-    return torch.float32 if device.type == "mps" else torch.float64
+def rows_at_once(model: MaskedAutoencoder) -> int:
+    """Rows of a batch of predictions."""
+    return max(1, MAX_BATCH_OUTPUTS // model.tokenizer.n_outputs)
 
 
 @torch.no_grad()
@@ -324,7 +344,7 @@ def predict_in_batches(
     answer : what is wanted of a batch's distribution; also given the rows of the batch.
     """
     weight = next(model.parameters())
-    batch = max(1, MAX_BATCH_CELLS // max(1, values.shape[1]))
+    batch = rows_at_once(model)
     results = []
     for start in range(0, len(values), batch):
         rows = slice(start, start + batch)

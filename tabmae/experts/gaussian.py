@@ -233,7 +233,7 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
     thin = _thinned(len(values), MAX_ROWS_OF_CHOICE)
     values, observed, held_out = values[thin], observed[thin], held_out[thin]
     rows = held_out.any(1)
-    best = (float("inf"), SHRINKAGES[0])
+    best = (float("inf"), SHRINKAGES[-1])
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):

@@ -107,7 +107,23 @@ class Forest(nn.Module):
         """Mean over the trees of the leaves that rows (n, E) fall into; float32 (n, K)."""
         inputs = features.float()
         parts = [self._predict(part) for part in inputs.split(max(1, CHUNK // max(1, len(self.roots))))]
-        return torch.cat(parts)
+        found = torch.cat(parts)
+        return found if found.shape[1] == 1 else found / found.sum(1, keepdim=True)
+
+    def check(self, n_features: int) -> None:
+        """Refuse arrays that came from elsewhere and lead nowhere or in a circle.
+
+        Raises
+        ------
+        ValueError : a child, a leaf, a root or a feature lies outside.
+        """
+        node, inner = torch.arange(len(self.feature)), self.feature >= 0
+        sides = torch.stack([self.left, self.right])
+        forward = ((sides > node) & (sides < len(node))).all(0)
+        leaves = (self.left >= 0) & (self.left < len(self.value))
+        roots = (self.roots >= 0) & (self.roots < len(node))
+        if not (torch.where(inner, forward, leaves).all() and roots.all() and (self.feature < n_features).all()):
+            raise ValueError("A forest's nodes must lead to its leaves; these do not. Save the model again.")
 
     def _predict(self, inputs: Tensor) -> Tensor:
         node = self.roots.long().expand(len(inputs), -1)

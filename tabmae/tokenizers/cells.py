@@ -142,6 +142,12 @@ class CellTokenizer(nn.Module):
         """E, the real-valued columns that an expert works on: numbers, and an indicator per frequent level."""
         return len(self.expert_feature)
 
+    @property
+    def n_outputs(self) -> int:
+        """Numbers that describe the distribution of a row: bins of the numbers, padded levels of the categories."""
+        n_levels = int(self.n_modelled.max()) if len(self.categories) else 0
+        return max(1, self.number_bias.numel() + len(self.categories) * n_levels)
+
     def expand(self, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Cells as an expert sees them: values (B, E) and visible (B, E)."""
         spread = values[:, self.expert_feature]
@@ -233,7 +239,7 @@ class CellTokenizer(nn.Module):
 
     def sweep_features(self, completed: Tensor, guess: Guess | None, feature: int) -> Tensor:
         """Completed rows (B, F) as a forest of `feature` sees them: its own cell is the expert's guess; (B, E)."""
-        cells, _ = self.expand(completed, completed == completed)
+        cells, _ = self.expand(completed, torch.ones_like(completed, dtype=torch.bool))
         own = self.expert_feature == feature
         return torch.where(own, cells.new_zeros(()) if guess is None else guess.mean.to(cells.dtype), cells)
 
@@ -310,7 +316,7 @@ def _level_layout(n_modelled: Tensor) -> dict[str, Tensor]:
 
 def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tensor]:
     """Feature and level (-1 for a number) of each expert column, and where numbers and levels are found there."""
-    shares = iter(log_prior.exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
+    shares = iter(log_prior.float().exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
     frequent = [int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0 for n in n_levels]
     cap = max(frequent, default=0)
     while cap > 1 and sum(min(n, cap) for n in frequent) > MAX_EXPERT_COLUMNS:

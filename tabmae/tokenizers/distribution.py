@@ -125,12 +125,15 @@ class CellDistribution:
     def centrality(self, numbers: Tensor) -> Tensor:
         """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.
 
-        A value of a discrete column counts with the whole cell of its bin: it is held as soon as a part of it is.
+        A value of a discrete column counts with the whole cell of its bin: it is held as soon as a part of it is. The
+        outer bins reach as far as the tails, which are drawn as their values.
         """
         position = self._bin(numbers)
         shape = (len(numbers), -1, -1)
         low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
         high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        low = low.masked_fill(low <= self.edges[:, 0], -math.inf)
+        high = high.masked_fill(high >= self.edges[:, -1], math.inf)
         below = self.cdf(torch.where(self.discrete, low, numbers))
         above = self.cdf(torch.where(self.discrete, high, numbers))
         return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)

@@ -20,7 +20,7 @@ from tabmae.estimators import base
 from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.table.learner import MaskedTableEstimator
 from tabmae.saving import register
-from tabmae.schema import missing_cells
+from tabmae.schema import missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
 
 DRAW_GROUPS = 4
@@ -260,8 +260,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
                 f"`hidden` must be a bool array of shape {tuple(values.shape)}; got {cells.dtype} of shape "
                 f"{tuple(cells.shape)}. Pass True for each cell to predict."
             )
+        places = self.schema_.positions(open_table(X))
+        cells = cells[:, places]
         points = self._points(values, observed & ~cells)
-        return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X))
+        return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X)[:, places])
 
     def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
         """Every cell predicted with itself hidden, a column at a time."""

@@ -117,7 +117,8 @@ class MaskedTableEstimator(BaseEstimator):
         ----------
         X : pandas or polars DataFrame, Arrow table or array (n, F); NaN, None, pd.NA, NaT and null are missing.
         y : ignored.
-        sample_weight : (n,), weights of the rows, not negative.
+        sample_weight : (n,), weights of the rows, not negative; they weigh the network's errors, and rows of weight 0
+            are left out of everything.
 
         Raises
         ------
@@ -143,7 +144,8 @@ class MaskedTableEstimator(BaseEstimator):
     def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on with more rows of the same columns; the first call is `fit`.
 
-        Levels, scales, bins and the Gaussian expert stay those of the first call; the network goes on learning.
+        Levels, scales, bins, Gaussian, forests, their weights, `quality_` and the calibration stay those of the first
+        call, whose held-out cells nothing had seen; the network learns on, with a tenth of the steps of a new one.
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, sample_weight)
@@ -155,8 +157,11 @@ class MaskedTableEstimator(BaseEstimator):
 
     def _fit(self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool) -> Self:
         values, observed = map(torch.from_numpy, schema.encode(X))
-        check_enough(values, observed)
         weight = checked_weight(sample_weight, len(values))
+        if weight is not None:
+            kept = weight > 0
+            values, observed, weight = values[kept], observed[kept], weight[kept]
+        check_enough(values, observed)
         if not goes_on:
             self.schema_ = schema
         run = base.fit_model(
@@ -164,8 +169,8 @@ class MaskedTableEstimator(BaseEstimator):
         )
         self.model_, self.size_, self.history_ = run.model, run.size, run.history
         self.n_iter_ = int(run.history[-1]["epoch"])
-        self._judge(values, observed & ~run.held_out, run.held_out)
         if not goes_on:
+            self._judge(values, observed & ~run.held_out, run.held_out)
             base.refit_expert(self.model_, values, observed)
         return self
 
@@ -207,7 +212,9 @@ class MaskedTableEstimator(BaseEstimator):
         number = [column.kind == "number" and column.learnable for column in columns]
         low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
         high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
-        return torch.clamp(values.double(), torch.tensor(low).double(), torch.tensor(high).double())
+        return torch.clamp(
+            values.double(), torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        )
 
     def _read(self, X: Any) -> tuple[Tensor, Tensor]:
         """Cells of a table with the columns of fit: values (n, F), observed (n, F)."""
@@ -221,7 +228,7 @@ class MaskedTableEstimator(BaseEstimator):
         """Embed rows from their observed cells; float32 (n, d), d the width of the latent."""
         values, observed = self._read(X)
         weight = next(self.model_.parameters())
-        batch = max(1, base.MAX_BATCH_CELLS // values.shape[1])
+        batch = base.rows_at_once(self.model_)
         with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
             parts = [
                 self.model_.encode(rows.to(weight), shown.to(weight.device)).mean(1).cpu()
@@ -268,6 +275,7 @@ class MaskedTableEstimator(BaseEstimator):
         state = {
             "schema": self.schema_.to_dict(),
             "size": list(self.size_),
+            "loss": self.model_.tokenizer.loss,
             "history": self.history_,
             "n_iter": self.n_iter_,
             "n_features_in": self.n_features_in_,
@@ -289,7 +297,7 @@ class MaskedTableEstimator(BaseEstimator):
         self.quality_ = pd.DataFrame(state["quality"])
         self.quality_.index = pd.Index([c.name for c in self.schema_.columns], name="column", dtype=object)
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, weights)
+        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
         self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
 
@@ -313,7 +321,10 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
     """Weights of the rows as float32 (n,)."""
     if sample_weight is None:
         return None
-    weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+    try:
+        weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`sample_weight` must hold numbers; {error}. Pass an array of shape (n_rows,).") from error
     if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any():
         raise DataError(
             f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape "

@@ -1,0 +1,104 @@
+"""Calibrated levels: they hold their share of fresh cells, whatever the model believes of itself."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tabmae.calibration import HIGHEST, POOLED_WEIGHT, Calibration
+
+LEVELS = [0.2, 0.5, 0.8, 0.9, 0.95]
+
+
+def centrality(n: int, spread: float, seed: int = 0) -> Tensor:
+    """Draw cells of standard deviation `spread` and give their centrality to a model that believes in 1."""
+    cells = spread * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (2 * torch.special.ndtr(cells.abs()) - 1).clamp(0, 1)
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("nominal", LEVELS)
+def test_fresh_cells_are_held_at_the_nominal_share(spread: float, nominal: float) -> None:
+    calibration = Calibration([centrality(2_000, spread)])
+    held = (centrality(20_000, spread, seed=1) <= calibration.level(0, nominal)).double().mean()
+    assert float(held) == pytest.approx(nominal, abs=0.03)
+
+
+@pytest.mark.parametrize("n_cells", [20, 100])
+@pytest.mark.parametrize("nominal", [0.5, 0.8, 0.9])
+def test_few_cells_hold_at_least_the_nominal_share_on_average(n_cells: int, nominal: float) -> None:
+    fresh = centrality(5_000, 2.0, seed=999)
+    levels = [Calibration([centrality(n_cells, 2.0, seed)]).level(0, nominal) for seed in range(200)]
+    held = sum(float((fresh <= level).double().mean()) for level in levels) / len(levels)
+    assert nominal - 0.01 < held < nominal + 0.06
+
+
+def test_a_model_too_sure_of_itself_is_asked_for_more_and_a_timid_one_for_less() -> None:
+    sure, timid = (Calibration([centrality(500, spread)]) for spread in (2.0, 0.5))
+    for nominal in LEVELS:
+        assert timid.level(0, nominal) < nominal < sure.level(0, nominal)
+
+
+@pytest.mark.parametrize("sizes", [(0, 40), (3, 1_000), (50, 50)])
+def test_the_level_grows_with_the_nominal_one(sizes: tuple[int, int]) -> None:
+    calibration = Calibration([centrality(n, 1.5, seed=n) for n in sizes])
+    for column in range(2):
+        levels = [calibration.level(column, nominal / 100) for nominal in range(1, 100)]
+        assert levels == sorted(levels)
+        assert levels[0] >= 0 and levels[-1] <= HIGHEST < 1
+
+
+def test_each_column_with_many_cells_has_its_own_level() -> None:
+    calibration = Calibration([centrality(3_000, 0.5), centrality(3_000, 2.0, seed=1)])
+    for column, spread in ((0, 0.5), (1, 2.0)):
+        held = (centrality(20_000, spread, seed=5) <= calibration.level(column, 0.8)).double().mean()
+        assert float(held) == pytest.approx(0.8, abs=0.03)
+
+
+def test_few_cells_of_a_column_lean_on_those_of_all() -> None:
+    own, others = torch.full((3,), 0.999, dtype=torch.float64), centrality(2_000, 1.0)
+    pooled, leaning = Calibration([others]), Calibration([own, others])
+    assert leaning.level(0, 0.5) == pytest.approx(pooled.level(0, 0.5), abs=0.1)
+    assert Calibration([own.repeat(200), others]).level(0, 0.5) == pytest.approx(0.999)
+
+
+def test_a_column_without_cells_takes_the_pooled_level() -> None:
+    others = centrality(2_000, 2.0)
+    calibration = Calibration([torch.zeros(0), others])
+    assert calibration.level(0, 0.8) == pytest.approx(Calibration([others]).level(0, 0.8), abs=0.03)
+
+
+@pytest.mark.parametrize("columns", [[], [torch.zeros(0)], [torch.zeros(0), torch.zeros(0)]])
+def test_without_any_cell_the_nominal_level_stays(columns: list[Tensor]) -> None:
+    calibration = Calibration(columns)
+    assert [calibration.level(0, nominal) for nominal in LEVELS] == LEVELS
+
+
+def test_a_level_that_no_number_of_cells_could_prove_is_the_highest() -> None:
+    assert Calibration([torch.zeros(0), centrality(50, 1.0)]).level(0, 0.999) == HIGHEST
+    most = 9 * POOLED_WEIGHT / (9 * POOLED_WEIGHT + 1)
+    assert Calibration([torch.full((8 * int(POOLED_WEIGHT),), 0.5)]).level(0, most - 0.001) == 0.5
+
+
+def test_the_order_of_the_cells_does_not_matter_and_they_are_left_alone() -> None:
+    cells = centrality(100, 2.0)
+    before = cells.clone()
+    one, other = Calibration([cells, cells[:5]]), Calibration([cells.flip(0), cells[:5].flip(0)])
+    assert [one.level(1, nominal) for nominal in LEVELS] == [other.level(1, nominal) for nominal in LEVELS]
+    assert torch.equal(cells, before)
+
+
+def test_the_spread_of_draws_is_that_of_held_out_cells() -> None:
+    calibration = Calibration([centrality(3_000, 2.0), centrality(3_000, 0.5, seed=1)])
+    nominal = torch.rand(20_000, generator=torch.Generator().manual_seed(2))
+    for column, spread in ((0, 2.0), (1, 0.5)):
+        levels = calibration.spread(column, nominal).sort().values
+        assert levels.shape == (20_000,) and levels.dtype == torch.float64
+        fresh = centrality(20_000, spread, seed=5).sort().values
+        torch.testing.assert_close(levels[:19_600], fresh[:19_600], rtol=0, atol=0.04)
+        ordered = calibration.spread(column, nominal.sort().values)
+        assert (ordered.diff() >= 0).all() and ordered.max() <= HIGHEST
+
+
+def test_without_any_cell_draws_keep_their_spread() -> None:
+    nominal = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    assert torch.equal(Calibration([torch.zeros(0)]).spread(0, nominal), nominal)

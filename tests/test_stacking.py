@@ -1,0 +1,116 @@
+"""Weights of the members: on the simplex, right where cells are many, shared where they are few."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tabmae.stacking import PRIOR_CELLS, fit
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def everywhere(target: Tensor) -> Tensor:
+    return torch.ones_like(target, dtype=torch.bool)
+
+
+def equal(n_members: int) -> Tensor:
+    return torch.full((n_members,), 1 / n_members)
+
+
+def noisy(target: Tensor, *levels: float) -> Tensor:
+    """Give members that miss the target by independent noise."""
+    return torch.stack([target + level * normal(*target.shape, seed=i + 1) for i, level in enumerate(levels)])
+
+
+@pytest.mark.parametrize("kind", ["random", "twins", "opposite", "zero", "huge", "one"])
+@pytest.mark.parametrize("n", [0, 1, 4, 300])
+def test_weights_are_non_negative_and_sum_to_one(kind: str, n: int) -> None:
+    target = normal(n, 3)
+    members = {
+        "random": normal(4, n, 3, seed=1),
+        "twins": target.expand(4, -1, -1) + 0.1,
+        "opposite": -noisy(target, 0.1, 0.2, 0.3),
+        "zero": torch.zeros(2, n, 3),
+        "huge": 1e6 * normal(3, n, 3, seed=1),
+        "one": normal(1, n, 3, seed=1),
+    }[kind]
+    weights = fit(members, target, everywhere(target), equal(len(members)))
+    assert weights.shape == (3, len(members))
+    assert weights.dtype == torch.float64
+    assert (weights >= 0).all()
+    torch.testing.assert_close(weights.sum(1), torch.ones(3, dtype=torch.float64))
+
+
+def test_the_better_member_wins_with_many_cells() -> None:
+    target = normal(20_000, 1)
+    weights = fit(noisy(target, 0.3, 1.0), target, everywhere(target), torch.tensor([0.1, 0.9]))
+    by_precision = torch.tensor([[1 / 0.09, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(weights, by_precision / by_precision.sum(), rtol=0, atol=0.02)
+
+
+def test_a_mixture_is_found() -> None:
+    members = normal(3, 20_000, 1, seed=1)
+    target = (torch.tensor([0.2, 0.0, 0.8])[:, None, None] * members).sum(0)
+    weights = fit(members, target, everywhere(target), equal(3))
+    torch.testing.assert_close(weights, torch.tensor([[0.2, 0.0, 0.8]], dtype=torch.float64), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("perfect", [0, 1, 2])
+def test_a_perfect_member_takes_it_all(perfect: int) -> None:
+    target = normal(5_000, 2)
+    levels = [0.0 if i == perfect else 1.0 for i in range(3)]
+    assert (fit(noisy(target, *levels), target, everywhere(target), equal(3))[:, perfect] > 0.98).all()
+
+
+def test_every_column_has_its_own_weights() -> None:
+    target = normal(5_000, 2)
+    members = torch.stack([target * torch.tensor([1.0, 0.0]), target * torch.tensor([0.0, 1.0])])
+    weights = fit(members, target, everywhere(target), equal(2))
+    assert weights[0, 0] > 0.95 and weights[1, 1] > 0.95
+
+
+def test_without_a_cell_the_start_is_believed() -> None:
+    start = torch.tensor([0.1, 0.2, 0.7])
+    weights = fit(normal(3, 50, 4), normal(50, 4), torch.zeros(50, 4, dtype=torch.bool), start)
+    torch.testing.assert_close(weights, start.double().expand(4, -1))
+
+
+def test_a_column_without_a_cell_takes_the_shared_weights() -> None:
+    target = normal(2_000, 2)
+    hidden = everywhere(target)
+    hidden[:, 1] = False
+    weights = fit(noisy(target, 0.0, 1.0), target, hidden, equal(2))
+    shared = (2_000 * 1 + PRIOR_CELLS * 0.5) / (2_000 + PRIOR_CELLS)
+    assert weights[1, 0] == pytest.approx(shared, abs=1e-3)
+
+
+@pytest.mark.parametrize(("n_cells", "low", "high"), [(3, 0.85, 1.0), (100, 0.4, 0.6), (3_000, 0.0, 0.1)])
+def test_the_fewer_cells_the_closer_to_the_shared_weights(n_cells: int, low: float, high: float) -> None:
+    target = normal(4_000, 6)
+    members = torch.stack([target.clone(), torch.zeros_like(target)])
+    members[:, :, 5] = members[:, :, 5].flip(0)
+    hidden = everywhere(target)
+    hidden[n_cells:, 5] = False
+    assert low < fit(members, target, hidden, equal(2))[5, 0] < high
+
+
+def test_the_start_is_forgotten_with_many_cells_and_kept_with_few() -> None:
+    target = normal(10_000, 1)
+    wrong = torch.tensor([0.0, 1.0])
+    members = noisy(target, 0.0, 1.0)
+    assert fit(members, target, everywhere(target), wrong)[0, 0] > 0.95
+    assert fit(members[:, :5], target[:5], everywhere(target[:5]), wrong)[0, 0] < 0.1
+
+
+def test_only_hidden_cells_are_looked_at() -> None:
+    target = normal(300, 3)
+    members, hidden = noisy(target, 0.5, 1.0), normal(300, 3, seed=9) > 0
+    weights = fit(members, target, hidden, equal(2))
+    junk = torch.where(hidden, members, torch.nan), torch.where(hidden, target, torch.inf)
+    assert torch.equal(fit(*junk, hidden, equal(2)), weights)
+
+
+def test_no_columns_give_no_weights() -> None:
+    assert fit(torch.zeros(3, 9, 0), torch.zeros(9, 0), torch.zeros(9, 0, dtype=torch.bool), equal(3)).shape == (0, 3)

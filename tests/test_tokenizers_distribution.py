@@ -1,0 +1,286 @@
+"""The predictive distribution: mean, density, cdf, quantiles and draws are of one and the same distribution."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tabmae.tokenizers import CellDistribution
+
+N_ROWS = 30
+N_BINS = 8
+CONTINUOUS, DISCRETE = [0, 2], [1]
+"""Numeric columns: all bins, a bin for each of four values, five bins."""
+RARE = 4
+"""Class of the second category that stands for its rare levels."""
+PROBABILITIES = (0.001, 0.05, 0.3, 0.5, 0.8, 0.99)
+
+MOVED = pytest.mark.parametrize("moved", [False, True])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def distribution(n_rows: int = N_ROWS, same_rows: bool = False, moved: bool = False) -> CellDistribution:
+    """Give a distribution over features (category, number, number, category, number) with bins of centred means."""
+    edges = torch.zeros(3, N_BINS + 1, dtype=torch.float64)
+    edges[0] = torch.tensor([-2.0, -1.5, -1.2, -0.3, 0.1, 0.2, 1.0, 2.0, 4.0])
+    edges[1, :5] = torch.tensor([-1.25, -0.75, 0.0, 1.25, 2.75])
+    edges[1, 5:] = 2.75
+    edges[2, :6] = torch.tensor([-1.0, -0.9, 0.0, 0.5, 3.0, 3.5])
+    edges[2, 6:] = 3.5
+    centres = (edges[:, 1:] + edges[:, :-1]) / 2
+    centres[1, :4] = torch.tensor([-1.0, -0.5, 0.5, 2.0])
+    centres[1, 4:] = 2.0
+    absent = edges[:, 1:] <= edges[:, :-1]
+    levels = 1.5 * normal(n_rows, 2, 5, seed=4)
+    levels[:, 0, 3:] = -torch.inf
+    belief = CellDistribution(
+        direct=0.7 * normal(n_rows, 3, seed=1),
+        scale=0.1 + 0.5 * normal(n_rows, 3, seed=2).abs(),
+        gate=torch.sigmoid(normal(n_rows, 3, seed=5)),
+        log_bins=normal(n_rows, 3, N_BINS, seed=3).masked_fill(absent, -torch.inf).log_softmax(2),
+        edges=edges,
+        centres=centres,
+        discrete=torch.tensor([False, True, False]),
+        log_levels=levels.log_softmax(2),
+        numbers=torch.tensor([1, 2, 4]),
+        categories=torch.tensor([0, 3]),
+        has_rare=torch.tensor([False, True]),
+        n_modelled=torch.tensor([3, 5]),
+    )
+    if same_rows:
+        names = ("direct", "scale", "gate", "log_bins", "log_levels")
+        belief = replace(belief, **{name: getattr(belief, name)[:1].expand_as(getattr(belief, name)) for name in names})
+    return belief.moved_to(belief.mean + torch.tensor([0.4, -0.6, 2.0])) if moved else belief
+
+
+def grid(low: float, high: float, n: int) -> Tensor:
+    return torch.linspace(low, high, n, dtype=torch.float64)
+
+
+def at(belief: CellDistribution, points: Tensor) -> CellDistribution:
+    """Repeat the first row's belief once a point."""
+    names = ("direct", "scale", "gate", "log_bins", "log_levels", *(["shift"] if belief.shift is not None else []))
+    return replace(
+        belief,
+        **{name: getattr(belief, name)[:1].expand(len(points), *getattr(belief, name).shape[1:]) for name in names},
+    )
+
+
+@MOVED
+def test_the_cdf_climbs_from_nothing_to_one(moved: bool) -> None:
+    points = grid(-40, 40, 4001)
+    share = at(distribution(moved=moved), points).cdf(points[:, None].expand(-1, 3))
+    assert (share.diff(dim=0) >= -1e-12).all()
+    assert share[0].abs().max() < 1e-9 and (share[-1] - 1).abs().max() < 1e-9
+
+
+@MOVED
+@pytest.mark.parametrize("probability", PROBABILITIES)
+def test_quantiles_are_the_inverse_of_the_cdf(moved: bool, probability: float) -> None:
+    belief = distribution(moved=moved)
+    share = belief.cdf(belief.quantile(probability))[:, CONTINUOUS]
+    torch.testing.assert_close(share, torch.full_like(share, probability), rtol=0, atol=1e-6)
+    points = belief.mean
+    torch.testing.assert_close(
+        belief.quantile(belief.cdf(points))[:, CONTINUOUS], points[:, CONTINUOUS], rtol=0, atol=1e-5
+    )
+
+
+@MOVED
+def test_quantiles_of_a_discrete_column_are_its_values_and_climb(moved: bool) -> None:
+    belief = distribution(moved=moved)
+    quantiles = torch.stack([belief.quantile(probability) for probability in PROBABILITIES])
+    assert torch.isin(quantiles[:, :, DISCRETE], belief.centres[1, :4]).all()
+    assert (quantiles.diff(dim=0) >= 0).all()
+    if not moved:
+        cell = belief._bin(quantiles[3])[:, DISCRETE]
+        low, high = belief.edges[1][cell], belief.edges[1][cell + 1]
+        assert (belief.cdf(low.expand(-1, 3))[:, DISCRETE] <= 0.5 + 1e-9).all()
+        assert (belief.cdf(high.expand(-1, 3))[:, DISCRETE] >= 0.5 - 1e-9).all()
+
+
+@MOVED
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_the_density_is_the_slope_of_the_cdf_between_the_outer_edges(moved: bool, column: int) -> None:
+    belief = distribution(moved=moved)
+    shift = 0.0 if belief.shift is None else float(belief.shift[0, column])
+    low, high = float(belief.edges[column, 0]) + shift, float(belief.edges[column, -1]) + shift
+    edge = grid(low, high, 200_001)
+    middle = (edge[1:] + edge[:-1]) / 2
+    density = at(belief, middle).number_log_density(middle[:, None].expand(-1, 3))[:, column].exp()
+    mass = (density * edge.diff()).sum()
+    ends = belief.cdf(torch.tensor([[low], [high]])[:, :, None].expand(-1, N_ROWS, 3)[0])[0, column]
+    upper = belief.cdf(torch.full((N_ROWS, 3), high, dtype=torch.float64))[0, column]
+    assert float(mass) == pytest.approx(float(upper - ends), abs=1e-4)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_the_density_of_a_cell_within_the_edges_integrates_to_one(column: int) -> None:
+    belief = distribution()
+    middle = (belief.edges[:, 0] + belief.edges[:, -1]) / 2
+    inside = replace(belief, direct=middle.expand(N_ROWS, 3), scale=torch.full_like(belief.scale, 0.2))
+    edge = grid(float(belief.edges[column, 0]), float(belief.edges[column, -1]), 200_001)
+    points = (edge[1:] + edge[:-1]) / 2
+    density = at(inside, points).number_log_density(points[:, None].expand(-1, 3))[:, column].exp()
+    assert float((density * edge.diff()).sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_largest_value_of_a_column_lies_in_its_last_bin() -> None:
+    belief = distribution()
+    top = belief.edges[:, -1].expand(N_ROWS, 3)
+    just_below = belief.number_log_density(top - 1e-9)
+    torch.testing.assert_close(belief.number_log_density(top), just_below, rtol=0, atol=1e-5)
+
+
+@MOVED
+def test_the_mean_is_the_mean_of_many_draws(moved: bool) -> None:
+    n = 20_000
+    belief = distribution(n, same_rows=True, moved=moved)
+    draws = belief.sample(seeded())[:, belief.numbers]
+    error = (draws.mean(0) - belief.mean[0]) / (draws.std(0) / n**0.5)
+    assert (error[CONTINUOUS].abs() < 4).all()
+
+
+@MOVED
+def test_draws_follow_the_cdf(moved: bool) -> None:
+    n = 5_000
+    belief = distribution(n, moved=moved)
+    share = belief.cdf(belief.sample(seeded())[:, belief.numbers])[:, CONTINUOUS].sort(0).values
+    uniform = torch.arange(1, n + 1)[:, None] / n
+    assert (share - uniform).abs().max() < 1.95 / n**0.5, "Kolmogorov-Smirnov, level .001"
+
+
+@MOVED
+def test_draws_of_a_discrete_column_are_its_values_at_the_share_of_their_bins(moved: bool) -> None:
+    n = 20_000
+    belief = distribution(n, same_rows=True, moved=moved)
+    draws = belief.sample(seeded())[:, belief.numbers][:, 1]
+    below = [belief.cdf(belief.edges[1, k].expand(n, 3))[0, 1] for k in (1, 2, 3)]
+    share = torch.stack([(draws == value).double().mean() for value in belief.centres[1, :4]])
+    expected = torch.stack([below[0], below[1] - below[0], below[2] - below[1], 1 - below[2]])
+    torch.testing.assert_close(share, expected, rtol=0, atol=0.015)
+
+
+@MOVED
+def test_draws_are_widened_by_the_levels_asked_for(moved: bool) -> None:
+    n = 5_000
+    belief = distribution(n, moved=moved)
+    draws = belief.sample(seeded(), lambda level: level.sqrt())
+    same = belief.sample(seeded(), lambda level: level)
+    assert torch.equal(same, belief.sample(seeded()))
+    assert torch.equal(draws[:, belief.categories], same[:, belief.categories])
+    levels = belief.centrality(draws[:, belief.numbers])[:, CONTINUOUS].square().sort(0).values
+    assert (levels - torch.arange(1, n + 1)[:, None] / n).abs().max() < 1.95 / n**0.5
+
+
+def test_moving_shifts_mean_draws_quantiles_cdf_and_density_alike() -> None:
+    belief = distribution()
+    step = torch.tensor([0.4, -0.6, 2.0])
+    moved = belief.moved_to(belief.mean + step)
+    torch.testing.assert_close(moved.mean, belief.mean + step)
+    points = normal(N_ROWS, 3, seed=8)
+    torch.testing.assert_close(moved.cdf(points + step), belief.cdf(points))
+    torch.testing.assert_close(moved.number_log_density(points + step), belief.number_log_density(points))
+    one, other = (each.sample(seeded())[:, belief.numbers] for each in (belief, moved))
+    torch.testing.assert_close(other[:, CONTINUOUS], (one + step)[:, CONTINUOUS])
+    for probability in PROBABILITIES:
+        difference = moved.quantile(probability) - belief.quantile(probability) - step
+        assert difference[:, CONTINUOUS].abs().max() < 1e-5
+    torch.testing.assert_close(moved.point()[:, [0, 3]], belief.point()[:, [0, 3]])
+
+
+def test_moving_twice_ends_where_it_was_sent_last() -> None:
+    belief = distribution()
+    target = normal(N_ROWS, 3, seed=8)
+    twice = belief.moved_to(belief.mean + 5).moved_to(target)
+    torch.testing.assert_close(twice.mean, target)
+    torch.testing.assert_close(twice.quantile(0.3), belief.moved_to(target).quantile(0.3))
+
+
+def test_the_same_generator_draws_the_same_and_the_global_one_is_left_alone() -> None:
+    belief, state = distribution(), torch.get_rng_state()
+    assert torch.equal(belief.sample(seeded(1)), belief.sample(seeded(1)))
+    assert not torch.equal(belief.sample(seeded(1)), belief.sample(seeded(2)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_probabilities_sum_to_one_and_are_the_density() -> None:
+    belief = distribution()
+    for feature, k, n_levels in ((0, 0, 3), (3, 1, 5)):
+        probabilities = belief.probabilities(feature)
+        assert probabilities.shape == (N_ROWS, n_levels)
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(N_ROWS, dtype=torch.float64))
+        for code in range(n_levels):
+            values = torch.full((N_ROWS, 5), float(code), dtype=torch.float64)
+            torch.testing.assert_close(belief.log_density(values)[:, feature].exp(), probabilities[:, code])
+            torch.testing.assert_close(belief.level_log_probability(values[:, :2])[:, k].exp(), probabilities[:, code])
+
+
+def test_draws_of_categories_keep_their_odds_and_never_name_the_rare_class() -> None:
+    n = 20_000
+    belief = distribution(n, same_rows=True)
+    draws = belief.sample(seeded())
+    for feature, n_named in ((0, 3), (3, RARE)):
+        share = torch.bincount(draws[:, feature].long(), minlength=5)[:5] / n
+        named = belief.probabilities(feature)[0, :n_named]
+        torch.testing.assert_close(share[:n_named].double(), named / named.sum(), rtol=0, atol=0.015)
+        assert not share[n_named:].any()
+
+
+def test_a_rare_class_is_never_imputed_nor_drawn_however_probable() -> None:
+    belief = distribution()
+    likely = belief.log_levels.clone()
+    likely[:, 1, RARE] = 30.0
+    likely = likely.log_softmax(2)
+    certain = replace(belief, log_levels=likely)
+    assert (certain.probabilities(3)[:, RARE] > 0.99).all()
+    assert torch.equal(certain.point()[:, 3], likely[:, 1, :RARE].argmax(1).double())
+    for seed in range(50):
+        assert (certain.sample(seeded(seed))[:, 3] < RARE).all()
+
+
+def test_the_value_to_impute_is_the_mean_or_the_most_probable_level() -> None:
+    belief = distribution()
+    assert torch.equal(belief.point()[:, belief.numbers], belief.mean)
+    assert torch.equal(belief.point()[:, 0], belief.probabilities(0).argmax(1).double())
+
+
+@MOVED
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_of_its_centrality_is_the_smallest_that_holds_a_value(moved: bool, seed: int) -> None:
+    belief = distribution(moved=moved)
+    values = belief.sample(seeded(seed))[:, belief.numbers]
+    centrality = belief.centrality(values)
+    assert ((centrality >= 0) & (centrality <= 1)).all()
+    for step, held in ((1e-4, True), (-1e-4, False)):
+        level = (centrality + step).clamp(0, 1)
+        low, high = belief.quantile((1 - level) / 2), belief.quantile((1 + level) / 2)
+        inside = (low <= values) & (values <= high)
+        judged = (centrality + step > 0) & (centrality + step < 1)
+        assert (inside == held)[judged].all()
+
+
+def test_the_median_has_no_centrality_and_far_cells_have_all() -> None:
+    belief = distribution()
+    assert belief.centrality(belief.quantile(0.5)).abs().max() < 1e-6
+    far = belief.centrality(torch.full((N_ROWS, 3), 50.0, dtype=torch.float64))
+    torch.testing.assert_close(far[:, CONTINUOUS], torch.ones(N_ROWS, 2, dtype=torch.float64))
+
+
+def test_the_likelihood_may_keep_its_gradient_off_the_location() -> None:
+    belief = distribution()
+    for detach in (True, False):
+        direct, scale = (tensor.clone().requires_grad_() for tensor in (belief.direct, belief.scale))
+        replace(belief, direct=direct, scale=scale).number_log_density(
+            belief.centres[:, 2].expand(N_ROWS, 3), detach
+        ).sum().backward()
+        assert scale.grad is not None and scale.grad.abs().min() > 0
+        assert (direct.grad is None) == detach

@@ -1,0 +1,555 @@
+"""The training loop: repeatable to the bit, resumable, blind to held-out cells, stopped when and as asked."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tabmae import training
+from tabmae.backbones import build_backbone
+from tabmae.errors import TrainingError
+from tabmae.experts.gaussian import Gaussian
+from tabmae.masks import bernoulli, block, checked_mask
+from tabmae.model import MaskedAutoencoder
+from tabmae.tokenizers import CellDistribution, CellTokenizer
+from tabmae.training import N_CHECKS, Callback, Plan, draw_held_out, train
+
+N_LEVELS = (0, 0, 3, 0)
+QUICK = Plan(mask=bernoulli, max_epochs=N_CHECKS, batch_size=25)
+JUNK = pytest.mark.parametrize("junk", [123.0, torch.nan, torch.inf])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def table(n_rows: int = 75, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw columns that share a factor, the third of levels."""
+    generator = seeded(seed)
+    values = torch.randn(n_rows, 1, generator=generator) + 0.3 * torch.randn(n_rows, 4, generator=generator)
+    values = (values - values.mean(0)) / values.std(0)
+    values[:, 2] = (values[:, 2] > -0.5).float() + (values[:, 2] > 0.5).float()
+    return values, torch.rand(n_rows, 4, generator=generator) < 0.8
+
+
+def held_out_of(observed: Tensor) -> Tensor:
+    return draw_held_out(observed, 0.2, seeded(1))
+
+
+@dataclass
+class Setting:
+    """All that makes a run, with defaults; `run` builds the model anew each time."""
+
+    plan: Plan = QUICK
+    seed: int = 0
+    with_expert: bool = True
+    with_held_out: bool = True
+    dropout: float = 0.1
+    loss: str = "mse"
+    d_token: int = 4
+    values: Tensor = field(default_factory=lambda: table()[0])
+    observed: Tensor = field(default_factory=lambda: table()[1])
+    sample_weight: Tensor | None = None
+
+    def model(self) -> MaskedAutoencoder:
+        values, observed = table()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            tokenizer = CellTokenizer.fit(values, observed, N_LEVELS, self.d_token, self.loss, self.with_expert)
+            network = build_backbone("mlp", n_tokens=4, d_token=self.d_token, depth=2, dropout=self.dropout)
+        expert = None
+        if self.with_expert:
+            expert = Gaussian(tokenizer.n_expert_columns).fit(*tokenizer.expand(values, observed), shrinkage=0.1)
+        return MaskedAutoencoder(tokenizer, network, expert)
+
+    def run(self, *callbacks: Callback, checkpoint: str | Path | None = None, verbose: int = 0) -> "Outcome":
+        held_out = held_out_of(self.observed) if self.with_held_out else None
+        visible = self.observed if held_out is None else self.observed & ~held_out
+        model = self.model()
+        history = train(
+            model,
+            self.values,
+            visible,
+            self.plan,
+            seeded(self.seed),
+            held_out=held_out,
+            sample_weight=self.sample_weight,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            verbose=verbose,
+        )
+        return Outcome(model, history)
+
+
+@dataclass
+class Outcome:
+    model: MaskedAutoencoder
+    history: list[dict[str, float]]
+
+    def same_weights(self, other: "Outcome") -> bool:
+        mine, others = self.model.state_dict(), other.model.state_dict()
+        return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+class StopError(Exception):
+    """What a callback raises."""
+
+
+def stopping_at(check: int, answer: Callable[[], object]) -> Callback:
+    """Give a callback that gives its answer at that check."""
+    seen: list[dict[str, float]] = []
+
+    def stop(record: dict[str, float]) -> object:
+        seen.append(record)
+        return answer() if len(seen) == check else None
+
+    return stop
+
+
+def raise_it(error: type[BaseException]) -> Callable[[], object]:
+    def answer() -> object:
+        raise error
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def whole() -> Outcome:
+    """An uninterrupted run; nothing may change it."""
+    return Setting().run()
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(whole: Outcome) -> None:
+    again = Setting().run()
+    assert again.same_weights(whole)
+    assert again.history == whole.history
+    assert not Setting(seed=1).run().same_weights(whole)
+
+
+def test_the_global_generator_is_neither_read_nor_moved(whole: Outcome) -> None:
+    torch.manual_seed(12345)
+    state = torch.get_rng_state()
+    assert Setting().run().same_weights(whole)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(StopError):
+        Setting().run(stopping_at(2, raise_it(StopError)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("check", [1, 2, 8, N_CHECKS])
+@pytest.mark.parametrize("by", ["error", "True", "interrupt"])
+def test_a_resumed_run_equals_an_uninterrupted_one(whole: Outcome, tmp_path: Path, check: int, by: str) -> None:
+    file = tmp_path / "run.safetensors"
+    if by == "error":
+        with pytest.raises(StopError):
+            Setting().run(stopping_at(check, raise_it(StopError)), checkpoint=file)
+    elif by == "interrupt":
+        with pytest.warns(UserWarning, match="Training was interrupted"):
+            Setting().run(stopping_at(check, raise_it(KeyboardInterrupt)), checkpoint=file)
+    else:
+        Setting().run(stopping_at(check, lambda: True), checkpoint=str(file))
+    records: list[dict[str, float]] = []
+    resumed = Setting().run(records.append, checkpoint=str(file))
+    assert resumed.same_weights(whole)
+    assert resumed.history == whole.history
+    assert records == whole.history[check:]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("setting", [Setting(with_expert=False), Setting(with_held_out=False), Setting(loss="nll")])
+def test_runs_of_other_kinds_resume_too(tmp_path: Path, setting: Setting) -> None:
+    for check in (3, 9):
+        setting.run(stopping_at(check, lambda: True), checkpoint=tmp_path / "run")
+    assert setting.run(checkpoint=tmp_path / "run").same_weights(setting.run())
+
+
+def test_a_run_killed_within_a_round_resumes_from_the_last_check(whole: Outcome, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def killed(observed: Tensor, mask_ratio: Tensor, generator: torch.Generator) -> Tensor:
+        calls.append(1)
+        if len(calls) == 17:
+            raise StopError
+        return bernoulli(observed, mask_ratio, generator)
+
+    killed.__qualname__ = bernoulli.__qualname__
+    with pytest.raises(StopError):
+        Setting(plan=replace(QUICK, mask=killed)).run(checkpoint=tmp_path / "run")
+    assert Setting().run(checkpoint=tmp_path / "run").same_weights(whole)
+
+
+def weights_of(row: int) -> Tensor:
+    return (torch.arange(75) != row).float()
+
+
+def changed_at(tensor: Tensor, row: int, value: float) -> Tensor:
+    tensor = tensor.clone()
+    tensor[row] = value
+    return tensor
+
+
+OTHER_RUNS = {
+    "seed": Setting(seed=1),
+    "values": Setting(values=changed_at(table()[0], 7, 0.5)),
+    "observed": Setting(observed=changed_at(table()[1], 7, False)),
+    "sample weight": Setting(sample_weight=weights_of(3)),
+    "no held-out cells": Setting(with_held_out=False),
+    "dropout": Setting(dropout=0.2),
+    "loss": Setting(loss="mae"),
+    "width": Setting(d_token=8),
+    "no expert": Setting(with_expert=False),
+    "mask": Setting(plan=replace(QUICK, mask=block)),
+    "shape of mask": Setting(plan=replace(QUICK, mask=partial(block, feature_shape=(2, 2)))),
+    "mask from outside": Setting(plan=replace(QUICK, mask=partial(checked_mask, bernoulli))),
+    "mask ratio": Setting(plan=replace(QUICK, mask_ratio=0.5)),
+    "visible weight": Setting(plan=replace(QUICK, visible_weight=0.5)),
+    "epochs": Setting(plan=replace(QUICK, max_epochs=30)),
+    "patience": Setting(plan=replace(QUICK, patience=3)),
+    "batch size": Setting(plan=replace(QUICK, batch_size=26)),
+    "learning rate": Setting(plan=replace(QUICK, lr=1e-3)),
+    "weight decay": Setting(plan=replace(QUICK, weight_decay=0.1)),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a run stopped at its second check leaves."""
+    file = tmp_path_factory.mktemp("run") / "run"
+    Setting().run(stopping_at(2, lambda: True), checkpoint=file)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("other", OTHER_RUNS)
+def test_a_checkpoint_of_another_run_is_refused_and_kept(checkpoint: bytes, tmp_path: Path, other: str) -> None:
+    file = tmp_path / "run"
+    file.write_bytes(checkpoint)
+    with pytest.raises(
+        TrainingError, match=r"`checkpoint` must be of the same data, parameters and seed; .* Delete it"
+    ):
+        OTHER_RUNS[other].run(checkpoint=file)
+    assert file.read_bytes() == checkpoint
+
+
+def damaged(content: bytes, position: float) -> bytes:
+    at = int(position * (len(content) - 1))
+    return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"no checkpoint at all",
+    "truncated": lambda content: content[:-1],
+    "half": lambda content: content[: len(content) // 2],
+    "longer": lambda content: content + b"0",
+    **{f"bit at {at}": partial(damaged, position=at) for at in (0.0, 0.02, 0.3, 0.6, 0.9, 1.0)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused(checkpoint: bytes, tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "run"
+    file.write_bytes(DAMAGES[damage](checkpoint))
+    with pytest.raises(TrainingError, match="`checkpoint` must be a file written in training; .* Delete it"):
+        Setting().run(checkpoint=file)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    save_file({"generator": torch.zeros(3)}, tmp_path / "other")
+    for path in (tmp_path / "other", tmp_path):
+        with pytest.raises(TrainingError, match="`checkpoint` must be a file written in training"):
+            Setting().run(checkpoint=path)
+
+
+def test_a_folder_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="`checkpoint` must lie in a folder that exists"):
+        Setting().run(stopping_at(1, raise_it(StopError)), checkpoint=tmp_path / "no" / "run")
+
+
+def trained_weights(file: Path) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in load_file(file).items() if not name.startswith("best.")}
+
+
+@JUNK
+def test_held_out_cells_are_never_trained_on(whole: Outcome, tmp_path: Path, junk: float) -> None:
+    values, observed = table()
+    other = Setting(values=torch.where(held_out_of(observed), junk, values))
+    one = Setting(plan=replace(QUICK, patience=1000)), replace(other, plan=replace(QUICK, patience=1000))
+    for name, setting in zip("ab", one, strict=True):
+        setting.run(checkpoint=tmp_path / name)
+    left, right = trained_weights(tmp_path / "a"), trained_weights(tmp_path / "b")
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@JUNK
+def test_cells_that_are_not_observed_are_never_read(whole: Outcome, junk: float) -> None:
+    values, observed = table()
+    same = Setting(values=torch.where(observed, values, junk)).run()
+    assert same.same_weights(whole)
+    assert same.history == whole.history
+
+
+def test_held_out_cells_choose_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = iter([0.9, 0.7, 0.4, 0.5, 0.41, *[0.6] * 10])
+    monkeypatch.setattr(training._HeldOut, "error", lambda check, model: next(errors))
+    chosen = Setting().run()
+    assert len(chosen.history) == N_CHECKS
+    monkeypatch.setattr(training._HeldOut, "error", lambda check, model: 0.0)
+    assert chosen.same_weights(Setting(with_held_out=False).run(stopping_at(3, lambda: True)))
+
+
+def test_the_held_out_error_is_that_of_the_averaged_weights(tmp_path: Path) -> None:
+    setting = Setting()
+    outcome = setting.run(stopping_at(1, lambda: True))
+    held_out = held_out_of(setting.observed)
+    with torch.no_grad():
+        distribution = outcome.model(setting.values, setting.observed & ~held_out)
+        errors = outcome.model.tokenizer.errors(distribution, setting.values)
+    assert outcome.history[0]["held_out_error"] == pytest.approx(float(errors[held_out].mean()), rel=1e-4)
+
+
+def test_without_held_out_cells_the_last_averaged_weights_stay(tmp_path: Path) -> None:
+    outcome = Setting(with_held_out=False).run(checkpoint=tmp_path / "run")
+    assert all(math.isnan(record["held_out_error"]) for record in outcome.history)
+    averaged = load_file(tmp_path / "run")
+    for name, tensor in outcome.model.state_dict().items():
+        assert torch.equal(tensor, averaged[f"averaged.{name}"]), name
+
+
+def test_callbacks_get_every_record() -> None:
+    records: list[dict[str, float]] = []
+    outcome = Setting().run(records.append)
+    assert records == outcome.history
+    assert [record["epoch"] for record in records] == list(range(1, N_CHECKS + 1))
+    assert all(record.keys() == {"epoch", "error", "held_out_error"} for record in records)
+    assert json.loads(json.dumps(records)) == records
+
+
+@pytest.mark.parametrize(("max_epochs", "epochs"), [(1, [1]), (4, [1, 2, 3, 4]), (31, [*range(3, 31, 3), 31])])
+def test_the_last_round_ends_with_the_last_epoch(max_epochs: int, epochs: list[int]) -> None:
+    history = Setting(plan=replace(QUICK, max_epochs=max_epochs)).run().history
+    assert [record["epoch"] for record in history] == epochs
+
+
+def test_a_callback_that_returns_true_stops_after_all_were_called() -> None:
+    later: list[dict[str, float]] = []
+    outcome = Setting().run(stopping_at(4, lambda: True), later.append, stopping_at(1, lambda: "no"))
+    assert len(outcome.history) == len(later) == 4
+    assert not outcome.model.training
+
+
+def test_an_interrupt_keeps_the_best_model_and_says_so() -> None:
+    with pytest.warns(UserWarning, match="Training was interrupted after epoch 5 of 15; the best model so far is kept"):
+        outcome = Setting().run(stopping_at(5, raise_it(KeyboardInterrupt)))
+    assert outcome.same_weights(Setting().run(stopping_at(5, lambda: True)))
+    assert len(outcome.history) == 5
+    assert not outcome.model.training
+
+
+def test_an_interrupt_before_the_first_check_is_passed_on() -> None:
+    def interrupted(observed: Tensor, mask_ratio: Tensor, generator: torch.Generator) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Setting(plan=replace(QUICK, mask=interrupted)).run()
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_epoch_and_remedy() -> None:
+    with pytest.raises(
+        TrainingError, match=r"must stay finite; it was nan at epoch 1 \(last finite loss: none\)\. Lower"
+    ):
+        Setting(plan=replace(QUICK, lr=1e30)).run()
+
+
+def test_a_late_loss_that_is_not_finite_names_the_last_finite_one(tmp_path: Path) -> None:
+    records: list[dict[str, float]] = []
+
+    def spoiled(observed: Tensor, mask_ratio: Tensor, generator: torch.Generator) -> Tensor:
+        if len(records) == 3:
+            model.tokenizer.number_bias.data.fill_(torch.nan)
+        return bernoulli(observed, mask_ratio, generator)
+
+    setting = Setting(plan=replace(QUICK, mask=spoiled))
+    model = setting.model()
+    with pytest.raises(TrainingError, match="it was nan at epoch 4") as raised:
+        train(model, *table(), setting.plan, seeded(), callbacks=[records.append], checkpoint=tmp_path / "run")
+    assert f"last finite loss: {records[2]['error']}" in str(raised.value)
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run").values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize(("patience", "n_checks"), [(1, 4), (2, 4), (4, 5), (5, 6), (100, N_CHECKS)])
+def test_training_waits_for_a_better_error_as_many_epochs_as_patience_says(
+    monkeypatch: pytest.MonkeyPatch, patience: int, n_checks: int
+) -> None:
+    errors = iter([0.9, 0.8, 0.7, *[0.7] * N_CHECKS])
+    monkeypatch.setattr(training._HeldOut, "error", lambda check, model: next(errors))
+    outcome = Setting(plan=replace(QUICK, max_epochs=2 * N_CHECKS, patience=patience)).run()
+    assert len(outcome.history) == n_checks
+    assert outcome.history[-1]["epoch"] == 2 * n_checks
+
+
+def test_rows_of_no_weight_teach_nothing() -> None:
+    values, observed = table()
+    setting = Setting(sample_weight=(torch.arange(75) % 3 > 0).float(), with_held_out=False)
+    one = setting.run()
+    junk = torch.where(torch.arange(75)[:, None] % 3 == 0, 1 - values, values)
+    assert replace(setting, values=junk).run().same_weights(one)
+    assert not replace(setting, values=junk, sample_weight=None).run().same_weights(one)
+    with_held_out = replace(setting, with_held_out=True)
+    assert replace(with_held_out, values=junk).run().history == with_held_out.run().history
+
+
+def test_only_the_proportions_of_the_weights_matter(whole: Outcome) -> None:
+    assert Setting(sample_weight=torch.full((75,), 4.0)).run().same_weights(whole)
+
+
+def learner(values: Tensor, seed: int = 0) -> MaskedAutoencoder:
+    """Give a pure masked autoencoder of numbers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        n_columns = values.shape[1]
+        tokenizer = CellTokenizer.fit(
+            values, torch.ones_like(values, dtype=torch.bool), (0,) * n_columns, 8, with_guess=False
+        )
+        network = build_backbone("mlp", n_tokens=n_columns, d_token=8, depth=2, dropout=0.0)
+    return MaskedAutoencoder(tokenizer, network)
+
+
+LONGER = Plan(mask=bernoulli, mask_ratio=0.4, max_epochs=60, batch_size=50)
+
+
+def test_training_lowers_the_error_and_beats_the_mean() -> None:
+    values = table(300)[0][:, [0, 1, 3]]
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[:200] = torch.rand(200, 3, generator=seeded(4)) < 0.9
+    model = learner(values[:200])
+    history = train(model, values[:200], observed[:200], LONGER, seeded())
+    assert history[-1]["error"] < 0.5 * history[0]["error"]
+    visible = torch.rand(100, 3, generator=seeded(5)) < 0.6
+    fresh = values[200:]
+    error = (model(fresh, visible).point() - fresh)[~visible].square().mean()
+    assert error < 0.6 * fresh[~visible].square().mean()
+
+
+def test_heavier_rows_are_followed() -> None:
+    first = torch.randn(120, 1, generator=seeded())
+    sign = torch.where(torch.arange(120) % 2 == 0, 1.0, -1.0)[:, None]
+    values = torch.cat([first, sign * first], 1)
+    visible = torch.tensor([[True, False]]).expand(120, -1)
+    for favoured in (1.0, -1.0):
+        weight = torch.where(sign[:, 0] == favoured, 1.0, 0.05)
+        model = learner(values)
+        train(model, values, torch.ones_like(values, dtype=torch.bool), LONGER, seeded(), sample_weight=weight)
+        predicted = model(values, visible).point()[:, 1]
+        assert favoured * float((predicted * first[:, 0]).mean()) > 0.4
+
+
+def test_visible_cells_are_reconstructed_when_they_weigh() -> None:
+    values = torch.randn(100, 3, generator=seeded())
+    seen = torch.ones_like(values, dtype=torch.bool)
+    errors = []
+    for weight in (0.0, 1.0):
+        model = learner(values)
+        train(model, values, seen, replace(LONGER, visible_weight=weight), seeded())
+        errors.append(float((model(values, seen).point() - values).square().mean()))
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_hidden_cells_are_judged_and_not_shown_and_every_row_is_seen_once_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values, observed = table()
+    masks: list[Tensor] = []
+    judged: list[tuple[Tensor, Tensor]] = []
+    shown: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(cells: Tensor, mask_ratio: Tensor, generator: torch.Generator) -> Tensor:
+        masks.append(bernoulli(cells, mask_ratio, generator))
+        return masks[-1]
+
+    def forward(model: MaskedAutoencoder, cells: Tensor, visible: Tensor, guess: Any = None) -> CellDistribution:
+        shown.append((cells, visible))
+        return original(model, cells, visible, guess)
+
+    def mean(errors: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
+        judged.append((errors, mask))
+        return masked_mean(errors, mask, weight)
+
+    original, masked_mean = MaskedAutoencoder.forward, training.masked_mean
+    monkeypatch.setattr(MaskedAutoencoder, "forward", forward)
+    monkeypatch.setattr(training, "masked_mean", mean)
+    Setting(plan=replace(QUICK, mask=recorded, max_epochs=2), with_held_out=False).run()
+    assert len(masks) == len(shown) == len(judged) == 6
+    filled = torch.where(observed, values, 0)
+    for epoch in (0, 3):
+        cells = torch.cat([part for part, _ in shown[epoch : epoch + 3]])
+        order = cells[:, 0].argsort(stable=True)
+        torch.testing.assert_close(cells.sum(0), filled.sum(0))
+        assert torch.equal(cells[order][:, 0], filled[:, 0].sort().values)
+    for hidden, (cells, visible), (errors, mask) in zip(masks, shown, judged, strict=True):
+        assert torch.equal(mask, hidden)
+        assert not (visible & hidden).any()
+        known = (cells[:, None] == filled[None]).all(2).byte().argmax(1)
+        assert torch.equal(visible | hidden, observed[known])
+
+
+@pytest.mark.parametrize("block_cells", [1, 300, 10_000])
+def test_the_expert_is_asked_for_any_block_of_batches_alike(
+    whole: Outcome, monkeypatch: pytest.MonkeyPatch, block_cells: int
+) -> None:
+    monkeypatch.setattr(training, "BLOCK_CELLS", block_cells)
+    for record, same in zip(Setting().run().history, whole.history, strict=True):
+        assert record == pytest.approx(same, rel=1e-3)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7])
+def test_fewer_rows_than_a_batch_are_one_batch(n_rows: int) -> None:
+    values, observed = table()
+    model = Setting().model()
+    history = train(model, values[:n_rows], observed[:n_rows], QUICK, seeded())
+    assert len(history) == N_CHECKS
+    assert all(math.isfinite(record["error"]) for record in history)
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_the_bar_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str], verbose: int) -> None:
+    Setting().run(verbose=verbose)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("15/15" in shown.err and "held_out=" in shown.err) == bool(verbose)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_known_cells_are_held_out_at_the_fraction(fraction: float) -> None:
+    observed = torch.rand(2000, 6, generator=seeded()) < 0.8
+    held_out = draw_held_out(observed, fraction, seeded())
+    assert held_out.dtype == torch.bool and not (held_out & ~observed).any()
+    assert float(held_out.sum() / observed.sum()) == pytest.approx(fraction, abs=0.02)
+    assert torch.equal(held_out, draw_held_out(observed, fraction, seeded()))
+    assert not torch.equal(held_out, draw_held_out(observed, fraction, seeded(1)))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.95])
+def test_no_row_and_no_column_loses_its_last_cell_to_the_check(fraction: float) -> None:
+    for seed in range(20):
+        observed = torch.rand(12, 4, generator=seeded(seed)) < 0.4
+        left = observed & ~draw_held_out(observed, fraction, seeded(seed))
+        assert torch.equal(left.any(1), observed.any(1))
+        assert torch.equal(left.any(0), observed.any(0))
+
+
+def test_columns_of_fewer_than_four_known_cells_lose_none() -> None:
+    observed = torch.zeros(50, 5, dtype=torch.bool)
+    for j in range(5):
+        observed[: j + 1, j] = True
+    observed[:, 4] = True
+    held_out = sum(draw_held_out(observed, 0.5, seeded(seed)).int() for seed in range(50))
+    assert torch.as_tensor(held_out).any(0).tolist() == [False, False, False, True, True]
