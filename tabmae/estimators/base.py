@@ -5,6 +5,7 @@ Contract: a row's prediction depends on that row alone; weights, masks and dropo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -280,8 +281,14 @@ def _is_auto(value: object) -> bool:
 def restored_model(
     estimator: Any, size: Size, n_levels: Sequence[int], loss: str, weights: dict[str, Tensor]
 ) -> MaskedAutoencoder:
-    """The model of a saved estimator, from its weights, on the estimator's device."""
-    device = pick_device(estimator.device)
+    """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
+    try:
+        device = pick_device(estimator.device)
+    except ParameterError:
+        device = torch.device("cpu")
+        warnings.warn(
+            f"The model was saved with device={estimator.device!r}, which is not here; it is on the CPU.", stacklevel=2
+        )
     edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,101 @@
+"""Tables and calls at the edge of what is legal, each of which once went wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tabmae
+from tabmae import TabMAE
+
+
+def holed(n_rows: int, n_columns: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(n_rows, 1)) + 0.5 * rng.normal(size=(n_rows, n_columns))
+    table[rng.random(table.shape) < 0.2] = np.nan
+    return table
+
+
+def test_a_model_that_learnt_on_with_fewer_rows_is_saved_and_loaded(tmp_path: Path) -> None:
+    table = holed(2100, 3)
+    model = TabMAE(max_epochs=1, random_state=0).fit(table).partial_fit(table[:100])
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(tabmae.load(tmp_path / "model").transform(table), model.transform(table))
+
+
+def test_a_level_of_exactly_one_percent_is_loaded(tmp_path: Path) -> None:
+    levels = ["a"] * 191 + ["b", "c", "d", "e"]
+    table = pd.DataFrame({"level": levels, "x": np.arange(195.0)})
+    model = TabMAE(max_epochs=1, validation_fraction=0.0, random_state=0).fit(table)
+    model.save(tmp_path / "model")
+    table.loc[3, "x"] = None
+    pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(table), model.transform(table))
+
+
+def test_learning_on_with_a_few_rows_keeps_what_held_out_cells_have_told() -> None:
+    table = holed(200, 3)
+    model = TabMAE(max_epochs=2, random_state=0).fit(table)
+    quality, weights = model.quality_, model.model_.number_weights.clone()
+    before = model.predict_interval(table)
+    model.partial_fit(table[:3])
+    pd.testing.assert_frame_equal(model.quality_, quality)
+    assert (model.model_.number_weights == weights).all()
+    assert all(np.isfinite(bound).all() for bound in model.predict_interval(table))
+    assert not np.array_equal(before[0], model.predict_interval(table)[0])
+
+
+def test_rows_of_weight_zero_are_as_if_absent() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 1))
+    table = np.hstack([x, np.where(np.arange(200)[:, None] < 100, x, -x)])
+    asked = [[1.0, np.nan]]
+    weight = (np.arange(200) < 100).astype(float)
+    weighed = TabMAE(max_epochs=3, random_state=0).fit(table, sample_weight=weight).transform(asked)
+    absent = TabMAE(max_epochs=3, random_state=0).fit(table[:100]).transform(asked)
+    assert abs(np.asarray(weighed)[0, 1] - np.asarray(absent)[0, 1]) < 0.2
+    assert np.asarray(weighed)[0, 1] > 0.7
+
+
+def test_a_table_of_rare_levels_alone_is_imputed() -> None:
+    table = pd.DataFrame({"id": [f"u{row}" for row in range(150)], "key": [f"k{row}" for row in range(150)]})
+    table.loc[5, "key"] = None
+    complete = TabMAE(max_epochs=1, random_state=0).fit_transform(table)
+    assert complete["key"].notna().all()
+    assert complete.drop(index=5).equals(table.drop(index=5))
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "transformer", "asymmetric", "conv"])
+def test_no_cell_need_be_held_out(backbone: str) -> None:
+    table = holed(40, 3)
+    model = TabMAE(backbone=backbone, validation_fraction=0.0, max_epochs=1, d_token=4, random_state=0).fit(table)
+    assert np.isfinite(model.transform(table)).all()
+    assert model.quality_["n"].eq(0).all()
+
+
+def test_imputed_numbers_never_leave_the_observed_range() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.gamma(0.3, size=300)
+    table = np.column_stack([x, np.where(x < 0.1, 0.0, 2 * x)])
+    table[rng.random(300) < 0.4, 1] = np.nan
+    imputed = TabMAE(max_epochs=3, random_state=0).fit_transform(table)
+    assert imputed[:, 1].min() >= 0.0
+    assert imputed[:, 1].max() <= np.nanmax(table[:, 1])
+
+
+def test_hidden_cells_are_in_the_order_of_the_table_that_is_asked() -> None:
+    table = pd.DataFrame(holed(60, 3), columns=[10, 20, 30])
+    model = TabMAE(max_epochs=1, random_state=0).fit(table)
+    asked = table[[30, 20, 10]]
+    found = model.reconstruct(asked, hidden=np.zeros(asked.shape, dtype=bool))
+    assert found.notna().all(axis=None)
+    pd.testing.assert_frame_equal(found.where(asked.notna()), asked, check_exact=True)
+
+
+def test_a_model_of_a_device_that_is_not_here_loads_on_the_cpu(tmp_path: Path) -> None:
+    table = holed(40, 2)
+    model = TabMAE(max_epochs=1, experts=(), random_state=0).fit(table)
+    model.set_params(device="cuda:97").save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="device='cuda:97', which is not here"):
+        loaded = tabmae.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
