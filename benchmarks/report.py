@@ -28,6 +28,9 @@ RUN = ["dataset", "rows", "mechanism", "fraction", "seed", "method"]
 TOLERANCE = 1.02
 """A table counts as lost to the simple methods beyond this multiple of their error."""
 
+LABEL_HEIGHT, ROOM_FOR_LABELS = 0.05, 100
+"""Share of the picture's height that two labels stand apart; how far the time axis goes on for them."""
+
 SCORES = {"nrmse in": ("nrmse", "in"), "nrmse out": ("nrmse", "out")}
 HITS = {"accuracy in": ("accuracy", "in"), "accuracy out": ("accuracy", "out")}
 
@@ -136,11 +139,18 @@ def markdown(table: pd.DataFrame, digits: dict[str, int], best: dict[str, bool])
     return "\n".join(lines)
 
 
-def short_report(rows: pd.DataFrame) -> str:
-    """Make the table that the project's README shows."""
-    table = summary(rows).drop(columns=["runs", "seconds", "peak_mb"]).rename(columns={"cpu_seconds": "CPU s"})
-    low = {name: name.startswith(("nrmse", "rank")) for name in table.columns if name != "CPU s"}
-    return "\n\n".join([about(rows), markdown(table, {"rank in": 1, "rank out": 1, "CPU s": 0}, low), notes(rows)])
+def short_report(rows: pd.DataFrame, ours: str) -> str:
+    """Make the tables that the README shows: methods that finished every table, then the others beside ours."""
+    tables = by_table(rows, "nrmse", "in")
+    whole = tables.columns[tables.notna().all()]
+    table = summary(rows[rows["method"].isin(whole)]).drop(columns=["runs", "seconds", "peak_mb"])
+    low = {name: name.startswith(("nrmse", "rank")) for name in table.columns if name != "cpu_seconds"}
+    digits = {"rank in": 1, "rank out": 1, "CPU s": 0}
+    parts = [about(rows), markdown(table.rename(columns={"cpu_seconds": "CPU s"}), digits, low)]
+    rest = paired(rows[~rows["method"].isin(set(whole) - {ours})], ours)
+    if ours in whole and not rest.empty:
+        parts += ["Methods that did not finish every table, on the runs that both finished:", markdown(rest, {}, {})]
+    return "\n\n".join(parts)
 
 
 def about(rows: pd.DataFrame) -> str:
@@ -224,22 +234,19 @@ def draw_picture(rows: pd.DataFrame, file: Path) -> None:
     complete = [method for method in tables.columns if tables[method].notna().all()]
     drawn = summary(rows).loc[complete]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    middle = (drawn["cpu_seconds"].min() * drawn["cpu_seconds"].max()) ** 0.5
-    for method, row in drawn.iterrows():
+    apart = LABEL_HEIGHT * (drawn["nrmse out"].max() - drawn["nrmse in"].min())
+    height, slow = -float("inf"), drawn["cpu_seconds"].max() / 3
+    for method, row in drawn.sort_values("nrmse in").iterrows():
         label = LABELS.get(str(method), str(method))
         colour = "C3" if "**" in label else "C0"
-        right = row["cpu_seconds"] > middle
         axes.plot([row["cpu_seconds"]] * 2, [row["nrmse in"], row["nrmse out"]], color=colour, alpha=0.4)
         axes.plot(row["cpu_seconds"], row["nrmse in"], "o", color=colour, markerfacecolor="white")
         axes.plot(row["cpu_seconds"], row["nrmse out"], "o", color=colour)
-        axes.annotate(
-            label.strip("*"),
-            (row["cpu_seconds"], row["nrmse in"]),
-            xytext=(-8 if right else 8, -4),
-            textcoords="offset points",
-            ha="right" if right else "left",
-        )
+        height = max(row["nrmse in"], height + apart)
+        place = (drawn["cpu_seconds"].max() if row["cpu_seconds"] > slow else row["cpu_seconds"], height)
+        axes.annotate(label.strip("*"), place, xytext=(8, -4), textcoords="offset points", color=colour)
     axes.set_xscale("log")
+    axes.set_xlim(drawn["cpu_seconds"].min() / 2, drawn["cpu_seconds"].max() * ROOM_FOR_LABELS)
     axes.margins(x=0.1, y=0.1)
     axes.set_xlabel("processor seconds of fit and transform, all tables")
     axes.set_ylabel("mean NRMSE")
@@ -274,7 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = read_rows(read.files)
     main_rows = rows[(rows["mechanism"] == "mcar") & (rows["fraction"] == 0.3) & rows["method"].isin(LABELS)]
     if read.short:
-        write_between_markers(read.short, short_report(main_rows))
+        write_between_markers(read.short, short_report(main_rows, read.ours))
     if read.picture:
         draw_picture(main_rows, read.picture)
     if read.full:

@@ -127,7 +127,8 @@ def test_growing_a_forest_reads_no_invisible_cell() -> None:
 def test_an_invisible_value_spoils_no_gradient(backbone: str, with_expert: bool) -> None:
     model, (values, visible) = build(backbone, with_expert).train(), table()
     distribution = model(torch.where(visible, values, torch.nan), visible)
-    model.tokenizer.errors(distribution, values).mean().backward()
+    latent = model.encode(torch.where(visible, values, torch.nan), visible)
+    (model.tokenizer.errors(distribution, values).mean() + latent.mean()).backward()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
@@ -272,6 +273,16 @@ def test_a_forest_answers_for_the_invisible_cells_of_its_feature_alone() -> None
     assert torch.equal(levels[2][:, 1], levels[1][:, 1])
     assert torch.equal(levels[2][visible[:, 1], 0], levels[1][visible[:, 1], 0])
     assert (levels[2][~visible[:, 1], 0] != levels[1][~visible[:, 1], 0]).any(1).all()
+
+
+def test_a_forest_sees_the_row_as_the_network_completes_it() -> None:
+    values, visible = table()
+    model = build(forests=True)
+    before = model.members(values, visible).numbers[3, :, 1]
+    model.tokenizer.number_bias.data[0, 0] += 2.0
+    moved = model.members(values, visible).numbers[3, :, 1] != before
+    assert not moved[visible[:, 0] | visible[:, 2]].any()
+    assert moved[~visible[:, 0] & ~visible[:, 2]].float().mean() > 0.8
 
 
 def test_a_forest_learns_what_the_expert_cannot() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tabmae.stacking import PRIOR_CELLS, fit
+from tabmae.stacking import PRIOR_CELLS, fit, fit_levels
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -114,3 +114,50 @@ def test_only_hidden_cells_are_looked_at() -> None:
 
 def test_no_columns_give_no_weights() -> None:
     assert fit(torch.zeros(3, 9, 0), torch.zeros(9, 0), torch.zeros(9, 0, dtype=torch.bool), equal(3)).shape == (0, 3)
+
+
+def levels(n: int, n_levels: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Give the codes of cells and two members: one is sure and right in nine of ten, the other knows nothing."""
+    codes = torch.randint(n_levels, (n,), generator=torch.Generator().manual_seed(seed))
+    named = torch.where(torch.arange(n) % 10 > 0, codes, (codes + 1) % n_levels)
+    return codes, torch.stack([torch.eye(n_levels)[named], torch.full((n, n_levels), 1 / n_levels)])
+
+
+@pytest.mark.parametrize("n", [0, 1, 40, 4_000])
+def test_weights_of_levels_lie_on_the_simplex_and_lean_on_the_start(n: int) -> None:
+    codes, members = levels(n)
+    start = torch.tensor([0.2, 0.8])
+    weights = fit_levels(members, codes, start)
+    assert weights.shape == (2,) and weights.dtype == torch.float64
+    assert (weights >= 0).all() and float(weights.sum()) == pytest.approx(1)
+    kept = PRIOR_CELLS / (n + PRIOR_CELLS)
+    assert 0.2 * kept - 1e-6 <= weights[0] <= 0.2 * kept + (1 - kept) + 1e-6
+
+
+def test_the_better_member_of_levels_wins_with_many_cells() -> None:
+    codes, members = levels(5_000)
+    weights = fit_levels(members, codes, torch.tensor([0.0, 1.0]))
+    best = min(
+        torch.linspace(0, 1, 101).tolist(),
+        key=lambda w: float((w * members[0] + (1 - w) * members[1] - torch.eye(3)[codes]).square().sum()),
+    )
+    assert best > 0.7
+    assert float(weights[0]) == pytest.approx(best, abs=0.03)
+
+
+def test_levels_that_a_column_lacks_change_no_weight() -> None:
+    codes, members = levels(60)
+    padded = torch.cat([members, torch.zeros(2, 60, 20)], 2)
+    start = torch.tensor([0.5, 0.5])
+    torch.testing.assert_close(fit_levels(padded, codes, start), fit_levels(members, codes, start), rtol=0, atol=1e-5)
+
+
+def test_weights_that_are_not_found_are_the_believed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(matrix: object, target: object) -> None:
+        raise RuntimeError("Maximum number of iterations reached.")
+
+    monkeypatch.setattr("tabmae.stacking.nnls", endless)
+    target = normal(50, 2)
+    assert torch.equal(
+        fit(noisy(target, 0.1, 1.0), target, everywhere(target), equal(2)), equal(2).double().expand(2, -1)
+    )

@@ -103,6 +103,7 @@ def test_a_guess_changes_the_tokens_of_invisible_cells_alone() -> None:
     moved = (one - other).abs().amax(2) > 0
     has_expert = torch.isin(torch.arange(5), tokenizer.expert_feature)
     assert torch.equal(moved, ~visible & has_expert)
+    assert torch.equal(one[visible], tokenizer.embed(values, visible)[0][visible])
 
 
 def test_rare_and_unknown_levels_share_a_token() -> None:
