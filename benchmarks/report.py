@@ -102,7 +102,8 @@ def paired(rows: pd.DataFrame, ours: str) -> pd.DataFrame:
             entry[f"{name}, ours"] = both[ours].mean()
             entry[f"better {split}"] = f"{(both[ours] < both[method]).sum()} of {len(both)}"
         compared[method] = entry
-    return pd.DataFrame.from_dict(compared, orient="index").reindex([m for m in LABELS if m in compared])
+    order = [*(m for m in LABELS if m in compared), *(m for m in compared if m not in LABELS)]
+    return pd.DataFrame.from_dict(compared, orient="index").reindex(order)
 
 
 def lost_tables(rows: pd.DataFrame, ours: str, simple: Sequence[str] = ("mean", "gaussian")) -> pd.DataFrame:
@@ -191,24 +192,28 @@ def full_report(rows: pd.DataFrame, ours: str) -> str:
     parts = []
     for (mechanism, fraction), chosen in rows.groupby(["mechanism", "fraction"], sort=False):
         parts += [f"### {str(mechanism).upper()}, {float(str(fraction)):.0%} of the known cells hidden", about(chosen)]
-        table = summary(chosen).rename(columns={"cpu_seconds": "CPU s", "seconds": "wall s", "peak_mb": "peak MB"})
+        named = chosen[chosen["method"].isin(LABELS)]
+        table = summary(named).rename(columns={"cpu_seconds": "CPU s", "seconds": "wall s", "peak_mb": "peak MB"})
         low = {
             name: name.startswith(("nrmse", "rank"))
             for name in table.columns
             if name.split()[0] in "nrmse rank accuracy"
         }
         digits = {"runs": 0, "rank in": 2, "rank out": 2, "CPU s": 0, "wall s": 0, "peak MB": 0}
-        parts += [markdown(table, digits, low), notes(chosen)]
+        parts += [markdown(table, digits, low), notes(named)]
         if ours in table.index:
             parts += [
                 f"On the runs that both finished, {ours} (ours) against each:",
-                markdown(paired(chosen, ours), {}, {}),
+                markdown(paired(named, ours), {}, {}),
             ]
+            variants = paired(chosen[~chosen["method"].isin(set(LABELS) - {ours})], ours)
+            if not variants.empty:
+                parts += ["Variants, on the runs that both finished:", markdown(variants, {}, {})]
             lost = lost_tables(chosen, ours).set_index("table")
             heading = "Worse than the better of mean and Gaussian by more than 2 %:"
             parts += [f"{heading} none."] if lost.empty else [heading, markdown(lost, {}, {})]
         for name, which in {**SCORES, **HITS}.items():
-            scores = by_table(chosen, *which)
+            scores = by_table(named, *which)
             if not scores.empty:
                 parts += [f"{name}, mean over seeds:", markdown(scores, {}, {})]
         failed = chosen[chosen["status"] != "ok"][["dataset", "method", "seed", "status", "reason"]]
