@@ -41,6 +41,7 @@ class Setting:
 
     plan: Plan = QUICK
     seed: int = 0
+    first_weights: int = 0
     with_expert: bool = True
     with_held_out: bool = True
     dropout: float = 0.1
@@ -53,7 +54,7 @@ class Setting:
     def model(self) -> MaskedAutoencoder:
         values, observed = table()
         with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.first_weights)
             tokenizer = CellTokenizer.fit(values, observed, N_LEVELS, self.d_token, self.loss, self.with_expert)
             network = build_backbone("mlp", n_tokens=4, d_token=self.d_token, depth=2, dropout=self.dropout)
         expert = None

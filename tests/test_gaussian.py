@@ -11,8 +11,6 @@ from torch import Tensor
 from tabmae.experts import gaussian
 from tabmae.experts.gaussian import SHRINKAGES, Gaussian
 
-PRECISIONS = pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -44,10 +42,6 @@ def correlated(n_rows: int, n_columns: int, n_factors: int = 1, noise: float = 0
 
 def observed_of(values: Tensor, missing: float, seed: int = 5) -> Tensor:
     return torch.rand(values.shape, generator=seeded(seed)) >= missing
-
-
-def every_mask(n_columns: int) -> Tensor:
-    return torch.tensor(list(product([False, True], repeat=n_columns)))
 
 
 def textbook(mean: Tensor, covariance: Tensor, row: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,14 +79,14 @@ def textbook_em(values: Tensor, observed: Tensor, shrinkage: float, n_passes: in
     return mean, covariance
 
 
-@PRECISIONS
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("with_variance", [True, False])
 @pytest.mark.parametrize("n_columns", [1, 2, 7])
 def test_any_mask_gets_the_textbook_conditional(
     n_columns: int, with_variance: bool, dtype: torch.dtype, atol: float
 ) -> None:
     mean, covariance = moments(n_columns)
-    visible = every_mask(n_columns)
+    visible = torch.tensor(list(product([False, True], repeat=n_columns)))
     rows = mean + normal(len(visible), n_columns, seed=3) @ torch.linalg.cholesky(covariance).T
     found, variance = knowing(mean, covariance).condition(rows.to(dtype), visible, with_variance)
     assert found.dtype == variance.dtype == dtype
@@ -251,23 +245,15 @@ def test_a_mean_whose_cells_are_missing_by_another_column_is_right() -> None:
     assert abs(float(expert.mean[1] - values[:, 1].mean())) < 0.1 * abs(float(naive))
 
 
-def duplicated() -> Tensor:
-    return correlated(60, 3)[:, [0, 1, 2, 0, 0, 1]]
-
-
 def sums() -> Tensor:
     values = normal(60, 4)
     return torch.cat([values, values.sum(1, keepdim=True), values[:, :2].sum(1, keepdim=True)], 1)
 
 
-def constant() -> Tensor:
-    return torch.cat([correlated(60, 3), torch.full((60, 1), 4.0)], 1)
-
-
 BREAKERS: dict[str, Callable[[], Tensor]] = {
-    "duplicated": duplicated,
+    "duplicated": lambda: correlated(60, 3)[:, [0, 1, 2, 0, 0, 1]],
     "sums": sums,
-    "constant": constant,
+    "constant": lambda: torch.cat([correlated(60, 3), torch.full((60, 1), 4.0)], 1),
     "wide": lambda: correlated(8, 20),
     "one row": lambda: correlated(1, 5),
     "two rows": lambda: correlated(2, 5),
@@ -324,7 +310,7 @@ def test_five_hundred_columns_are_served_in_either_precision() -> None:
 
 
 def test_a_copy_tells_its_twin_and_a_sum_its_part() -> None:
-    for values, column in ((duplicated(), 3), (sums(), 4), (sums(), 0)):
+    for values, column in ((BREAKERS["duplicated"](), 3), (sums(), 4), (sums(), 0)):
         expert = Gaussian(values.shape[1]).fit(values, observed_of(values, 0.1))
         visible = torch.ones_like(values, dtype=torch.bool)
         visible[:, column] = False
@@ -367,6 +353,11 @@ def test_the_answer_is_in_the_units_of_the_data(dtype: torch.dtype) -> None:
     other, spread = Gaussian(4).fit(converted, observed).condition(converted, observed)
     torch.testing.assert_close((other - origin) / units, mean, rtol=0, atol=1e-3)
     torch.testing.assert_close(spread / units.square(), variance, rtol=0, atol=1e-3)
+
+
+def test_rows_too_few_to_choose_by_are_answered_by_the_mean() -> None:
+    values = correlated(2, 3)
+    assert float(Gaussian(3).fit(values, torch.ones_like(values, dtype=torch.bool)).shrinkage) == max(SHRINKAGES)
 
 
 def test_a_warm_start_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,7 @@ def changed_at(tensor: Tensor, row: int, value: float) -> Tensor:
 
 OTHER_RUNS = {
     "seed": Setting(seed=1),
+    "first weights": Setting(first_weights=1),
     "values": Setting(values=changed_at(table()[0], 7, 0.5)),
     "observed": Setting(observed=changed_at(table()[1], 7, False)),
     "sample weight": Setting(sample_weight=weights_of(3)),
