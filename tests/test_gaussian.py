@@ -201,7 +201,6 @@ def test_the_penalised_likelihood_never_falls(missing: float, shrinkage: float, 
     trace = torch.tensor(gaussian._em(values, observed, shrinkage, max_iter=40, tol=0.0)[2], dtype=torch.float64)
     assert len(trace) == 40
     assert (trace.diff() >= -1e-9 * trace.abs().max()).all()
-    assert trace[-1] >= trace[0]
 
 
 def test_em_ends_on_a_maximum() -> None:
@@ -394,7 +393,6 @@ def test_a_loaded_expert_answers_bit_equal() -> None:
     expert, other = Gaussian(4).fit(values, observed), Gaussian(4)
     other.load_state_dict(expert.state_dict())
     assert torch.equal(expert.condition(values, observed)[0], other.condition(values, observed)[0])
-    assert float(other.shrinkage) in SHRINKAGES
 
 
 def test_no_rows_give_no_answers() -> None:
