@@ -127,7 +127,7 @@ def train(
                 bar.update(progress.epoch - before)
                 bar.set_postfix(held_out=f"{progress.best_error:.4f}")
                 answers = [callback(record) for callback in callbacks]
-                if True in answers:
+                if any(answer is True for answer in answers):
                     break
         except KeyboardInterrupt:
             if not run.best:
@@ -189,7 +189,7 @@ class _Run:
         """Train for a round of epochs, judge the averaged weights and keep the best; returns the round's record."""
         progress, plan = self.progress, self.plan
         n_epochs = min(-(-plan.max_epochs // N_CHECKS), plan.max_epochs - progress.epoch)
-        torch.manual_seed(_seed(self.generator))
+        torch.manual_seed(draw_seed(self.generator))
         self.model.train()
         errors = [self._step(*batch) for batch in self._batches(n_epochs)]
         progress.epoch += n_epochs
@@ -375,7 +375,8 @@ def _share_of_lr(step: int, n_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, n_steps - warm_up))))
 
 
-def _seed(generator: torch.Generator) -> int:
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for a generator that knows only integers."""
     return int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device).item())
 
 

@@ -25,10 +25,10 @@ from tabmae.experts.trees import Forest
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer
-from tabmae.training import Plan, draw_held_out, train
+from tabmae.training import Plan, draw_held_out, draw_seed, train
 
 DEFAULT_RATIO = (0.1, 0.9)
-"""Bounds of the share of cells hidden in a row: no narrower range was better at any share of missing cells."""
+"""Bounds of the share of cells hidden in a row: narrower ones were not better at 30 % of missing cells."""
 
 MAX_BATCH_OUTPUTS = 2_000_000
 """Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
@@ -67,7 +67,7 @@ class Size(NamedTuple):
 
 
 def auto_size(n_rows: int) -> Size:
-    """Defaults by the number of rows, measured in `benchmarks/README.md`."""
+    """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
     if n_rows < 2000:
         return Size("mlp", 12, 3, 0.15, 600, 128, 4e-3)
     return Size("mlp", 16, 3, 0.1, 1200, 128, 3e-3)
@@ -122,7 +122,7 @@ def build_model(
     """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
     has_gaussian = "gaussian" in expert_names(estimator.experts)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device)))
+        torch.manual_seed(draw_seed(generator))
         tokenizer = CellTokenizer.fit(
             values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=has_gaussian
         )
@@ -215,7 +215,7 @@ def grow_forests(model: MaskedAutoencoder, values: Tensor, observed: Tensor, gen
         return
     most = min(MAX_FOREST_ROWS, MAX_FOREST_CELLS // n_columns)
     for feature, n_levels in enumerate(model.tokenizer.n_levels):
-        seed = int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device))
+        seed = draw_seed(generator)
         rows = torch.nonzero(observed[:, feature])[:, 0]
         if n_levels <= MAX_FOREST_LEVELS and len(rows) >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels):
             rows = rows[:: -(-len(rows) // most)]

@@ -71,7 +71,8 @@ class Gaussian(nn.Module):
         observed : bool (n, E).
         held_out : bool (n, E), known cells outside `observed` by which the shrinkage is chosen; absent or empty, every
             tenth observed cell serves.
-        shrinkage : share of the prior in [0, 1); None chooses among `SHRINKAGES`.
+        shrinkage : share of the prior in [0, 1), 0 only where no column depends wholly on others; None chooses among
+            `SHRINKAGES`.
         warm_start : begin from the present mean and covariance, with a given shrinkage.
 
         Returns

@@ -44,7 +44,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     Parameters
     ----------
     mask_ratio : share of a row's observed cells to hide in training, or a pair of bounds that it is drawn from for
-        each row; "auto" is (0.1, 0.9), because narrower bounds were not better at any share of missing cells.
+        each row; "auto" is (0.1, 0.9), because narrower bounds were not better at 30 % of missing cells.
     mask : which cells are hidden: "bernoulli" (each by chance), "block" (a run of neighbouring columns; a rectangle
         with `feature_shape`), "grid" (every k-th), "column" (whole columns of a batch), "copy" (the holes of another
         row), "mixed", or a function (observed, mask_ratio, generator) -> hidden of torch tensors.
