@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
+    from tabmae.pooling import pool
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ampute",
     "evaluate",
     "load",
+    "pool",
 ]
 
 _ROOMS = {
@@ -38,6 +40,7 @@ _ROOMS = {
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
+    "pool": "tabmae.pooling",
 }
 
 

@@ -21,7 +21,10 @@ from sklearn.utils import check_random_state
 from tabmae.errors import DataError, ParameterError, check_choice, check_number, listed
 from tabmae.metrics import accuracy, rmse
 from tabmae.missingness import ampute
+from tabmae.pooling import pool
 from tabmae.schema import TableSchema, missing_cells, open_table
+
+__all__ = ["BASELINES", "RESULT", "Baseline", "evaluate", "pool"]
 
 BASELINES = ("mean", "knn", "iterative")
 MAX_INDICATORS = 10

@@ -25,6 +25,7 @@ FLOORS = (
             "calibration",
             "missingness",
             "metrics",
+            "pooling",
         ),
         *("experts", "experts.gaussian", "experts.linear", "experts.trees"),
     ),
