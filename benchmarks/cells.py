@@ -13,6 +13,12 @@ from tabmae.metrics import accuracy, nrmse
 from tabmae.missingness import ampute
 
 TRAIN_SHARE = 0.7
+MECHANISMS = ("mcar", "mar", "mnar", "natural")
+LEAST_NATURAL = 10
+"""Hidden cells that a column needs to be scored where natural holes decide how many it has."""
+
+PATTERN_DRAWS = 20
+"""Times that another row is drawn for a row that would lose all of its known cells."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,14 @@ class Hidden:
         cells = np.packbits(np.column_stack([self.hidden, self.is_train]))
         return hashlib.sha256(cells.tobytes()).hexdigest()[:12]
 
+    @property
+    def train_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.is_train)
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        return np.flatnonzero(~self.is_train)
+
     def visible(self, rows: np.ndarray) -> np.ndarray:
         """Give the codes of some rows with the hidden cells missing."""
         return np.where(self.hidden[rows], np.nan, self.codes[rows])
@@ -43,7 +57,10 @@ class Hidden:
 
 def hide_cells(frame: pd.DataFrame, mechanism: str, fraction: float, seed: int) -> Hidden:
     """Hide cells of the whole table, then draw the rows to fit on."""
-    _, hidden = ampute(frame, fraction, mechanism, random_state=seed)
+    if mechanism == "natural":
+        hidden = copy_patterns(frame.notna().to_numpy(), fraction, np.random.RandomState([seed, 3]))
+    else:
+        _, hidden = ampute(frame, fraction, mechanism, random_state=seed)
     is_train = np.zeros(len(frame), dtype=bool)
     is_train[np.random.RandomState([seed, 1]).permutation(len(frame))[: round(TRAIN_SHARE * len(frame))]] = True
     columns = [frame[name] for name in frame.columns]
@@ -57,15 +74,41 @@ def hide_cells(frame: pd.DataFrame, mechanism: str, fraction: float, seed: int) 
     return Hidden(list(frame.columns), levels, codes, hidden, is_train)
 
 
-def score_cells(cells: Hidden, rows: np.ndarray, imputed: np.ndarray) -> dict[str, object]:
-    """Score imputed codes of `rows` on their hidden cells, by column and on average."""
+def copy_patterns(known: np.ndarray, fraction: float, rng: np.random.RandomState) -> np.ndarray:
+    """Hide, in a share of the rows, the cells that are missing in another row, drawn from those with holes.
+
+    A row that would lose all of its known cells draws again, and is left alone in the end; a column keeps a known
+    cell.
+
+    Raises
+    ------
+    ValueError : the table has no holes to copy.
+    """
+    donors = np.flatnonzero(~known.all(axis=1))
+    if not len(donors):
+        raise ValueError("Natural holes need a table with missing cells; this one has none. Use another mechanism.")
+    hidden = np.zeros_like(known)
+    rows = rng.permutation(len(known))[: round(fraction * len(known))]
+    for _ in range(PATTERN_DRAWS):
+        drawn = rng.choice(donors, len(rows))
+        copied = known[rows] & ~known[drawn]
+        good = (copied != known[rows]).any(axis=1) & (drawn != rows)
+        hidden[rows[good]] = copied[good]
+        rows = rows[~good]
+    for column in np.flatnonzero(known.any(axis=0) & (hidden == known).all(axis=0)):
+        hidden[rng.choice(np.flatnonzero(known[:, column])), column] = False
+    return hidden
+
+
+def score_cells(cells: Hidden, rows: np.ndarray, imputed: np.ndarray, least: int = 1) -> dict[str, object]:
+    """Score imputed codes of `rows` on their hidden cells, by column with `least` of them or more, and on average."""
     errors: dict[str, float] = {}
     hits: dict[str, float] = {}
     for position, (name, n_levels) in enumerate(zip(cells.names, cells.levels, strict=True)):
         chosen = cells.hidden[rows, position]
         target, predicted = cells.codes[rows, position][chosen], imputed[chosen, position]
         scale = float(np.nanstd(cells.codes[:, position]))
-        if not chosen.any():
+        if chosen.sum() < least:
             continue
         if n_levels:
             hits[name] = accuracy(target, predicted)

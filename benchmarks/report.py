@@ -5,26 +5,16 @@ Contract: a figure that a README shows is written here, between its markers, and
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-START, END = "<!-- benchmark:start -->", "<!-- benchmark:end -->"
-LABELS = {
-    "mean": "mean / mode",
-    "knn": "KNNImputer(5)",
-    "iterative": "IterativeImputer(BayesianRidge)",
-    "missforest": "MissForest (100 trees)",
-    "extratrees": "MissForest with ExtraTrees",
-    "miceforest": "miceforest",
-    "hyperimpute": "HyperImpute",
-    "gaussian": "Gaussian EM alone",
-    "tabmae": "**TabMAE**",
-}
-RUN = ["dataset", "rows", "mechanism", "fraction", "seed", "method"]
+from benchmarks.impute import KEY
+from benchmarks.markdown import LABELS, markdown, show, write_section
+from benchmarks.runs import read_table
+
 TOLERANCE = 1.02
 """A table counts as lost to the simple methods beyond this multiple of their error."""
 
@@ -42,9 +32,8 @@ def read_rows(files: Iterable[Path]) -> pd.DataFrame:
     ------
     ValueError : two methods were scored on other hidden cells of what should be the same ones.
     """
-    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    rows = pd.DataFrame([{"reason": "", **line} for line in lines]).drop_duplicates([*RUN, "split"], keep="last")
-    cells = rows.groupby([part for part in RUN if part != "method"])["cells"].nunique()
+    rows = read_table(files, [*KEY, "split"])
+    cells = rows.groupby([part for part in KEY if part != "method"])["cells"].nunique()
     if (cells > 1).any():
         raise ValueError(f"Methods must share their hidden cells; they differ in {list(cells[cells > 1].index)}.")
     rows["seconds"] = rows["fit_seconds"] + rows["transform_seconds"]
@@ -94,7 +83,7 @@ def paired(rows: pd.DataFrame, ours: str) -> pd.DataFrame:
         entry: dict[str, object] = {}
         for name, (score, split) in SCORES.items():
             chosen = rows[(rows["split"] == split) & (rows["status"] == "ok") & rows["method"].isin([method, ours])]
-            both = chosen.pivot_table(index=["dataset", "seed"], columns="method", values=score).dropna()
+            both = chosen.pivot_table(index=["dataset", "rows", "seed"], columns="method", values=score).dropna()
             if both.shape[1] < 2 or both.empty:
                 continue
             both = both.groupby("dataset").mean()
@@ -115,7 +104,9 @@ def lost_tables(rows: pd.DataFrame, ours: str, simple: Sequence[str] = ("mean", 
     compared = rows[(rows["status"] == "ok") & rows["method"].isin([ours, *simple])]
     for name, (score, split) in SCORES.items():
         chosen = compared[compared["split"] == split]
-        both = chosen.pivot_table(index=["dataset", "seed"], columns="method", values=score, sort=False).dropna()
+        both = chosen.pivot_table(
+            index=["dataset", "rows", "seed"], columns="method", values=score, sort=False
+        ).dropna()
         if ours not in both.columns or both.shape[1] < 2:
             continue
         table = both.groupby("dataset", sort=False).mean()
@@ -124,20 +115,6 @@ def lost_tables(rows: pd.DataFrame, ours: str, simple: Sequence[str] = ("mean", 
             {"table": dataset, "split": name, "ratio": ratio[dataset]} for dataset in ratio.index[ratio > TOLERANCE]
         ]
     return pd.DataFrame(lost, columns=["table", "split", "ratio"])
-
-
-def markdown(table: pd.DataFrame, digits: dict[str, int], best: dict[str, bool]) -> str:
-    """Format a table; `best` names the columns whose best entry is set in bold, True where low is good."""
-    winners = {name: table[name].min() if low else table[name].max() for name, low in best.items() if name in table}
-    lines = ["| " + " | ".join(["", *table.columns]) + " |", "| --- |" + " ---: |" * len(table.columns)]
-    for label, row in table.iterrows():
-        entries = []
-        for name in table.columns:
-            value = row[name]
-            text = "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.{digits.get(name, 3)}f}"
-            entries.append(f"**{text}**" if text and winners.get(name) == value else text)
-        lines.append("| " + " | ".join([LABELS.get(str(label), str(label)), *entries]) + " |")
-    return "\n".join(lines)
 
 
 def short_report(rows: pd.DataFrame, ours: str) -> str:
@@ -154,17 +131,26 @@ def short_report(rows: pd.DataFrame, ours: str) -> str:
     return "\n\n".join(parts)
 
 
+def setting(mechanism: str, fraction: float) -> str:
+    """Say in words which cells were hidden."""
+    if mechanism == "natural":
+        return f"natural holes, those of another row copied into {fraction:.0%} of the rows"
+    return f"{mechanism.upper()}, {fraction:.0%} of the known cells hidden"
+
+
 def about(rows: pd.DataFrame) -> str:
     """Say what was run."""
     runs = rows[rows["status"] == "ok"]
     kinds = runs[["mechanism", "fraction"]].drop_duplicates()
-    hidden = ", ".join(f"{kind.mechanism.upper()} {kind.fraction:.0%}" for kind in kinds.itertuples())
+    shares = ", ".join(f"{kind.mechanism.upper()} {kind.fraction:.0%}" for kind in kinds.itertuples())
+    is_natural = (kinds["mechanism"] == "natural").all()
+    hidden = setting("natural", kinds["fraction"].max()) if is_natural else f"{shares} of the known cells hidden"
     n_tables = runs["dataset"].nunique()
     with_categories = int((runs.groupby("dataset")["categories"].max() > 0).sum())
     tables = f"{n_tables} table{'s' * (n_tables > 1)}"
     return (
         f"{tables} ({with_categories} with categories, up to {runs['rows'].max():,} rows), "
-        f"{hidden} of the known cells hidden, seeds {', '.join(str(seed) for seed in sorted(runs['seed'].unique()))}. "
+        f"{hidden}, seeds {', '.join(str(seed) for seed in sorted(runs['seed'].unique()))}. "
         "CPU s: processor seconds of fit and transform, summed over the tables."
     )
 
@@ -191,7 +177,8 @@ def full_report(rows: pd.DataFrame, ours: str) -> str:
     """Make all tables, for each mechanism and fraction."""
     parts = []
     for (mechanism, fraction), chosen in rows.groupby(["mechanism", "fraction"], sort=False):
-        parts += [f"### {str(mechanism).upper()}, {float(str(fraction)):.0%} of the known cells hidden", about(chosen)]
+        title = setting(str(mechanism), float(str(fraction)))
+        parts += [f"### {title[0].upper()}{title[1:]}", about(chosen)]
         named = chosen[chosen["method"].isin(LABELS)]
         table = summary(named).rename(columns={"cpu_seconds": "CPU s", "seconds": "wall s", "peak_mb": "peak MB"})
         low = {
@@ -261,38 +248,25 @@ def draw_picture(rows: pd.DataFrame, file: Path) -> None:
     plt.close(figure)
 
 
-def write_between_markers(file: Path, text: str) -> None:
-    """Replace what stands between the markers of a Markdown file.
-
-    Raises
-    ------
-    ValueError : the file lacks a marker.
-    """
-    page = file.read_text()
-    if START not in page or END not in page:
-        raise ValueError(f"{file} must hold {START} and {END}; add them where the table goes.")
-    before, after = page.split(START)[0], page.split(END)[1]
-    file.write_text(f"{before}{START}\n{text}\n{END}{after}")
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the benchmarks' tables and picture from JSONL rows.")
     parser.add_argument("files", nargs="+", type=Path, help="JSONL files of benchmarks.impute")
     parser.add_argument("--ours", default="tabmae", help="the method that is compared with each other one")
-    parser.add_argument("--short", type=Path, help="Markdown file for the table of MCAR 30 %%")
+    parser.add_argument("--section", default="benchmark", help="name of the markers that the tables stand between")
+    parser.add_argument("--short", type=Path, help="Markdown file for the table of MCAR 30 %%, or of the only setting")
     parser.add_argument("--full", type=Path, help="Markdown file for all tables")
-    parser.add_argument("--picture", type=Path, help="PNG of accuracy against time, MCAR 30 %%")
+    parser.add_argument("--picture", type=Path, help="PNG of accuracy against time, of the same rows as --short")
     read = parser.parse_args(arguments)
     rows = read_rows(read.files)
-    main_rows = rows[(rows["mechanism"] == "mcar") & (rows["fraction"] == 0.3) & rows["method"].isin(LABELS)]
+    is_main = (rows["mechanism"] == "mcar") & (rows["fraction"] == 0.3)
+    if len(rows[["mechanism", "fraction"]].drop_duplicates()) == 1:
+        is_main[:] = True
+    main_rows = rows[is_main & rows["method"].isin(LABELS)]
     if read.short:
-        write_between_markers(read.short, short_report(main_rows, read.ours))
+        write_section(read.short, read.section, short_report(main_rows, read.ours))
     if read.picture:
         draw_picture(main_rows, read.picture)
-    if read.full:
-        write_between_markers(read.full, full_report(rows, read.ours))
-    else:
-        print(full_report(rows, read.ours))
+    show(full_report(rows, read.ours), read.full, read.section)
 
 
 if __name__ == "__main__":

@@ -92,13 +92,15 @@ def main(folder: Path) -> None:
     before_mb, before_cpu, start = peak_mb(), cpu_seconds(), time.perf_counter()
     imputed = {"train": method.fit_transform(train)}
     fitted = time.perf_counter()
-    if job["method"] not in IN_SAMPLE_ONLY:
+    fitted_cpu = cpu_seconds()
+    if len(test) and job["method"] not in IN_SAMPLE_ONLY:
         imputed["test"] = method.transform(test)
-    end = time.perf_counter()
+    end, end_cpu = time.perf_counter(), cpu_seconds()
     measured = {
         "fit_seconds": fitted - start,
         "transform_seconds": end - fitted,
-        "cpu_seconds": cpu_seconds() - before_cpu,
+        "cpu_seconds": end_cpu - before_cpu,
+        "transform_cpu_seconds": end_cpu - fitted_cpu,
         "peak_mb": peak_mb(),
         "import_mb": before_mb,
         "versions": versions(),

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.cells import hide_cells, score_cells
+from benchmarks.cells import copy_patterns, hide_cells, score_cells
+from benchmarks.markdown import markers
 from benchmarks.missforest import MissExtraTrees
 from benchmarks.peers import Iterative, MeanMode, Neighbours
-from benchmarks.report import END, START, main, read_rows
-from benchmarks.tables import BUNDLED, load_table
+from benchmarks.report import main, read_rows
+from benchmarks.tables import BUNDLED, MAX_LEVELS, load_table, table_names
 from benchmarks.worker import codes_of, frame_of
 
 ROOT = Path(__file__).parent.parent
+START, END = markers("benchmark")
 
 
 def impute(out: Path, *arguments: str) -> str:
@@ -111,6 +113,57 @@ def test_cells_are_hidden_in_both_splits_and_natively_missing_ones_are_not_score
     assert score_cells(cells, rows, cells.codes[rows])["accuracy"] == 1
     means = np.tile(np.nanmean(cells.codes, axis=0), (len(rows), 1))
     assert score_cells(cells, rows, means)["nrmse"] == pytest.approx(1, abs=0.1)
+
+
+def test_natural_holes_are_those_of_other_rows_and_leave_every_row_and_column_a_known_cell() -> None:
+    known = np.random.default_rng(0).random((400, 4)) > 0.2
+    known[:30] = [True, False, False, False]
+    hidden = copy_patterns(known, 0.5, np.random.RandomState(0))
+    hit = hidden.any(axis=1)
+    patterns = {tuple(row) for row in known if not row.all()}
+    assert not (hidden & ~known).any() and (known & ~hidden)[known.any(axis=1)].any(axis=1).all()
+    assert all(
+        any((row & ~np.array(p) == lost).all() for p in patterns)
+        for row, lost in zip(known[hit], hidden[hit], strict=True)
+    )
+    assert 0.3 < hit.mean() <= 0.5
+    np.testing.assert_array_equal(hidden, copy_patterns(known, 0.5, np.random.RandomState(0)))
+    one_column = np.ones((50, 2), dtype=bool)
+    one_column[0, 1] = False
+    hidden = copy_patterns(one_column, 1.0, np.random.RandomState(0))
+    assert hidden[:, 1].sum() == 48 and not hidden[:, 0].any()
+
+
+def test_natural_holes_hide_categories_too_and_need_a_table_with_holes() -> None:
+    frame = load_table("iris", None, [], 0, 0)
+    with pytest.raises(ValueError, match="Natural holes need a table with missing cells"):
+        hide_cells(frame, "natural", 0.5, 0)
+    frame.loc[:30, ["target", "petal width (cm)"]] = np.nan
+    cells = hide_cells(frame, "natural", 0.5, 0)
+    assert (cells.hidden[:, 3] == cells.hidden[:, 4]).all() and not cells.hidden[:, :3].any()
+    few = score_cells(cells, cells.test_rows[:1], cells.codes[cells.test_rows[:1]], least=10)
+    assert few["nrmse"] is None and few["accuracy"] is None
+
+
+def test_dates_become_days_and_identifiers_and_nearly_empty_columns_are_dropped(tmp_path: Path) -> None:
+    row = np.arange(3 * MAX_LEVELS)
+    levels = np.char.add("level ", (row % MAX_LEVELS).astype(str))
+    frame = pd.DataFrame(
+        {
+            "day": pd.Timestamp("1970-01-02") + pd.to_timedelta(row, unit="D"),
+            "flag": row % 2 == 0,
+            "city": levels,
+            "name": np.char.add("person ", row.astype(str)),
+            "ticket": np.char.add("ticket ", (row % (MAX_LEVELS + 1)).astype(str)),
+            "rare": np.where(row < 5, 1.0, np.nan),
+        }
+    )
+    frame.to_parquet(tmp_path / "people.parquet")
+    table = load_table("people", tmp_path, [], 0, 0)
+    assert table.dtypes.astype(str).to_dict() == {"day": "float64", "flag": "category", "city": "category"}
+    assert table["day"].tolist() == (row + 1.0).tolist()
+    assert table["city"].tolist() == levels.tolist()
+    assert table_names(["natural"], None, ["x"])[-2:] == ["adult", "x"]
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLED))
