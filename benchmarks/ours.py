@@ -1,11 +1,15 @@
 """This project's methods: the defaults, one change at a time, and the Gaussian expert without any network."""
 
 from typing import Any, ClassVar
+from unittest import mock
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from tabmae import TabMAE
+from tabmae.backbones import Backbone
+from tabmae.estimators import members
 from tabmae.experts.gaussian import Gaussian
 from tabmae.schema import TableSchema
 from tabmae.tokenizers import CellTokenizer
@@ -30,6 +34,40 @@ class PureMAE(TabMAEMethod):
     """The masked autoencoder without an expert."""
 
     changes: ClassVar[dict[str, Any]] = {"experts": ()}
+
+
+class NoTrees(TabMAEMethod):
+    """The expert and the network, without any forest."""
+
+    changes: ClassVar[dict[str, Any]] = {"experts": ("gaussian",)}
+
+
+class Silent(Backbone):
+    """A network that says nothing: only the biases of the heads are left, which learn how far to believe the expert."""
+
+    def __init__(self, n_tokens: int, d_token: int, **_: object) -> None:
+        super().__init__()
+        self.shape = n_tokens, d_token
+
+    def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        return tokens.new_zeros(len(tokens), 1, 1)
+
+    def decode(self, latent: Tensor, seen: Tensor | None = None) -> Tensor:
+        return latent.new_zeros(len(latent), *self.shape)
+
+
+class NoNetwork(TabMAEMethod):
+    """The expert and the forests, without any network."""
+
+    changes: ClassVar[dict[str, Any]] = {"backbone": Silent, "lr": 0.05}
+
+
+class OneSweep(TabMAEMethod):
+    """The defaults, with one sweep of forests."""
+
+    def fit_transform(self, train: pd.DataFrame) -> pd.DataFrame:
+        with mock.patch.object(members, "N_SWEEPS", 1):
+            return super().fit_transform(train)
 
 
 class TransformerMAE(TabMAEMethod):

@@ -27,6 +27,9 @@ METHODS = {
     "gaussian": "benchmarks.ours:GaussianAlone",
     "tabmae": "benchmarks.ours:TabMAEMethod",
     "tabmae-pure": "benchmarks.ours:PureMAE",
+    "tabmae-no-trees": "benchmarks.ours:NoTrees",
+    "tabmae-no-network": "benchmarks.ours:NoNetwork",
+    "tabmae-one-sweep": "benchmarks.ours:OneSweep",
     "tabmae-transformer": "benchmarks.ours:TransformerMAE",
     "tabmae-conv": "benchmarks.ours:ConvMAE",
 }

@@ -1,6 +1,7 @@
 """Conformal calibration of central intervals from held-out cells.
 
-Contract: levels are chosen on cells that no weight was fitted to; few cells of a column lean on those of all columns.
+Contract: levels are chosen on cells that no weight was fitted to; few cells of a column lean on those of all columns of
+its kind.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 POOLED_WEIGHT = 30.0
-"""Held-out cells that all columns together stand for beside a column's own."""
+"""Held-out cells that all columns of a kind together stand for beside a column's own."""
 HIGHEST = 1 - 1e-6
 
 
@@ -22,8 +23,13 @@ class Calibration:
     ----------
     centrality : for each numeric column the levels of the smallest central intervals that held its held-out cells.
 
+    A column of few values is known by levels of exactly 0, those of its medians, which no other column has. Its values
+    count with all of their probability, so its levels are lower: they say nothing of other columns, nor how far draws
+    should spread.
+
     Source: distributional conformal prediction, Chernozhukov et al. 2021.
-    Differs: the cells of all columns are pooled in with a fixed weight, as columns with few held-out cells need.
+    Differs: the cells of all columns of a kind are pooled in with a fixed weight, as columns with few held-out cells
+    need.
 
     >>> import torch
     >>> overconfident = Calibration([torch.linspace(0, 1, 1000).sqrt()])
@@ -33,8 +39,13 @@ class Calibration:
 
     def __init__(self, centrality: Sequence[Tensor]) -> None:
         self.centrality = [column.double().sort().values for column in centrality]
-        cells = torch.cat(self.centrality) if self.centrality else torch.zeros(0, dtype=torch.float64)
-        self._pooled = cells.sort().values
+        self._has_few_values = [bool((column == 0).any()) for column in self.centrality]
+
+    def _pooled(self, column: int) -> Tensor:
+        """Cells of all columns of the kind of a column; of all columns where it has no cells to tell its kind by."""
+        kind, unknown = self._has_few_values[column], not len(self.centrality[column])
+        cells = zip(self.centrality, self._has_few_values, strict=True)
+        return torch.cat([levels for levels, has_few_values in cells if unknown or has_few_values == kind])
 
     def level(self, column: int, nominal: float) -> float:
         """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
@@ -42,14 +53,20 @@ class Calibration:
         return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), unseen))
 
     def spread(self, column: int, nominal: Tensor) -> Tensor:
-        """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws."""
+        """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws.
+
+        The draws of a column of few values stay as the model spreads them.
+        """
+        if self._has_few_values[column]:
+            return nominal.double()
         return self._quantile(column, nominal.double(), torch.zeros(0, dtype=torch.float64))
 
     def _quantile(self, column: int, nominal: Tensor, unseen: Tensor) -> Tensor:
-        """Quantiles of the levels of a column's cells, all columns' cells pooled in, and `unseen` ones."""
-        if not len(self._pooled):
+        """Quantiles of the levels of a column's cells, those of its kind pooled in, and `unseen` ones."""
+        own = self.centrality[column] if self.centrality else torch.zeros(0)
+        pooled = self._pooled(column) if self.centrality else own
+        if not len(pooled):
             return nominal
-        own, pooled = self.centrality[column], self._pooled
         cells = torch.cat([own, pooled, unseen])
         weights = torch.ones_like(cells)
         weights[len(own) : len(own) + len(pooled)] = POOLED_WEIGHT / len(pooled)

@@ -14,11 +14,18 @@ from torch import Tensor
 Weights = NDArray[np.float64]
 
 PRIOR_CELLS = 100.0
-"""Held-out cells that the shared weights are worth to a column, and equal weights to the shared ones."""
+"""Held-out cells that the first weights are worth to the weights shared by all columns."""
+SHARED_CELLS = 300.0
+"""Held-out cells that the shared weights are worth to a column."""
+OUTLYING = 1.5
+"""Standard deviations (by the median) beyond which the error of one of up to `ROBUST_CELLS` cells counts linearly."""
+ROBUST_CELLS = 300.0
+"""Cells from which on the bound grows, as their root: many cells average an outlier out."""
+N_REWEIGHTED = 3
 
 
 def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> Tensor:
-    """Weigh members by least squares on hidden cells.
+    """Weigh members by least squares on hidden cells, outlying ones less (Huber).
 
     Parameters
     ----------
@@ -31,7 +38,8 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     weights : float64 (F, M).
 
     Source: stacked regressions, Breiman 1996.
-    Differs: shrunk to shared weights, and these to `start`, because a column of a small table has a handful of cells.
+    Differs: shrunk to shared weights, and these to `start`, because a column of a small table has a handful of cells;
+    reweighted, because one outlier among them would decide (the bound grows with the cells: Sun et al. 2020).
 
     >>> import torch
     >>> target = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
@@ -41,9 +49,9 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     """
     members, truth = predictions.double().cpu().numpy(), target.double().cpu().numpy()
     cells, believed = hidden.cpu().numpy(), start.double().cpu().numpy()
-    shared = _shrunk(members[:, cells], truth[cells], believed, int(cells.sum()))
+    shared = _shrunk(members[:, cells], truth[cells], believed, PRIOR_CELLS, n_reweighted=N_REWEIGHTED)
     columns = [
-        _shrunk(members[:, cells[:, j], j], truth[cells[:, j], j], shared, int(cells[:, j].sum()))
+        _shrunk(members[:, cells[:, j], j], truth[cells[:, j], j], shared, SHARED_CELLS, n_reweighted=N_REWEIGHTED)
         for j in range(truth.shape[1])
     ]
     return torch.from_numpy(np.array(columns).reshape(truth.shape[1], len(believed)))
@@ -63,18 +71,33 @@ def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor) -> Tensor:
     """
     indicator = torch.nn.functional.one_hot(codes, probabilities.shape[2])
     members, target = probabilities.double().flatten(1).cpu().numpy(), indicator.double().flatten().cpu().numpy()
-    return torch.from_numpy(_shrunk(members, target, start.double().cpu().numpy(), len(codes)))
+    return torch.from_numpy(
+        _shrunk(members, target, start.double().cpu().numpy(), PRIOR_CELLS * probabilities.shape[2])
+    )
 
 
-def _shrunk(members: Weights, target: Weights, believed: Weights, n_cells: int) -> Weights:
-    """Least-squares weights on the simplex of members (M, n), mixed with the believed ones by the number of cells."""
-    if n_cells == 0:
+def _shrunk(members: Weights, target: Weights, believed: Weights, prior: float, n_reweighted: int = 0) -> Weights:
+    """Least-squares weights on the simplex of members (M, n), mixed with the believed ones by the number of targets."""
+    if not len(target):
         return believed
+    found = _on_simplex(members, target, np.ones_like(target), believed)
+    bound = OUTLYING * max(1.0, (len(target) / ROBUST_CELLS) ** 0.5)
+    for _ in range(n_reweighted):
+        error = np.abs(target - found @ members)
+        most = bound * 1.4826 * float(np.median(error))
+        if most < 1e-9:
+            break
+        found = _on_simplex(members, target, most / np.maximum(error, most), believed)
+    return (len(target) * found + prior * believed) / (len(target) + prior)
+
+
+def _on_simplex(members: Weights, target: Weights, importance: Weights, believed: Weights) -> Weights:
+    """Weights that are non-negative, sum to one and fit the targets best."""
     strict = 1e3 * max(1.0, float(np.abs(members).max())) * np.sqrt(members.shape[1])
-    matrix = np.vstack([members.T, np.full((1, len(members)), strict)])
+    root = np.sqrt(importance)
+    matrix = np.vstack([members.T * root[:, None], np.full((1, len(members)), strict)])
     try:
-        weights, _ = nnls(matrix, np.append(target, strict))
+        weights, _ = nnls(matrix, np.append(target * root, strict))
     except RuntimeError:
         return believed
-    found = weights / weights.sum() if weights.sum() > 0 else believed
-    return (n_cells * found + PRIOR_CELLS * believed) / (n_cells + PRIOR_CELLS)
+    return weights / weights.sum() if weights.sum() > 0 else believed

@@ -23,22 +23,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import TrainingError
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
 from tabmae.model import MaskedAutoencoder
+from tabmae.optimizer import AdamW
+from tabmae.schedule import share_averaged, share_of_lr
 from tabmae.tokenizers import Guess
 
 BLOCK_CELLS = 400_000
 """Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
+BLOCK_CELLS_IN_HASTE = 50_000
+"""The same under a deadline, which a block may overrun."""
 MAX_CHECK_ROWS = 4096
 N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
 LARGEST_ERROR = 10.0
 """Error of a held-out cell beyond which it counts no more: one spike would choose the weights of all other cells."""
-WARM_UP = 0.05
-AVERAGED_SPANS = 6.0
-"""The averaged weights span a sixth of the run."""
 
 Callback = Callable[[dict[str, float]], object]
 
@@ -88,6 +90,7 @@ def train(
     *,
     held_out: Tensor | None = None,
     sample_weight: Tensor | None = None,
+    deadline: Deadline = NEVER,
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     verbose: int = 0,
@@ -100,6 +103,7 @@ def train(
     observed : bool (n, F), cells to learn from.
     held_out : bool (n, F), known cells outside `observed` by which the best weights are chosen; None keeps the last.
     sample_weight : (n,), weights of the rows.
+    deadline : when to be done; the schedule runs over the epochs or the seconds, whichever end first.
     callbacks : called with the record of every check; one that returns True ends the training.
     checkpoint : file that keeps the state after every check; a run that finds it there goes on from it.
     verbose : 1 shows a progress bar.
@@ -112,19 +116,18 @@ def train(
     ------
     TrainingError : the loss is not finite; the checkpoint is damaged, of another run, or in no folder.
     """
-    run = _Run(model, values, observed, plan, generator, held_out, sample_weight)
+    run = _Run(model, values, observed, plan, generator, held_out, sample_weight, deadline)
     if checkpoint is not None:
         run.take_up(Path(checkpoint))
     progress = run.progress
-    bar = tqdm(total=plan.max_epochs, initial=progress.epoch, disable=verbose < 1, unit="epoch")
+    bar = tqdm(total=plan.max_epochs, initial=round(progress.epoch), disable=verbose < 1, unit="epoch")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
         try:
             while not run.finished:
-                before = progress.epoch
                 record = run.advance()
                 if checkpoint is not None:
                     run.save(Path(checkpoint))
-                bar.update(progress.epoch - before)
+                bar.update(round(progress.epoch) - bar.n)
                 bar.set_postfix(held_out=f"{progress.best_error:.4f}")
                 answers = [callback(record) for callback in callbacks]
                 if any(answer is True for answer in answers):
@@ -133,8 +136,8 @@ def train(
             if not run.best:
                 raise
             warnings.warn(
-                f"Training was interrupted after epoch {progress.epoch} of {plan.max_epochs}; the best model so far is "
-                f"kept, of epoch {progress.best_epoch}.",
+                f"Training was interrupted after epoch {progress.epoch:g} of {plan.max_epochs}; the best model so far "
+                f"is kept, of epoch {progress.best_epoch:g}.",
                 stacklevel=2,
             )
     model.load_state_dict(run.best)
@@ -146,9 +149,10 @@ def train(
 class _Progress:
     """Where a run stands; with the weights, the optimizer and the generator all that a resumed run needs."""
 
-    epoch: int = 0
+    epoch: float = 0.0
     step: int = 0
-    best_epoch: int = 0
+    ahead: float = 0.0  # steps of the schedule left out for want of time
+    best_epoch: float = 0.0
     best_error: float = math.inf
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -165,34 +169,46 @@ class _Run:
         generator: torch.Generator,
         held_out: Tensor | None,
         sample_weight: Tensor | None,
+        deadline: Deadline,
     ) -> None:
         self.model, self.values, self.observed = model, torch.where(observed, values, 0), observed
-        self.plan, self.generator = plan, generator
+        self.plan, self.generator, self.deadline = plan, generator, deadline
         weight = torch.ones(len(values)) if sample_weight is None else sample_weight
         self.weight = weight.to(values.device)[:, None]
         self.n_batches = max(1, round(len(values) / plan.batch_size))
         self.n_steps = self.n_batches * plan.max_epochs
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        self.optimizer = AdamW(self.parameters, plan.weight_decay)
         self.averaged = deepcopy(model)
         self.means = [parameter for parameter in self.averaged.parameters() if parameter.requires_grad]
         self.check = _HeldOut(model, values, observed, held_out, self.weight)
         self.best: dict[str, Tensor] = {}
         self.progress = _Progress()
+        self.taken_up_at = 0.0
+
+    @property
+    def scheduled(self) -> float:
+        return self.progress.step + self.progress.ahead
 
     @property
     def finished(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
-        return self.progress.epoch >= self.plan.max_epochs or waited >= self.plan.patience
+        return self.scheduled >= self.n_steps or waited >= self.plan.patience
 
     def advance(self) -> dict[str, float]:
         """Train for a round of epochs, judge the averaged weights and keep the best; returns the round's record."""
         progress, plan = self.progress, self.plan
-        n_epochs = min(-(-plan.max_epochs // N_CHECKS), plan.max_epochs - progress.epoch)
+        left = math.ceil(plan.max_epochs - self.scheduled / self.n_batches)
+        n_epochs = min(-(-plan.max_epochs // N_CHECKS), left)
+        end = min(self.scheduled + n_epochs * self.n_batches, self.n_steps)
         torch.manual_seed(draw_seed(self.generator))
         self.model.train()
-        errors = [self._step(*batch) for batch in self._batches(n_epochs)]
-        progress.epoch += n_epochs
+        errors = []
+        for batch in self._batches(n_epochs):
+            errors.append(self._step(*batch))
+            if self.scheduled >= end:
+                break
+        progress.epoch = progress.step / self.n_batches
         record = {"epoch": float(progress.epoch), "error": torch.stack(errors).mean().item()}
         _refuse_non_finite(record, progress.history)
         record["held_out_error"] = self.check.error(self.averaged)
@@ -204,9 +220,6 @@ class _Run:
 
     def _step(self, rows: Tensor, visible: Tensor, hidden: Tensor, guess: Guess | None) -> Tensor:
         """One step on a batch of rows; returns its loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.lr * _share_of_lr(self.progress.step, self.n_steps)
-        self.optimizer.zero_grad(set_to_none=True)
         values, weight = self.values[rows], self.weight[rows]
         with torch.autocast(values.device.type, torch.bfloat16, enabled=self.plan.bf16):
             distribution = self.model(values, visible, guess)
@@ -216,11 +229,15 @@ class _Run:
             loss = loss + self.plan.visible_weight * masked_mean(errors, visible, weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        before = self.scheduled
+        self.optimizer.step(self.plan.lr * share_of_lr(before, self.n_steps))
+        self.progress.step += 1
+        due = self.taken_up_at + self.deadline.spent() * self.n_steps
+        self.progress.ahead = max(self.progress.ahead, due - self.progress.step)
+        share = share_averaged(self.scheduled - before, self.n_steps)
         with torch.no_grad():
             for mean, parameter in zip(self.means, self.parameters, strict=True):
-                mean.lerp_(parameter, AVERAGED_SPANS / max(2 * AVERAGED_SPANS, self.n_steps))
-        self.progress.step += 1
+                mean.lerp_(parameter, share)
         return loss.detach()
 
     def _batches(self, n_epochs: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Guess | None]]:
@@ -233,7 +250,8 @@ class _Run:
         for _ in range(n_epochs):
             order = torch.randperm(n_rows, generator=self.generator, device=self.generator.device)
             batches.extend(torch.tensor_split(order, self.n_batches))
-        per_block = max(1, BLOCK_CELLS // (len(batches[0]) * n_features))
+        most = BLOCK_CELLS_IN_HASTE if self.deadline.exists else BLOCK_CELLS
+        per_block = max(1, most // (len(batches[0]) * n_features))
         for start in range(0, len(batches), per_block):
             block = batches[start : start + per_block]
             rows = torch.cat(block)
@@ -258,8 +276,7 @@ class _Run:
         for prefix, state in (("model", self.model), ("averaged", self.averaged)):
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in state.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        for position, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{position}.{name}": tensor for name, tensor in moments.items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}
         progress = json.dumps(asdict(self.progress))
         record = {"run": self.fingerprint, "progress": progress, "digest": _digest(tensors, progress)}
         written = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -294,12 +311,9 @@ class _Run:
         self.model.load_state_dict(parts["model"])
         self.averaged.load_state_dict(parts["averaged"])
         self.best = {name: tensor.to(self.values.device) for name, tensor in parts["best"].items()}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            position, _, moment = name.partition(".")
-            moments.setdefault(int(position), {})[moment] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load_state_dict(parts["optimizer"])
         self.progress = _Progress(**json.loads(record["progress"]))
+        self.taken_up_at = self.scheduled
 
     @cached_property
     def fingerprint(self) -> str:
@@ -365,14 +379,6 @@ def _described(mask: object) -> str:
         parts = [_described(part) for part in (mask.func, *mask.args)]
         return f"{parts} {sorted(mask.keywords.items())}"
     return getattr(mask, "__qualname__", type(mask).__qualname__)
-
-
-def _share_of_lr(step: int, n_steps: int) -> float:
-    """Linear warm-up, then a cosine down to nothing."""
-    warm_up = max(1, round(WARM_UP * n_steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, n_steps - warm_up))))
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -79,6 +79,7 @@ BAD_PARAMETERS: dict[str, list[tuple[Any, str]]] = {
         ("a", "`validation_fraction` must"),
     ],
     "patience": [(0, "`patience` must be an integer"), (1.5, "`patience` must be an integer")],
+    "time_budget": [(0, "`time_budget` must be a finite number above 0"), ("a", "`time_budget` must be")],
     "warm_start": [("yes", "`warm_start` must be")],
     "checkpoint": [(3, "`checkpoint` must be")],
     "device": [("nonsense", "`device` must name a device"), ("cuda:77", "`device` must name"), (3.5, "`device` must")],

@@ -1,9 +1,12 @@
 """Calibrated levels: they hold their share of fresh cells, whatever the model believes of itself."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
+from tabmae import TabMAE
 from tabmae.calibration import HIGHEST, POOLED_WEIGHT, Calibration
 
 LEVELS = [0.2, 0.5, 0.8, 0.9, 0.95]
@@ -102,3 +105,37 @@ def test_the_spread_of_draws_is_that_of_held_out_cells() -> None:
 def test_without_any_cell_draws_keep_their_spread() -> None:
     nominal = torch.tensor([0.1, 0.9], dtype=torch.float64)
     assert torch.equal(Calibration([torch.zeros(0)]).spread(0, nominal), nominal)
+
+
+def test_columns_of_few_values_lean_on_their_like_and_not_on_others() -> None:
+    few, many = centrality(300, 0.2).where(centrality(300, 1.0, seed=3) > 0.7, 0.0), centrality(10, 2.0, seed=1)
+    both = Calibration([few, many, few[:10].where(few[:10] > 0.05, 0.0)])
+    for nominal in LEVELS:
+        assert both.level(1, nominal) == Calibration([many]).level(0, nominal)
+        assert both.level(0, nominal) == Calibration([few, both.centrality[2]]).level(0, nominal)
+        assert both.level(2, nominal) < both.level(1, nominal)
+
+
+def test_a_column_without_cells_leans_on_columns_of_either_kind() -> None:
+    few = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.9]).repeat(60)
+    assert Calibration([torch.zeros(0), few]).level(0, 0.7) == pytest.approx(0.2)
+    assert Calibration([torch.zeros(0), few, torch.full((900,), 0.5)]).level(0, 0.7) == pytest.approx(0.5)
+
+
+def test_draws_of_a_column_of_few_values_are_spread_as_the_model_says() -> None:
+    few, many = torch.tensor([0.0, 0.0, 0.0, 0.3, 0.6]), centrality(300, 2.0)
+    nominal = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    calibration = Calibration([few, many])
+    assert torch.equal(calibration.spread(0, nominal), nominal)
+    assert torch.equal(calibration.spread(1, nominal), Calibration([many]).spread(0, nominal))
+
+
+def test_bounds_at_a_value_of_the_column_hold_it() -> None:
+    rng = np.random.default_rng(0)
+    tenths = rng.integers(1, 8, 300) / 10
+    table = pd.DataFrame({"x": tenths, "y": 7.7 * tenths + 1e4})
+    holes = table.mask(np.random.default_rng(1).random(table.shape) < 0.2)
+    lower, upper = TabMAE(max_epochs=10, random_state=0).fit(holes).predict_interval(holes, 0.99)
+    missing = holes.isna() & holes.notna().any(axis=1).to_numpy()[:, None]
+    held = (lower <= table) & (table <= upper)
+    assert held.to_numpy()[missing.to_numpy()].mean() > 0.97

@@ -128,6 +128,76 @@ def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch, mo
     torch.testing.assert_close(again.covariance, fitted.covariance, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-8), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("n_columns", [1, 2, 7])
+def test_a_cell_left_out_gets_the_conditional_with_that_cell_hidden(
+    n_columns: int, dtype: torch.dtype, atol: float
+) -> None:
+    mean, covariance = moments(n_columns)
+    expert, visible = knowing(mean, covariance), torch.tensor(list(product([False, True], repeat=n_columns)))
+    rows = (mean + normal(len(visible), n_columns, seed=3) @ torch.linalg.cholesky(covariance).T).to(dtype)
+    found, scale = expert.leave_one_out(rows, visible), covariance.diagonal().sqrt().to(dtype)
+    assert found.dtype == dtype and found.shape == rows.shape
+    for j in range(n_columns):
+        hidden = visible & (torch.arange(n_columns) != j)
+        expected, _ = expert.condition(rows, hidden, with_variance=False)
+        wanted = torch.where(visible[:, j], expected[:, j], mean[j].to(dtype))
+        torch.testing.assert_close(found[:, j] / scale[j], wanted / scale[j], rtol=0, atol=atol)
+
+
+def test_every_chunk_gives_the_same_cells_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, covariance = moments(8)
+    expert, rows = knowing(mean, covariance), mean + normal(30, 8)
+    visible = observed_of(rows, 0.5)
+    visible[:3] = False
+    whole = expert.leave_one_out(rows, visible)
+    ends: set[tuple[int, ...]] = set()
+    for most in (1, 64, 100, 130, 300, 500, 1_000, 4_000):
+        monkeypatch.setattr(gaussian, "MAX_CHUNK_CELLS", most)
+        ends.add(chunk_ends(visible))
+        torch.testing.assert_close(expert.leave_one_out(rows, visible), whole, rtol=1e-10, atol=1e-9)
+    assert len(ends) >= 6, "the boundaries fall elsewhere"
+
+
+def chunk_ends(visible: Tensor) -> tuple[int, ...]:
+    """Give where the chunks of rows, sorted by their visible cells, end."""
+    sizes, ends = sorted(visible.sum(1).tolist()), [0]
+    while ends[-1] < len(sizes):
+        ends.append(gaussian._chunk_end(sizes, [True] * len(sizes), ends[-1], visible.shape[1]))
+    return tuple(ends)
+
+
+@pytest.mark.parametrize("junk", [torch.nan, torch.inf, -1e30])
+def test_a_cell_left_out_is_told_by_the_other_visible_cells_of_its_row_alone(junk: float) -> None:
+    values = correlated(30, 6)
+    observed = observed_of(values, 0.3)
+    expert = Gaussian(6).fit(values, observed)
+    left_out = expert.leave_one_out(values, observed)
+    assert torch.equal(expert.leave_one_out(torch.where(observed, values, junk), observed), left_out)
+    changed = values.clone()
+    changed[:, 2] += 5
+    moved = (expert.leave_one_out(changed, observed) - left_out).abs() > 1e-9
+    own = torch.arange(6) == 2
+    assert torch.equal(moved, observed & observed[:, 2:3] & ~own)
+
+
+@pytest.mark.parametrize("kind", ["duplicated", "constant", "wide", "unequal units"])
+def test_cells_left_out_of_hard_tables_are_finite_and_near_the_conditional(kind: str) -> None:
+    values = BREAKERS[kind]()
+    observed = observed_of(values, 0.2)
+    expert = Gaussian(values.shape[1]).fit(values, observed)
+    found, scale = expert.leave_one_out(values, observed), expert.covariance.diagonal().sqrt()
+    for j in range(values.shape[1]):
+        hidden = observed & (torch.arange(values.shape[1]) != j)
+        expected = expert.condition(values, hidden, with_variance=False)[0][:, j]
+        near = (found[:, j] - expected)[observed[:, j]] / scale[j]
+        torch.testing.assert_close(near, torch.zeros_like(near), rtol=0, atol=1e-6)
+
+
+def test_no_rows_leave_no_cell_out() -> None:
+    assert Gaussian(3).leave_one_out(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.bool)).shape == (0, 3)
+
+
 @pytest.mark.parametrize("junk", [torch.nan, torch.inf, -1e30])
 def test_an_invisible_cell_is_never_read(junk: float) -> None:
     values = correlated(30, 6)

@@ -19,6 +19,9 @@ FLOORS = (
             "masks",
             "losses",
             "backbones",
+            "optimizer",
+            "deadline",
+            "schedule",
             "schema",
             "windows",
             "stacking",
@@ -32,7 +35,7 @@ FLOORS = (
     ("tokenizers",),
     ("model",),
     ("training", "saving"),
-    ("estimators", "estimators.base", "estimators.parameters"),
+    ("estimators", "estimators.base", "estimators.members", "estimators.parameters"),
     ("estimators.table", "estimators.series", "estimators.detector", "estimators.supervised"),
     ("evaluation", "tuning", "plotting", "report", "scale"),
     ("__init__", "cli", "demo"),
@@ -42,7 +45,12 @@ FLOORS = (
 HALLS = ("experts", "estimators")
 """Folders of rooms; every other folder is one room, whose files may import each other."""
 
-SIDEWAYS = {("estimators.base", "estimators.parameters"), ("report", "plotting"), ("report", "evaluation")}
+SIDEWAYS = {
+    ("estimators.base", "estimators.members"),
+    ("estimators.base", "estimators.parameters"),
+    ("report", "plotting"),
+    ("report", "evaluation"),
+}
 """Imports within a floor: (from, to). Besides, every room may import `errors`."""
 
 RESERVED = {

@@ -1,6 +1,7 @@
 """The masked autoencoder: blind to what is invisible, trainable in every part, its members weighed as asked."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from tabmae.backbones import BACKBONES, build_backbone
 from tabmae.experts.gaussian import Gaussian
+from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 
@@ -47,7 +49,7 @@ def build(
     backbone: str | Callable[..., nn.Module] = "mlp",
     with_expert: bool = True,
     dropout: float = 0.2,
-    forests: bool = False,
+    n_sweeps: int = 0,
 ) -> MaskedAutoencoder:
     values, observed = table()
     torch.manual_seed(0)
@@ -57,14 +59,25 @@ def build(
     if with_expert:
         cells, shown = tokenizer.expand(values, observed)
         expert = Gaussian(tokenizer.n_expert_columns).fit(cells, shown)
-    model = MaskedAutoencoder(tokenizer, network, expert)
-    if forests:
-        for feature in (1, 2):
-            rows = observed[:, feature]
-            model.grow_forest(values[rows], observed[rows], feature, seed=0)
-        model.number_weights = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.float64).repeat(3, 1)
-        model.level_weights = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).repeat(2, 1)
-    return model.eval()
+    model = MaskedAutoencoder(tokenizer, network, expert).eval()
+    for sweep in range(n_sweeps):
+        model.add_sweep(nn.ModuleDict({"1": forest(model, 1, 3, sweep), "2": forest(model, 2, 0, sweep)}))
+    if n_sweeps:
+        believe(model, [0.1, 0.2, 0.3, 0.4], [0.2, 0.3, 0.5])
+    return model
+
+
+def forest(model: MaskedAutoencoder, feature: int, n_levels: int, seed: int) -> Forest:
+    """Grow a forest of a feature from complete rows."""
+    values, _ = table()
+    own = torch.zeros(len(values), model.tokenizer.n_expert_columns)
+    return Forest().fit(model.tokenizer.sweep_features(values, own, feature), values[:, feature], n_levels, 10 * seed)
+
+
+def believe(model: MaskedAutoencoder, numbers: list[float], levels: list[float]) -> None:
+    """Give the members the same weights in every column, before and after every sweep."""
+    for weights, wanted in ((model.number_weights, numbers), (model.level_weights, levels)):
+        weights[:] = torch.tensor(wanted, dtype=weights.dtype)
 
 
 def parts(distribution: CellDistribution) -> Iterator[tuple[str, Tensor]]:
@@ -102,24 +115,17 @@ def test_changing_an_invisible_value_changes_no_output_bit(backbone: str, with_e
         assert torch.equal(one.mean, other.mean) and torch.equal(one.variance, other.variance)
 
 
-@JUNK
+@pytest.mark.parametrize("n_sweeps", [1, 2])
 @WITH_EXPERT
-def test_forests_and_weights_do_not_leak_either(with_expert: bool, junk: float) -> None:
-    model, (values, visible) = build(with_expert=with_expert, forests=True), table()
-    changed = torch.where(visible, values, junk)
-    bit_equal(model(values, visible), model(changed, visible))
-    for one, other in zip(model.members(values, visible), model.members(changed, visible), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_growing_a_forest_reads_no_invisible_cell() -> None:
-    values, visible = table()
-    rows = visible[:, 2]
-    one, other = build(), build()
-    one.grow_forest(values[rows], visible[rows], 2, seed=0)
-    other.grow_forest(torch.where(visible, values, torch.nan)[rows], visible[rows], 2, seed=0)
-    for name, tensor in one.forests.state_dict().items():
-        assert torch.equal(tensor, other.forests.state_dict()[name]), name
+def test_forests_and_weights_do_not_leak_either(with_expert: bool, n_sweeps: int) -> None:
+    model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
+    wanted = ~visible & (torch.arange(5) != 1)
+    for junk, fold in product((123.0, torch.nan, torch.inf, -torch.inf), (0, 1, 2)):
+        changed = torch.where(visible, values, junk)
+        bit_equal(model(values, visible, fold=fold), model(changed, visible, fold=fold))
+        assert torch.equal(model.point(values, visible, wanted), model.point(changed, visible, wanted))
+        for one, other in zip(model.members(values, visible, fold), model.members(changed, visible, fold), strict=True):
+            assert torch.equal(one, other)
 
 
 @WITH_EXPERT
@@ -200,8 +206,7 @@ def test_a_guess_is_the_cell_itself_where_visible_and_within_the_training_range(
 
 def weighed(numbers: list[float], levels: list[float], with_expert: bool = True) -> MaskedAutoencoder:
     model = build(with_expert=with_expert, dropout=0.0)
-    model.number_weights = torch.tensor([numbers], dtype=torch.float64).repeat(3, 1)
-    model.level_weights = torch.tensor([levels], dtype=torch.float64).repeat(2, 1)
+    believe(model, numbers, levels)
     return model
 
 
@@ -238,19 +243,20 @@ def test_members_without_an_answer_are_the_network() -> None:
     torch.testing.assert_close(levels[0], levels[0][:1].expand_as(levels[0]))
 
 
-def test_weights_mix_the_members_column_by_column() -> None:
+@pytest.mark.parametrize("n_sweeps", [0, 1, 2])
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_the_last_weights_mix_the_members_column_by_column(n_sweeps: int, fold: int) -> None:
     values, visible = table()
-    model = build(forests=True)
-    model.number_weights = torch.tensor(
-        [[0.0, 0.5, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64
-    )
-    model.level_weights = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
-    members, answer = model.members(values, visible), model(values, visible)
+    model = build(n_sweeps=n_sweeps)
+    of_numbers = [[0.0, 0.5, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 0.0]]
+    model.number_weights[-1] = torch.tensor(of_numbers, dtype=torch.float64)
+    model.level_weights[-1] = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    members, answer = model.members(values, visible, fold), model(values, visible, fold=fold)
     for k in range(3):
-        expected = (members.numbers[:, :, k].double() * model.number_weights[k][:, None]).sum(0)
+        expected = (members.numbers[:, :, k].double() * model.number_weights[-1, k][:, None]).sum(0)
         torch.testing.assert_close(answer.mean[:, k].double(), expected, rtol=0, atol=1e-5)
     for k, feature in enumerate(CATEGORIES):
-        expected = (members.levels[:, :, k].double() * model.level_weights[k][:, None, None]).sum(0)
+        expected = (members.levels[:, :, k].double() * model.level_weights[-1, k][:, None, None]).sum(0)
         found = answer.probabilities(feature).double()
         torch.testing.assert_close(found, expected[:, : N_LEVELS[feature]], rtol=0, atol=1e-5)
         torch.testing.assert_close(found.sum(1), torch.ones(60, dtype=torch.float64), rtol=0, atol=1e-3)
@@ -262,10 +268,11 @@ def test_training_uses_the_network_alone() -> None:
     bit_equal(model.train()(values, visible), build(dropout=0.0).train()(values, visible))
 
 
-def test_a_forest_answers_for_the_invisible_cells_of_its_feature_alone() -> None:
+@pytest.mark.parametrize(("n_sweeps", "fold"), [(1, 0), (1, 2), (2, 0), (2, 1)])
+def test_a_forest_answers_for_the_invisible_cells_of_its_feature_alone(n_sweeps: int, fold: int) -> None:
     values, visible = table()
-    model = build(forests=True)
-    numbers, levels = model.members(values, visible)
+    model = build(n_sweeps=n_sweeps)
+    numbers, levels = model.members(values, visible, fold)
     swept, network = numbers[3], numbers[2]
     assert torch.equal(swept[:, [0, 2]], network[:, [0, 2]])
     assert torch.equal(swept[visible[:, 2], 1], network[visible[:, 2], 1])
@@ -275,30 +282,88 @@ def test_a_forest_answers_for_the_invisible_cells_of_its_feature_alone() -> None
     assert (levels[2][~visible[:, 1], 0] != levels[1][~visible[:, 1], 0]).any(1).all()
 
 
-def test_a_forest_sees_the_row_as_the_network_completes_it() -> None:
+def test_a_forest_sees_the_row_as_the_ensemble_completes_it() -> None:
     values, visible = table()
-    model = build(forests=True)
+    model = build(n_sweeps=1)
+    believe(model, [0, 0, 1, 0], [0, 1, 0])
     before = model.members(values, visible).numbers[3, :, 1]
     model.tokenizer.number_bias.data[0, 0] += 2.0
     moved = model.members(values, visible).numbers[3, :, 1] != before
     assert not moved[visible[:, 0] | visible[:, 2]].any()
     assert moved[~visible[:, 0] & ~visible[:, 2]].float().mean() > 0.8
+    model.number_weights[0, 0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    deaf = model.members(values, visible).numbers[3, :, 1]
+    model.tokenizer.number_bias.data[0, 0] += 2.0
+    assert torch.equal(model.members(values, visible).numbers[3, :, 1], deaf)
 
 
-def test_a_forest_learns_what_the_expert_cannot() -> None:
-    generator = seeded()
-    values = torch.randn(400, 3, generator=generator)
-    values[:, 2] = values[:, 0].abs() + 0.1 * torch.randn(400, generator=generator)
-    visible = torch.ones_like(values, dtype=torch.bool)
-    torch.manual_seed(0)
-    tokenizer = CellTokenizer.fit(values[:300], visible[:300], (0, 0, 0), D_TOKEN)
-    network = build_backbone("mlp", n_tokens=3, d_token=D_TOKEN, depth=1, dropout=0.0)
-    model = MaskedAutoencoder(tokenizer, network, Gaussian(3).fit(values[:300], visible[:300])).eval()
-    model.grow_forest(values[:300], visible[:300], 2, seed=0)
-    visible[:, 2] = False
-    numbers = model.members(values[300:], visible[300:]).numbers[:, :, 2]
-    error = (numbers - values[300:, 2]).square().mean(1)
-    assert error[3] < 0.15 * error[1]
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_forest_is_asked_for_the_row_that_the_sweep_before_completes(fold: int) -> None:
+    values, visible = table()
+    model = build(n_sweeps=2)
+    guess = model.guess(values, visible)
+    assert guess is not None
+    completed = torch.where(visible, values, shortened(model, 1)(values, visible, fold=fold).point())
+    asked = model.tokenizer.sweep_features(completed, guess.mean, 2)
+    forest = model.get_submodule("sweeps.1.2")
+    assert isinstance(forest, Forest)
+    expected = guess.mean[:, model.tokenizer.expert_of_number[1]] + forest.predict(asked, fold)[:, 0]
+    found = model.members(values, visible, fold).numbers[3, :, 1]
+    torch.testing.assert_close(found[~visible[:, 2]], expected[~visible[:, 2]])
+
+
+def shortened(model: MaskedAutoencoder, n_sweeps: int) -> MaskedAutoencoder:
+    """Give a model with the first sweeps of another."""
+    other = build()
+    for sweep in list(model.sweeps)[:n_sweeps]:
+        assert isinstance(sweep, nn.ModuleDict)
+        other.add_sweep(sweep)
+    other.number_weights, other.level_weights = (
+        model.number_weights[: n_sweeps + 1],
+        model.level_weights[: n_sweeps + 1],
+    )
+    return other
+
+
+def test_a_fold_asks_one_half_of_the_trees() -> None:
+    values, visible = table()
+    model = build(n_sweeps=1)
+    whole, one, other = (model.members(values, visible, fold) for fold in (0, 1, 2))
+    hidden = ~visible[:, 2], ~visible[:, 1]
+    assert (one.numbers[3, hidden[0], 1] != other.numbers[3, hidden[0], 1]).any()
+    assert (one.levels[2, hidden[1], 0] != other.levels[2, hidden[1], 0]).any()
+    for part, first, second in zip(whole, one, other, strict=True):
+        torch.testing.assert_close(part, (first + second) / 2)
+
+
+def test_a_new_sweep_keeps_the_weights_of_before_and_leaves_the_earlier_alone() -> None:
+    model = build(n_sweeps=1)
+    model.number_weights[0], model.level_weights[0] = 0.25, 1 / 3
+    before = model.number_weights.clone(), model.level_weights.clone()
+    model.add_sweep(nn.ModuleDict())
+    for weights, earlier in zip((model.number_weights, model.level_weights), before, strict=True):
+        assert len(weights) == len(model.sweeps) + 1 == 3
+        assert torch.equal(weights[:2], earlier) and torch.equal(weights[2], earlier[1])
+
+
+@pytest.mark.parametrize("n_sweeps", [0, 1, 2])
+def test_a_point_is_the_answer_where_wanted_and_asks_no_forest_elsewhere(
+    n_sweeps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, visible = table()
+    model = build(n_sweeps=n_sweeps)
+    answer = model(values, visible).point()
+    assert torch.equal(model.point(values, visible, ~visible), answer)
+    wanted = ~visible & (torch.arange(60) % 2 == 0)[:, None]
+    if n_sweeps < 2:
+        assert torch.equal(model.point(values, visible, wanted)[wanted], answer[wanted])
+    monkeypatch.setattr(Forest, "predict", None)
+    nothing = torch.zeros_like(visible)
+    believed = model.point(values, visible, nothing)
+    alone = shortened(model, 0)
+    if n_sweeps:
+        believe(alone, [0.1, 0.2, 0.7, 0], [0.2, 0.8, 0])
+    torch.testing.assert_close(believed, alone.point(values, visible, nothing), rtol=0, atol=1e-5)
 
 
 def test_a_loaded_model_answers_bit_equal() -> None:
@@ -306,6 +371,6 @@ def test_a_loaded_model_answers_bit_equal() -> None:
     model, other = build(with_expert=True), build(with_expert=True)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.1, 0.1, generator=seeded(1))
-    model.number_weights[:, 1] = 0.5
+    model.number_weights[:, :, 1] = 0.5
     other.load_state_dict(model.state_dict())
     bit_equal(model(values, visible), other(values, visible))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tabmae.stacking import PRIOR_CELLS, fit, fit_levels
+from tabmae import stacking
+from tabmae.stacking import PRIOR_CELLS, ROBUST_CELLS, SHARED_CELLS, fit, fit_levels
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -86,7 +87,7 @@ def test_a_column_without_a_cell_takes_the_shared_weights() -> None:
     assert weights[1, 0] == pytest.approx(shared, abs=1e-3)
 
 
-@pytest.mark.parametrize(("n_cells", "low", "high"), [(3, 0.85, 1.0), (100, 0.4, 0.6), (3_000, 0.0, 0.1)])
+@pytest.mark.parametrize(("n_cells", "low", "high"), [(3, 0.85, 1.0), (300, 0.4, 0.6), (4_000, 0.0, 0.1)])
 def test_the_fewer_cells_the_closer_to_the_shared_weights(n_cells: int, low: float, high: float) -> None:
     target = normal(4_000, 6)
     members = torch.stack([target.clone(), torch.zeros_like(target)])
@@ -94,6 +95,70 @@ def test_the_fewer_cells_the_closer_to_the_shared_weights(n_cells: int, low: flo
     hidden = everywhere(target)
     hidden[n_cells:, 5] = False
     assert low < fit(members, target, hidden, equal(2))[5, 0] < high
+
+
+def test_shared_weights_lean_on_the_start_and_columns_on_the_shared_ones() -> None:
+    target = normal(200, 3)
+    members = torch.stack([target, torch.zeros_like(target)])
+    shared = (600 + PRIOR_CELLS * 0.2) / (600 + PRIOR_CELLS)
+    expected = (200 + SHARED_CELLS * shared) / (200 + SHARED_CELLS)
+    weights = fit(members, target, everywhere(target), torch.tensor([0.2, 0.8]))
+    torch.testing.assert_close(weights[:, 0], torch.full((3,), expected, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def outlying() -> tuple[Tensor, Tensor]:
+    """Give 40 cells and two members; the better one misses the first cell, which is an outlier, by far more."""
+    target = normal(40, 1)
+    members = torch.stack([target + 0.3 * normal(40, 1, seed=1), normal(40, 1, seed=2)])
+    target[0], members[0, 0], members[1, 0] = -20.0, 5.0, 0.0
+    return members, target
+
+
+def test_an_outlier_among_few_cells_moves_the_weights_less_than_least_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    members, target = outlying()
+
+    def moved() -> float:
+        with_it = fit(members, target, everywhere(target), equal(2))
+        return float((fit(members[:, 1:], target[1:], everywhere(target[1:]), equal(2)) - with_it)[0, 0])
+
+    robust = moved()
+    monkeypatch.setattr(stacking, "N_REWEIGHTED", 0)
+    assert moved() > 0.05
+    assert 0 <= robust < 0.3 * moved()
+
+
+def test_the_worse_the_outlier_the_less_its_weight_is_lost() -> None:
+    members, target = outlying()
+    weights = [fit(members, target, everywhere(target), equal(2))]
+    target[0] = -2_000.0
+    weights.append(fit(members, target, everywhere(target), equal(2)))
+    torch.testing.assert_close(*weights, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(("n", "wanted"), [(int(ROBUST_CELLS), 1), (100 * int(ROBUST_CELLS), 0)])
+def test_many_cells_of_a_skewed_column_believe_the_mean_and_few_the_median(n: int, wanted: int) -> None:
+    target = normal(n, 1).mul(1.5).exp()
+    mean, median = torch.full_like(target, float(target.mean())), torch.full_like(target, float(target.median()))
+    weights = fit(torch.stack([mean, median]), target, everywhere(target), equal(2))
+    assert weights[0, wanted] > 0.5
+
+
+@pytest.mark.parametrize("n", [5, 300, 5_000])
+def test_a_perfect_member_gains_the_same_whatever_the_others_say(n: int) -> None:
+    target = normal(n, 1)
+    target[:2] *= 50
+    members = torch.stack([torch.zeros_like(target), target, 100 * normal(n, 1, seed=4)])
+    shared = (n + PRIOR_CELLS / 3) / (n + PRIOR_CELLS)
+    expected = (n + SHARED_CELLS * shared) / (n + SHARED_CELLS)
+    assert float(fit(members, target, everywhere(target), equal(3))[0, 1]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_members_that_are_right_in_most_cells_are_weighed_by_the_rest() -> None:
+    target = normal(2_000, 1).round()
+    near, far = target.clone(), target.clone()
+    near[::3] += 1.0
+    far[::3] += 2.0
+    assert fit(torch.stack([near, far]), target, everywhere(target), equal(2))[0, 0] > 0.95
 
 
 def test_the_start_is_forgotten_with_many_cells_and_kept_with_few() -> None:

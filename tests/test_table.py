@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabmae.backbones import BACKBONES
-from tabmae.estimators import base
+from tabmae.estimators import members
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 from tabmae.masks import MASKS
 from tabmae.saving import load
@@ -93,7 +93,7 @@ def test_neither_order_nor_batch_size_nor_other_rows_matter(
     others.iloc[:40] = mixed.iloc[40:].to_numpy()
     assert_close(model.transform(others).iloc[40:], whole.iloc[40:])
     embedded = model.encode(mixed)
-    monkeypatch.setattr(base, "MAX_BATCH_OUTPUTS", 7 * model.model_.tokenizer.n_outputs)
+    monkeypatch.setattr(members, "MAX_BATCH_OUTPUTS", 7 * model.model_.tokenizer.n_outputs)
     assert_close(model.transform(mixed), whole)
     np.testing.assert_allclose(model.encode(mixed), embedded, atol=1e-6)
 
@@ -269,10 +269,25 @@ def test_an_interrupt_keeps_the_best_model_so_far() -> None:
 def test_quality_tells_the_held_out_error_of_each_column(mixed: pd.DataFrame, model: TabMAE) -> None:
     quality = model.quality_
     assert quality.index.tolist() == mixed.columns.tolist()
-    assert quality.columns.tolist() == ["kind", "n", "error", "baseline_error", "skill"]
+    weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees"]
+    assert quality.columns.tolist() == ["kind", "n", "error", "baseline_error", "skill", *weights]
     assert (quality["n"] > 0).all() and (quality["n"] < 0.3 * len(mixed)).all()
     assert quality["kind"].tolist() == ["number"] * 4 + ["category"] * 3 + ["number"]
     np.testing.assert_allclose(quality["skill"], 1 - quality["error"] / quality["baseline_error"])
+    np.testing.assert_allclose(quality[weights].sum(axis=1), 1)
+    assert (quality.loc[quality["kind"] == "category", "weight_mean"] == 0).all()
+    believed = model.model_.number_weights[-1].numpy()
+    np.testing.assert_allclose(quality.loc[quality["kind"] == "number", weights], believed)
+
+
+@pytest.mark.parametrize(("experts", "absent"), [((), [1, 3]), (("gaussian",), [3]), (("trees",), [1])])
+def test_a_member_that_is_not_there_has_no_weight(
+    mixed: pd.DataFrame, experts: tuple[str, ...], absent: list[int]
+) -> None:
+    model = TabMAE(max_epochs=2, d_token=4, experts=experts, random_state=0).fit(mixed)
+    weights = model.quality_.filter(like="weight_").to_numpy()
+    assert (weights[:, absent] == 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("experts", ["auto", ()])

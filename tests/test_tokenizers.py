@@ -7,6 +7,7 @@ from torch import Tensor
 from tabmae.losses import LOSSES
 from tabmae.tokenizers import CellTokenizer, Guess
 from tabmae.tokenizers.cells import (
+    BACKGROUND,
     LEVEL_WEIGHT,
     LIKELIHOOD_WEIGHT,
     MAX_BINS,
@@ -313,6 +314,31 @@ def test_tables_of_one_kind_are_served(n_levels: tuple[int, ...]) -> None:
     assert distribution.sample(seeded()).shape == distribution.point().shape == values.shape
 
 
+def test_a_histogram_has_a_background_in_the_bins_of_its_column_alone() -> None:
+    tokenizer = build()
+    torch.nn.init.normal_(tokenizer.number_bias, std=200.0, generator=seeded())
+    log_bins = tokenizer.predict(torch.zeros(40, 5, D_TOKEN)).log_bins.detach()
+    present = is_present(tokenizer.edges)
+    probability = log_bins.exp()
+    assert log_bins.isfinite().all()
+    assert (probability[:, ~present] < 1e-25).all()
+    for k, bins_of_column in enumerate(present):
+        least = BACKGROUND / int(bins_of_column.sum())
+        assert float(probability[:, k, bins_of_column].min()) == pytest.approx(least, rel=1e-4)
+    torch.testing.assert_close(probability.sum(2), torch.ones(40, 3))
+
+
+def test_an_absent_bin_has_no_gradient_and_spoils_none() -> None:
+    tokenizer = build()
+    present = is_present(tokenizer.edges)
+    assert not present.all()
+    tokenizer.predict(torch.randn(40, 5, D_TOKEN, generator=seeded())).log_bins.sum().backward()
+    gradient = tokenizer.number_bias.grad
+    assert gradient is not None and gradient.isfinite().all()
+    bins_alone = gradient[:, 3:]
+    assert not bins_alone[~present].any() and bins_alone[present].any()
+
+
 def test_what_is_learnt_and_the_weights_make_the_same_tokenizer() -> None:
     tokenizer, (values, visible) = build(), table()
     learnt = {name: getattr(tokenizer, name) for name in CellTokenizer.LEARNT}
@@ -329,8 +355,8 @@ def test_a_forest_never_sees_the_cell_it_predicts(feature: int, junk: float) -> 
     changed = values.clone()
     changed[:, feature] = junk
     own = tokenizer.expert_feature == feature
-    for given in (guess, None):
+    for given in (guess.mean, None):
         seen = tokenizer.sweep_features(values, given, feature)
         assert torch.equal(seen, tokenizer.sweep_features(changed, given, feature))
-        assert torch.equal(seen[:, own], torch.zeros_like(seen[:, own]) if given is None else guess.mean[:, own])
+        assert torch.equal(seen[:, own], torch.zeros_like(seen[:, own]) if given is None else given[:, own])
         assert torch.equal(seen[:, ~own], tokenizer.expand(values, visible)[0][:, ~own])

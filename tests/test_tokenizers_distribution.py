@@ -1,5 +1,6 @@
 """The predictive distribution: mean, density, cdf, quantiles and draws are of one and the same distribution."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from tabmae.tokenizers import CellDistribution
+from tabmae.tokenizers.cells import bins
+from tabmae.tokenizers.distribution import LEAST_WIDTH
 
 N_ROWS = 30
 N_BINS = 8
@@ -28,14 +31,15 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def distribution(n_rows: int = N_ROWS, same_rows: bool = False, moved: bool = False) -> CellDistribution:
-    """Give a distribution over features (category, number, number, category, number) with bins of centred means."""
+    """Give a distribution over features (category, number, number, category, number) with bins of means off-centre."""
     edges = torch.zeros(3, N_BINS + 1, dtype=torch.float64)
     edges[0] = torch.tensor([-2.0, -1.5, -1.2, -0.3, 0.1, 0.2, 1.0, 2.0, 4.0])
     edges[1, :5] = torch.tensor([-1.25, -0.75, 0.0, 1.25, 2.75])
     edges[1, 5:] = 2.75
     edges[2, :6] = torch.tensor([-1.0, -0.9, 0.0, 0.5, 3.0, 3.5])
     edges[2, 6:] = 3.5
-    centres = (edges[:, 1:] + edges[:, :-1]) / 2
+    shares = torch.tensor([0.02, 0.3, 0.99, 0.5, 0.9, 0.1, 0.8, 0.05], dtype=torch.float64)
+    centres = edges[:, :-1] + shares * edges.diff(dim=1)
     centres[1, :4] = torch.tensor([-1.0, -0.5, 0.5, 2.0])
     centres[1, 4:] = 2.0
     absent = edges[:, 1:] <= edges[:, :-1]
@@ -107,30 +111,87 @@ def test_quantiles_of_a_discrete_column_are_its_values_and_climb(moved: bool) ->
         assert (belief.cdf(high.expand(-1, 3))[:, DISCRETE] >= 0.5 - 1e-9).all()
 
 
+def density_on_a_grid(belief: CellDistribution, column: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Give midpoints, the density of the first row's cell there, and steps of a grid far beyond all of its mass."""
+    edge = grid(-15, 15, 300_001)
+    middle = (edge[1:] + edge[:-1]) / 2
+    one = at(belief, middle).number_log_density(middle[:, None].expand(-1, 3))[:, column].exp()
+    return middle, one, edge.diff()
+
+
 @MOVED
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_the_density_is_the_slope_of_the_cdf_between_the_outer_edges(moved: bool, column: int) -> None:
+def test_the_cdf_is_the_integral_of_the_density_within_and_beyond_the_outer_edges(moved: bool, column: int) -> None:
     belief = distribution(moved=moved)
-    shift = 0.0 if belief.shift is None else float(belief.shift[0, column])
-    low, high = float(belief.edges[column, 0]) + shift, float(belief.edges[column, -1]) + shift
-    edge = grid(low, high, 200_001)
-    middle = (edge[1:] + edge[:-1]) / 2
-    density = at(belief, middle).number_log_density(middle[:, None].expand(-1, 3))[:, column].exp()
-    mass = (density * edge.diff()).sum()
-    ends = belief.cdf(torch.tensor([[low], [high]])[:, :, None].expand(-1, N_ROWS, 3)[0])[0, column]
-    upper = belief.cdf(torch.full((N_ROWS, 3), high, dtype=torch.float64))[0, column]
-    assert float(mass) == pytest.approx(float(upper - ends), abs=1e-4)
+    middle, density, step = density_on_a_grid(belief, column)
+    every = slice(None, None, 1_000)
+    ends = (middle + step / 2)[every]
+    share = at(belief, ends).cdf(ends[:, None].expand(-1, 3))[:, column]
+    torch.testing.assert_close((density * step).cumsum(0)[every], share, rtol=0, atol=2e-4)
+    assert float((density * step).sum()) == pytest.approx(1, abs=2e-4)
 
 
+@MOVED
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_the_density_of_a_cell_within_the_edges_integrates_to_one(column: int) -> None:
-    belief = distribution()
-    middle = (belief.edges[:, 0] + belief.edges[:, -1]) / 2
-    inside = replace(belief, direct=middle.expand(N_ROWS, 3), scale=torch.full_like(belief.scale, 0.2))
-    edge = grid(float(belief.edges[column, 0]), float(belief.edges[column, -1]), 200_001)
-    points = (edge[1:] + edge[:-1]) / 2
-    density = at(inside, points).number_log_density(points[:, None].expand(-1, 3))[:, column].exp()
-    assert float((density * edge.diff()).sum()) == pytest.approx(1, abs=1e-4)
+def test_the_mean_is_the_integral_of_values_over_density(moved: bool, column: int) -> None:
+    belief = distribution(moved=moved)
+    middle, density, step = density_on_a_grid(belief, column)
+    assert float((middle * density * step).sum()) == pytest.approx(float(belief.mean[0, column]), abs=5e-4)
+
+
+@MOVED
+def test_the_mean_is_the_mean_of_the_quantiles(moved: bool) -> None:
+    n = 20_000
+    belief = distribution(n, same_rows=True, moved=moved)
+    quantiles = belief.quantile(((torch.arange(n, dtype=torch.float64) + 0.5) / n)[:, None])
+    torch.testing.assert_close(quantiles.mean(0)[CONTINUOUS], belief.mean[0, CONTINUOUS], rtol=0, atol=1e-3)
+
+
+def histogram(values: Tensor, n_rows: int) -> CellDistribution:
+    """Give the belief that a cell is one of the values (n,) of its column."""
+    edges, centres, discrete = bins(values[:, None], torch.ones(len(values), 1, dtype=torch.bool))
+    found = torch.bucketize(values, edges[0, 1:-1].contiguous(), right=True)
+    share = torch.bincount(found, minlength=centres.shape[1]) / len(values)
+    cell = torch.zeros(n_rows, 1, dtype=torch.float64)
+    return CellDistribution(
+        direct=cell,
+        scale=cell + 1,
+        gate=cell,
+        log_bins=share.log().double().expand(n_rows, 1, -1),
+        edges=edges.double(),
+        centres=centres.double(),
+        discrete=discrete,
+        log_levels=torch.zeros(n_rows, 0, 1, dtype=torch.float64),
+        numbers=torch.tensor([0]),
+        categories=torch.zeros(0, dtype=torch.long),
+        has_rare=torch.zeros(0, dtype=torch.bool),
+        n_modelled=torch.zeros(0, dtype=torch.long),
+    )
+
+
+@pytest.mark.parametrize("power", [2, 5])
+def test_draws_of_a_skewed_column_have_its_mean(power: int) -> None:
+    n = 20_000
+    values = normal(4_000).abs().pow(power).float()
+    belief = histogram(values, n)
+    draws = belief.sample(seeded())[:, 0]
+    assert float(belief.mean[0, 0]) == pytest.approx(float(values.mean()), abs=1e-3)
+    assert float(draws.mean()) == pytest.approx(float(values.mean()), abs=4 * float(draws.std()) / n**0.5)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_bin_whose_cells_all_lie_on_its_edge_has_a_bounded_density(end: int) -> None:
+    whole = distribution()
+    centres = whole.edges[:, end : N_BINS + end]
+    belief = replace(whole, centres=centres)
+    for k in range(N_BINS):
+        density = belief.number_log_density(centres[:, k].expand(N_ROWS, 3))
+        assert torch.isfinite(density).all() and (density <= -math.log(LEAST_WIDTH)).all()
+    binned = (belief.log_bins.exp() * centres).sum(2)
+    wanted = belief.gate * belief.direct + (1 - belief.gate) * binned
+    torch.testing.assert_close(belief.mean, wanted, rtol=0, atol=LEAST_WIDTH)
+    share = belief.cdf(belief.quantile(0.7))[:, CONTINUOUS]
+    torch.testing.assert_close(share, torch.full_like(share, 0.7), rtol=0, atol=1e-6)
 
 
 def test_the_largest_value_of_a_column_lies_in_its_last_bin() -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +18,91 @@ def rows() -> torch.Tensor:
     return torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
 
 
-def test_numbers_are_those_of_the_library(rows: torch.Tensor) -> None:
+@pytest.fixture(scope="module")
+def held_out() -> torch.Tensor:
+    """Fold 1 in every fifth row, fold 2 in the rows behind them."""
+    place = torch.arange(300) % 5
+    return torch.where(place < 2, place + 1, 0).to(torch.int8)
+
+
+def library(
+    kind: type[Any], rows: torch.Tensor, target: torch.Tensor, held_out: torch.Tensor, half: int, **settings: Any
+) -> Any:
+    """Grow what the half of a forest should be that does not learn a fold."""
+    shown = held_out != half
+    seed = 3 + half
+    return kind(N_TREES // 2, random_state=seed, **settings).fit(rows[shown].numpy(), target[shown].numpy())
+
+
+def test_numbers_are_those_of_the_library(rows: torch.Tensor, held_out: torch.Tensor) -> None:
     target = rows[:, 0] * rows[:, 1] + rows[:, 2]
-    grown = ExtraTreesRegressor(N_TREES, min_samples_leaf=MIN_LEAF, random_state=3).fit(rows.numpy(), target.numpy())
-    found = Forest().fit(rows, target, n_levels=0, seed=3).predict(rows)
-    np.testing.assert_allclose(found[:, 0].numpy(), grown.predict(rows.numpy()), atol=1e-6)
+    forest = Forest().fit(rows, target, n_levels=0, seed=3, held_out=held_out)
+    expected = [
+        library(ExtraTreesRegressor, rows, target, held_out, half, min_samples_leaf=MIN_LEAF).predict(rows.numpy())
+        for half in (1, 2)
+    ]
+    for fold, answer in enumerate([np.mean(expected, axis=0), *expected]):
+        np.testing.assert_allclose(forest.predict(rows, fold)[:, 0].numpy(), answer, atol=1e-6)
 
 
-def test_probabilities_are_those_of_the_library_with_absent_levels_at_zero(rows: torch.Tensor) -> None:
+def test_probabilities_are_those_of_the_library_with_absent_levels_at_zero(
+    rows: torch.Tensor, held_out: torch.Tensor
+) -> None:
     codes = (rows[:, 0] > 0).float() * 2
-    grown = ExtraTreesClassifier(N_TREES, max_features=1.0, random_state=3).fit(rows.numpy(), codes.long().numpy())
+    forest = Forest().fit(rows, codes, n_levels=4, seed=3, held_out=held_out)
     unseen = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
-    found = Forest().fit(rows, codes, n_levels=4, seed=3).predict(unseen)
-    assert found.shape == (50, 4)
-    np.testing.assert_allclose(found[:, [0, 2]].numpy(), grown.predict_proba(unseen.numpy()), atol=1e-3)
-    assert (found[:, [1, 3]] == 0).all()
+    expected = [
+        library(ExtraTreesClassifier, rows, codes.long(), held_out, half, max_features=1.0).predict_proba(
+            unseen.numpy()
+        )
+        for half in (1, 2)
+    ]
+    for fold, answer in enumerate([np.mean(expected, axis=0), *expected]):
+        found = forest.predict(unseen, fold)
+        assert found.shape == (50, 4)
+        np.testing.assert_allclose(found[:, [0, 2]].numpy(), answer, atol=1e-3)
+        assert (found[:, [1, 3]] == 0).all()
+
+
+def test_a_level_of_held_out_rows_alone_is_learnt_by_the_other_half(rows: torch.Tensor, held_out: torch.Tensor) -> None:
+    codes = torch.where(held_out == 1, 2.0, (rows[:, 0] > 0).float())
+    forest = Forest().fit(rows, codes, n_levels=3, seed=0, held_out=held_out)
+    assert (forest.predict(rows, fold=1)[:, 2] == 0).all()
+    assert (forest.predict(rows, fold=2)[held_out == 1, 2] > 0.2).all()
+    torch.testing.assert_close(forest.predict(rows).sum(1), torch.ones(300))
+
+
+@pytest.mark.parametrize("n_levels", [0, 3])
+@pytest.mark.parametrize("fold", [1, 2])
+def test_a_half_never_learns_the_rows_of_its_fold(
+    rows: torch.Tensor, held_out: torch.Tensor, fold: int, n_levels: int
+) -> None:
+    target = (rows[:, 0] > 0).float() + (rows[:, 1] > 0)
+    inputs, truth = rows.clone(), target.clone()
+    truth[held_out == fold] = 2 - truth[held_out == fold]
+    inputs[held_out == fold] = 9.0
+    one = Forest().fit(rows, target, n_levels, seed=0, held_out=held_out)
+    for features, learnt in ((rows, truth), (inputs, target)):
+        other = Forest().fit(features, learnt, n_levels, seed=0, held_out=held_out)
+        assert torch.equal(other.predict(rows, fold), one.predict(rows, fold))
+        for seeing in (0, 3 - fold):
+            assert not torch.equal(other.predict(rows, seeing), one.predict(rows, seeing))
+
+
+@pytest.mark.parametrize("n_levels", [0, 3])
+def test_the_answer_is_the_mean_of_both_halves(rows: torch.Tensor, held_out: torch.Tensor, n_levels: int) -> None:
+    forest = Forest().fit(rows, (rows[:, 0] > 0).float() * 2, n_levels, seed=0, held_out=held_out)
+    assert len(forest.roots) == N_TREES
+    mean = (forest.predict(rows, fold=1) + forest.predict(rows, fold=2)) / 2
+    torch.testing.assert_close(forest.predict(rows), mean, rtol=0, atol=1e-6)
+
+
+def test_without_held_out_rows_both_halves_learn_all_and_differ(rows: torch.Tensor) -> None:
+    one = Forest().fit(rows, rows[:, 0], n_levels=0, seed=0)
+    other = Forest().fit(rows, rows[:, 0], n_levels=0, seed=0, held_out=torch.zeros(300, dtype=torch.int8))
+    assert torch.equal(one.predict(rows), other.predict(rows))
+    assert not torch.equal(one.predict(rows, fold=1), one.predict(rows, fold=2))
+    assert all((one.predict(rows, fold)[:, 0] - rows[:, 0]).abs().mean() < 0.1 for fold in (1, 2))
 
 
 def test_a_row_alone_answers_as_in_its_batch(rows: torch.Tensor) -> None:
@@ -45,7 +116,8 @@ def test_saved_arrays_answer_bit_equal(rows: torch.Tensor) -> None:
     forest = Forest().fit(rows, rows[:, 1].square(), n_levels=0, seed=0)
     other = Forest(len(forest.feature), len(forest.value), 1, len(forest.roots))
     other.load_state_dict(forest.state_dict())
-    assert torch.equal(other.predict(rows), forest.predict(rows))
+    for fold in (0, 1, 2):
+        assert torch.equal(other.predict(rows, fold), forest.predict(rows, fold))
 
 
 def test_no_rows_give_no_answers(rows: torch.Tensor) -> None:
@@ -65,15 +137,18 @@ def forest(rows: torch.Tensor) -> Forest:
     return Forest().fit(rows, rows[:, 0] * rows[:, 1] + rows[:, 2], n_levels=0, seed=0)
 
 
+@pytest.mark.parametrize("asked", [slice(None), slice(0, N_TREES // 2), slice(N_TREES // 2, None)])
 @pytest.mark.parametrize("n_levels", [0, 3])
-def test_the_compiled_descent_answers_as_the_arrays_do(rows: torch.Tensor, n_levels: int) -> None:
-    forest = Forest().fit(rows, (rows[:, 0] > 0).float() * 2, n_levels, seed=0)
+def test_the_compiled_descent_answers_as_the_arrays_do(
+    rows: torch.Tensor, held_out: torch.Tensor, n_levels: int, asked: slice
+) -> None:
+    forest = Forest().fit(rows, (rows[:, 0] > 0).float() * 2, n_levels, seed=0, held_out=held_out)
     many = torch.randn(1000, 5, generator=torch.Generator().manual_seed(1))
     many[::7, 2] = torch.nan
     many[1, :] = forest.threshold[forest.feature >= 0][:5]
     compiled = CompiledTrees(forest)
     assert compiles() and compiled.serves(5)
-    torch.testing.assert_close(compiled.predict(many), forest._predict(many), rtol=0, atol=1e-7)
+    torch.testing.assert_close(compiled.predict(many, asked), forest._predict(many, asked), rtol=0, atol=1e-7)
 
 
 def test_rows_answer_bit_equal_however_they_are_shared_among_threads(forest: Forest) -> None:
@@ -83,7 +158,7 @@ def test_rows_answer_bit_equal_however_they_are_shared_among_threads(forest: For
         found = []
         for n_threads in (1, 3):
             torch.set_num_threads(n_threads)
-            found.append(forest.predict(many))
+            found.append(torch.cat([forest.predict(many, fold) for fold in (0, 1, 2)]))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
@@ -93,13 +168,14 @@ def test_rows_answer_bit_equal_however_they_are_shared_among_threads(forest: For
 def test_another_scikit_learn_leaves_the_arrays_to_answer(
     forest: Forest, rows: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = forest.predict(rows)
+    before = [forest.predict(rows, fold) for fold in (0, 1, 2)]
     monkeypatch.setattr(trees, "NODE_FIELDS", ("left_child", "right_child", "feature", "limit"))
     trees.compiles.cache_clear()
     try:
         assert not trees.compiles()
         other = deepcopy(forest)
-        torch.testing.assert_close(other.predict(rows), before, rtol=0, atol=1e-6)
+        for fold in (0, 1, 2):
+            torch.testing.assert_close(other.predict(rows, fold), before[fold], rtol=0, atol=1e-6)
     finally:
         trees.compiles.cache_clear()
 

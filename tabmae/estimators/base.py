@@ -9,19 +9,28 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from tabmae import stacking
 from tabmae.backbones import Backbone, build_backbone
+from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError
+from tabmae.estimators.members import (
+    Phases,
+    check_forests,
+    grow_forests,
+    planned,
+    restored_sweeps,
+    rows_at_once,
+    split_held_out,
+    weigh_members,
+)
 from tabmae.estimators.parameters import expert_names
 from tabmae.experts.gaussian import Gaussian
-from tabmae.experts.trees import Forest
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer
@@ -30,23 +39,13 @@ from tabmae.training import Plan, draw_held_out, draw_seed, train
 DEFAULT_RATIO = (0.1, 0.9)
 """Bounds of the share of cells hidden in a row: narrower ones were not better at 30 % of missing cells."""
 
-MAX_BATCH_OUTPUTS = 2_000_000
-"""Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
-
-MIN_FOREST_ROWS = 20
-MIN_ROWS_OF_LEVEL = 3
-MAX_FOREST_LEVELS = 64
-MAX_FOREST_ROWS = 5_000
-MAX_FOREST_CELLS = 400_000
-"""Rows, and cells of them, that grow a forest; it grows with them in time and in size on disk."""
-MAX_FOREST_COLUMNS = 300
 MAX_GAUSSIAN_COLUMNS = 1_000
-"""Expert columns (numbers, frequent levels) beyond which trees and Gaussian are left out: they would take hours."""
+"""Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
 SHORTER_WHEN_GOING_ON = 10
 """A model that goes on learning takes this share of a new one's steps."""
-MAX_JUDGED_ROWS = 5_000
-MAX_WEIGHED_OUTPUTS = 10_000_000
-"""Rows that judge the members and calibrate, and their outputs when the members are weighed."""
+LARGE = 2000
+"""Rows from which on the network is larger and trained for longer, by the root of the rows."""
+MAX_STEPS = 5000
 
 INFERENCE = torch.float64
 """Precision of predictions: a row's result does not feel the other rows of its batch."""
@@ -68,9 +67,10 @@ class Size(NamedTuple):
 
 def auto_size(n_rows: int) -> Size:
     """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
-    if n_rows < 2000:
-        return Size("mlp", 12, 3, 0.15, 600, 128, 4e-3)
-    return Size("mlp", 16, 3, 0.1, 1200, 128, 3e-3)
+    if n_rows < LARGE:
+        return Size("mlp", 12, 2, 0.15, 600, 128, 4e-3)
+    n_steps = min(MAX_STEPS, round(1200 * (n_rows / LARGE) ** 0.5))
+    return Size("mlp", 16, 2, 0.1, n_steps, 128, 3e-3)
 
 
 def pick_device(device: str) -> torch.device:
@@ -136,12 +136,12 @@ def build_model(
 
 
 class Run(NamedTuple):
-    """What a training run leaves: the model, what "auto" became, the history, the cells that were held out."""
+    """What a training run leaves: the model, what "auto" became, the history, the folds of the held-out cells."""
 
     model: MaskedAutoencoder
     size: Size
     history: list[dict[str, float]]
-    held_out: Tensor
+    folds: Tensor
 
 
 def fit_model(
@@ -151,6 +151,7 @@ def fit_model(
     n_levels: Sequence[int],
     sample_weight: Tensor | None,
     model: MaskedAutoencoder | None,
+    deadline: Deadline = NEVER,
 ) -> Run:
     """Train a new model, or the given one further, as the estimator's parameters say.
 
@@ -158,6 +159,7 @@ def fit_model(
     ----------
     values : float32 (n, F); observed : bool (n, F), on the CPU; they are moved to the device once.
     n_levels : for each feature, 0 for a number.
+    deadline : when the fit has to end; what comes after this function has its share.
     """
     device = pick_device(estimator.device)
     generator = new_generator(estimator.random_state, device)
@@ -173,9 +175,14 @@ def fit_model(
         n_steps = size.n_steps if model is None else size.n_steps // SHORTER_WHEN_GOING_ON
         n_epochs = max(1, round(n_steps / max(1, round(len(values) / size.batch_size))))
     with out_of_memory_explained(size.batch_size):
-        is_new = model is None
+        is_new, has_trees = model is None, "trees" in expert_names(estimator.experts)
+        phases = Phases(deadline, deadline)
         if model is None:
-            model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator)
+            begun = deadline.elapsed()
+            model = build_model(estimator, values, observed & ~held_out, held_out, n_levels, size, generator).to(device)
+            if deadline.exists:
+                set_precision(model, INFERENCE)
+                phases = planned(model, values, observed, deadline, deadline.elapsed() - begun, has_trees)
         model.to(device)
         set_precision(model, torch.float32)
         history = train(
@@ -195,76 +202,18 @@ def fit_model(
             generator,
             held_out=held_out,
             sample_weight=sample_weight,
+            deadline=phases.training,
             callbacks=estimator.callbacks or (),
             checkpoint=estimator.checkpoint,
             verbose=estimator.verbose,
         )
         set_precision(model, INFERENCE)
+        folds = split_held_out(held_out, generator)
         if is_new:
-            if "trees" in expert_names(estimator.experts):
-                grow_forests(model, values, observed & ~held_out, generator)
-            weigh_members(model, values, observed & ~held_out, held_out)
-    return Run(model, size, history, held_out.cpu())
-
-
-def grow_forests(model: MaskedAutoencoder, values: Tensor, observed: Tensor, generator: torch.Generator) -> None:
-    """Fit a forest for every column with enough observed cells, each on a sample of rows."""
-    weight = next(model.parameters())
-    n_columns = model.tokenizer.n_expert_columns
-    if not 0 < n_columns <= MAX_FOREST_COLUMNS:
-        return
-    most = min(MAX_FOREST_ROWS, MAX_FOREST_CELLS // n_columns)
-    for feature, n_levels in enumerate(model.tokenizer.n_levels):
-        seed = draw_seed(generator)
-        rows = torch.nonzero(observed[:, feature])[:, 0]
-        if n_levels <= MAX_FOREST_LEVELS and len(rows) >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels):
-            rows = rows[:: -(-len(rows) // most)]
-            model.grow_forest(values[rows].to(weight.dtype), observed[rows], feature, seed)
-
-
-def judged_rows(held_out: Tensor) -> Tensor:
-    """Positions of the rows with held-out cells, thinned to `MAX_JUDGED_ROWS`."""
-    rows = torch.nonzero(held_out.any(1))[:, 0]
-    return rows[:: max(1, -(-len(rows) // MAX_JUDGED_ROWS))]
-
-
-@torch.no_grad()
-def weigh_members(model: MaskedAutoencoder, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
-    """Set how far each column believes each member, by held-out cells."""
-    weight, tokenizer = next(model.parameters()), model.tokenizer
-    rows = judged_rows(held_out)
-    rows = rows[:: max(1, round(len(rows) * tokenizer.n_outputs / MAX_WEIGHED_OUTPUTS))]
-    n_numbers, n_categories = len(tokenizer.numbers), len(tokenizer.categories)
-    has_expert, has_trees = float(model.expert is not None), float(len(model.forests) > 0)
-    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees])
-    start = start / start.sum()
-    model.number_weights = torch.cat([torch.zeros(1), start]).double().repeat(n_numbers, 1).to(weight.device)
-    model.level_weights = start.double().repeat(n_categories, 1).to(weight.device)
-    if not len(rows):
-        return
-    batch = rows_at_once(model)
-    found = [
-        model.members(part.to(weight.dtype), shown)
-        for part, shown in zip(values[rows].split(batch), visible[rows].split(batch), strict=True)
-    ]
-    target, judged = values[rows], held_out[rows]
-    numbers = torch.cat([members.numbers for members in found], 1)
-    model.number_weights = stacking.fit(
-        numbers, target[:, tokenizer.numbers], judged[:, tokenizer.numbers], torch.cat([torch.zeros(1), start])
-    ).to(weight.device)
-    levels = torch.cat([members.levels for members in found], 1)
-    for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
-        chosen = judged[:, feature]
-        codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)
-        model.level_weights[place] = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
-
-
-def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
-    """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
-    if model.expert is not None:
-        device = next(model.parameters()).device
-        cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
-        model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
+            weigh_members(model, values, observed, folds)
+            if has_trees:
+                grow_forests(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
+    return Run(model, size, history, folds.cpu())
 
 
 def chosen_size(estimator: Any, n_rows: int) -> Size:
@@ -296,14 +245,10 @@ def restored_model(
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
-    for name in {name.split(".")[1] for name in weights if name.startswith("forests.")}:
-        nodes, leaves, roots = (weights[f"forests.{name}.{part}"] for part in ("feature", "value", "roots"))
-        model.forests[name] = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
-        model.forests[name].value = torch.zeros_like(leaves)
+    restored_sweeps(model, weights)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
-    for forest in model.forests.values():
-        cast(Forest, forest).check(tokenizer.n_expert_columns)
+    check_forests(model)
     model.to(device).eval()
     set_precision(model, INFERENCE)
     return model
@@ -331,17 +276,13 @@ def set_precision(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
     model.backbone.to(dtype)
 
 
-def rows_at_once(model: MaskedAutoencoder) -> int:
-    """Rows of a batch of predictions."""
-    return max(1, MAX_BATCH_OUTPUTS // model.tokenizer.n_outputs)
-
-
 @torch.no_grad()
 def predict_in_batches(
     model: MaskedAutoencoder,
     values: Tensor,
     visible: Tensor,
     answer: Callable[[CellDistribution, slice], Result],
+    fold: int = 0,
 ) -> list[Result]:
     """Ask the model for the distribution of rows, a batch at a time, and collect the answers.
 
@@ -349,6 +290,7 @@ def predict_in_batches(
     ----------
     values, visible : (n, F), on any device; batches travel to the model's.
     answer : what is wanted of a batch's distribution; also given the rows of the batch.
+    fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
     """
     weight = next(model.parameters())
     batch = rows_at_once(model)
@@ -356,7 +298,8 @@ def predict_in_batches(
     for start in range(0, len(values), batch):
         rows = slice(start, start + batch)
         shown = visible[rows].to(weight.device)
-        results.append(answer(model(values[rows].to(weight.device, weight.dtype), shown), rows))
+        found = model(values[rows].to(weight.device, weight.dtype), shown, fold=fold)
+        results.append(answer(found, rows))
     return results
 
 

@@ -63,6 +63,9 @@ def check_parameters(estimator: Any) -> None:
         raise ParameterError(
             f"`checkpoint` must be a path or None; got {estimator.checkpoint!r}. Pass for example 'run.safetensors'."
         )
+    if estimator.time_budget is not None:
+        hint = "Pass seconds, for example 60, or None for no limit."
+        check_number("time_budget", estimator.time_budget, low=0, low_open=True, hint=hint)
     check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
     expert_names(estimator.experts)
     _check_feature_shape(estimator.feature_shape)

@@ -123,6 +123,38 @@ class Gaussian(nn.Module):
         )
         return torch.where(visible, values, mean + self.mean.to(dtype)), variance
 
+    def leave_one_out(self, values: Tensor, visible: Tensor) -> Tensor:
+        """Mean of every visible cell given the other visible cells of its row, from one inverse a row.
+
+        Parameters
+        ----------
+        values : (B, E), in the units of `fit`; anything where not visible.
+        visible : bool (B, E).
+
+        Returns
+        -------
+        mean : (B, E); the column's own where not visible.
+
+        Source: Rasmussen and Williams 2006, equation 5.12.
+        """
+        covariance, location = self.covariance.to(values.dtype), self.mean.to(values.dtype)
+        centred = torch.where(visible, values - location, 0)
+        n_visible = visible.sum(1)
+        order = torch.argsort(n_visible)
+        sizes, mean = n_visible[order].tolist(), torch.zeros_like(centred)
+        start = 0
+        while start < len(sizes):
+            stop = _chunk_end(sizes, [True] * len(sizes), start, values.shape[1])
+            rows, width = order[start:stop], sizes[stop - 1]
+            if width:
+                columns, real = _positions(visible[rows], width)
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(_blocks(covariance, columns, real)))
+                known = torch.gather(centred[rows], 1, columns) * real
+                residual = (inverse @ known[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
+                mean[rows] = mean[rows].scatter_add(1, columns, (known - residual) * real)
+            start = stop
+        return mean + location
+
 
 def _conditional(
     centred: Tensor, visible: Tensor, covariance: Tensor, precision: Tensor, with_variance: bool

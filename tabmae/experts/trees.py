@@ -6,7 +6,7 @@ Contract: `fit(features, target)` grows one forest; `predict(features)` reads no
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor, nn
 
 N_TREES = 50
-MIN_LEAF = 3
+MIN_LEAF = 2
 MIN_LEAF_OF_LEVELS = 1
 MAX_TRIED = 20
 """Features tried at a split: all of a narrow table, a share of a wide one, whose forests would take minutes."""
@@ -66,45 +66,33 @@ class Forest(nn.Module):
         self._compiled: CompiledTrees | None = None
         self.register_load_state_dict_post_hook(_forget)
 
-    def fit(self, features: Tensor, target: Tensor, n_levels: int, seed: int) -> Forest:
-        """Grow the forest.
+    def fit(self, features: Tensor, target: Tensor, n_levels: int, seed: int, held_out: Tensor | None = None) -> Forest:
+        """Grow the forest: one half of the trees without fold 1 of the held-out rows, the other without fold 2.
 
         Parameters
         ----------
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
+        held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that a half of the trees must not see.
 
         Returns
         -------
         self; its leaves hold means (K = 1) or probabilities of the levels (K = n_levels).
         """
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
-        shared = {
-            "n_estimators": N_TREES,
-            "max_features": min(1.0, MAX_TRIED / inputs.shape[1]),
-            "n_jobs": torch.get_num_threads(),
-            "random_state": seed,
-        }
-        if n_levels:
-            grown = ExtraTreesClassifier(min_samples_leaf=MIN_LEAF_OF_LEVELS, **shared)
-            grown.fit(inputs, truth.astype(np.int64))
-        else:
-            grown = ExtraTreesRegressor(min_samples_leaf=MIN_LEAF, **shared).fit(inputs, truth)
-        trees = [tree.tree_ for tree in grown.estimators_]
+        fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
+        halves = [_grown(inputs[fold != half], truth[fold != half], n_levels, seed + half) for half in (1, 2)]
+        trees = [tree for half, _ in halves for tree in half]
         counts = [tree.node_count for tree in trees]
         starts = np.cumsum([0, *counts])[:-1]
         offset = np.repeat(starts, counts)
         leaf = np.concatenate([tree.children_left for tree in trees]) < 0
-        value = np.concatenate([tree.value[:, 0] for tree in trees])[leaf]
-        if n_levels:
-            spread = np.zeros((len(value), n_levels), dtype=np.float16)
-            spread[:, grown.classes_] = value / value.sum(1, keepdims=True)
-            value = spread
+        value = np.concatenate([_leaves(half, levels, n_levels) for half, levels in halves])
         position = np.cumsum(leaf) - 1
         arrays = {
             "feature": np.where(leaf, -1, np.concatenate([tree.feature for tree in trees])).astype(np.int32),
             "threshold": floored(np.concatenate([tree.threshold for tree in trees])),
-            "value": value if n_levels else value.astype(np.float32),
+            "value": value,
             "roots": starts.astype(np.int32),
         }
         for side in ("left", "right"):
@@ -115,17 +103,42 @@ class Forest(nn.Module):
         self._compiled = None
         return self
 
-    def predict(self, features: Tensor) -> Tensor:
-        """Mean over the trees of the leaves that rows (n, E) fall into; float32 (n, K)."""
+    def predict(self, features: Tensor, fold: int = 0) -> Tensor:
+        """Mean over the trees of the leaves that rows (n, E) fall into; float32 (n, K).
+
+        `fold` 1 or 2 asks only the trees that were grown without that fold.
+        """
+        n_half = len(self.roots) // 2
+        asked = (slice(None), slice(0, n_half), slice(n_half, None))[fold]
         inputs = features.detach().float()
         if inputs.device.type == "cpu" and self._compiled is None:
             self._compiled = CompiledTrees(self)
         if self._compiled is not None and inputs.device.type == "cpu" and self._compiled.serves(inputs.shape[1]):
-            found = self._compiled.predict(inputs)
+            found = self._compiled.predict(inputs, asked)
         else:
             step = max(1, CHUNK // max(1, len(self.roots)))
-            found = torch.cat([self._predict(part) for part in inputs.split(step)])
+            found = torch.cat([self._predict(part, asked) for part in inputs.split(step)])
         return found if found.shape[1] == 1 else found / found.sum(1, keepdim=True)
+
+    def thinned(self, n_trees: int) -> Forest:
+        """The forest of the first trees of each half, `n_trees` in all, at most as many as there are."""
+        n_half = len(self.roots) // 2
+        kept = torch.zeros(len(self.roots), dtype=torch.bool)
+        kept[: n_trees // 2], kept[n_half : n_half + n_trees // 2] = True, True
+        tree = torch.searchsorted(self.roots, torch.arange(len(self.feature), dtype=torch.int32), right=True) - 1
+        node, leaf = kept[tree], self.feature < 0
+        new_node, new_leaf = node.cumsum(0) - 1, (node & leaf).cumsum(0) - 1
+        place = torch.zeros(len(self.value), dtype=torch.long)
+        place[self.left[leaf].long()] = new_leaf[leaf]
+        forest = Forest()
+        forest.feature, forest.threshold = self.feature[node], self.threshold[node]
+        for side in ("left", "right"):
+            child = getattr(self, side).long()
+            moved = torch.where(leaf, place[child.clamp_max(len(place) - 1)], new_node[child.clamp_max(len(tree) - 1)])
+            setattr(forest, side, moved[node].int())
+        forest.value = self.value[self.left[node & leaf].long()]
+        forest.roots = new_node[self.roots[kept].long()].int()
+        return forest
 
     def check(self, n_features: int) -> None:
         """Refuse arrays that came from elsewhere and lead nowhere or in a circle.
@@ -142,8 +155,8 @@ class Forest(nn.Module):
         if not (torch.where(inner, forward, leaves).all() and roots.all() and (self.feature < n_features).all()):
             raise ValueError("A forest's nodes must lead to its leaves; these do not. Save the model again.")
 
-    def _predict(self, inputs: Tensor) -> Tensor:
-        node = self.roots.long().expand(len(inputs), -1)
+    def _predict(self, inputs: Tensor, asked: slice) -> Tensor:
+        node = self.roots[asked].long().expand(len(inputs), -1)
         while True:
             feature = self.feature[node]
             inner = feature >= 0
@@ -180,20 +193,50 @@ class CompiledTrees:
         """Whether rows of so many features may be asked: the compiled descent does not check what it reads."""
         return bool(self.trees) and n_features >= self.n_features
 
-    def predict(self, inputs: Tensor) -> Tensor:
-        """Mean over the trees of the leaves of rows (n, E), float32; float32 (n, K)."""
+    def predict(self, inputs: Tensor, asked: slice) -> Tensor:
+        """Mean over the asked trees of the leaves of rows (n, E), float32; float32 (n, K)."""
         rows = inputs.contiguous().numpy()
         n_parts = max(1, min(torch.get_num_threads(), len(rows) // ROWS_OF_THREAD))
         if n_parts == 1:
-            return torch.from_numpy(self._mean(rows))
+            return torch.from_numpy(self._mean(asked, rows))
         with ThreadPoolExecutor(n_parts) as pool:
-            return torch.from_numpy(np.concatenate(list(pool.map(self._mean, np.array_split(rows, n_parts)))))
+            return torch.from_numpy(
+                np.concatenate(list(pool.map(partial(self._mean, asked), np.array_split(rows, n_parts))))
+            )
 
-    def _mean(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _mean(self, asked: slice, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         total = np.zeros((len(rows), self.value.shape[1]))
-        for tree, root in zip(self.trees, self.roots, strict=True):
+        for tree, root in zip(self.trees[asked], self.roots[asked], strict=True):
             total += self.value.take(self.place.take(tree.apply(rows) + root), axis=0)
-        return (total / len(self.trees)).astype(np.float32)
+        return (total / len(self.trees[asked])).astype(np.float32)
+
+
+def _grown(
+    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, seed: int
+) -> tuple[list[Any], NDArray[np.int64]]:
+    """Half of the trees, and the levels that they saw."""
+    shared = {
+        "n_estimators": N_TREES // 2,
+        "max_features": min(1.0, MAX_TRIED / inputs.shape[1]),
+        "n_jobs": torch.get_num_threads(),
+        "random_state": seed,
+    }
+    if n_levels:
+        forest = ExtraTreesClassifier(min_samples_leaf=MIN_LEAF_OF_LEVELS, **shared)
+        forest.fit(inputs, truth.astype(np.int64))
+        return [tree.tree_ for tree in forest.estimators_], forest.classes_
+    forest = ExtraTreesRegressor(min_samples_leaf=MIN_LEAF, **shared).fit(inputs, truth)
+    return [tree.tree_ for tree in forest.estimators_], np.zeros(0, dtype=np.int64)
+
+
+def _leaves(trees: list[Any], levels: NDArray[np.int64], n_levels: int) -> NDArray[Any]:
+    """Means, or probabilities of all levels, of the trees' leaves one after another; (L, K)."""
+    value = np.concatenate([tree.value[:, 0][tree.children_left < 0] for tree in trees])
+    if not n_levels:
+        return value.astype(np.float32)
+    spread = np.zeros((len(value), n_levels), dtype=np.float16)
+    spread[:, levels] = value / value.sum(1, keepdims=True)
+    return spread
 
 
 def _forget(forest: Forest, _: object) -> None:

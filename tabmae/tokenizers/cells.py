@@ -27,6 +27,7 @@ LIKELIHOOD_WEIGHT = 0.03
 """Weight of the likelihood that trains the spread, beside the error of the mean."""
 BACKGROUND = 0.01
 """Share of a histogram spread evenly over its bins."""
+LEAST_PROBABILITY = 1e-30
 MIN_SCALE = 1e-3
 CLIP = 10.0
 
@@ -204,7 +205,7 @@ class CellTokenizer(nn.Module):
             direct=start + found[:, :, 0],
             scale=(spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP),
             gate=torch.sigmoid(found[:, :, 2] + 1),
-            log_bins=_with_background(F.log_softmax(found[:, :, 3 : 3 + n_bins].masked_fill(absent, -torch.inf), 2)),
+            log_bins=_with_background(found[:, :, 3 : 3 + n_bins], absent),
             edges=self.edges,
             centres=self.centres,
             discrete=self.discrete,
@@ -237,11 +238,11 @@ class CellTokenizer(nn.Module):
             padded[:, self.level_slot] = levels
         return padded.view(len(levels), len(self.categories), width)
 
-    def sweep_features(self, completed: Tensor, guess: Guess | None, feature: int) -> Tensor:
-        """Completed rows (B, F) as a forest of `feature` sees them: its own cell is the expert's guess; (B, E)."""
+    def sweep_features(self, completed: Tensor, guess: Tensor | None, feature: int) -> Tensor:
+        """Completed rows (B, F) as a forest of `feature` sees them, (B, E): its own cell comes from `guess` (B, E)."""
         cells, _ = self.expand(completed, torch.ones_like(completed, dtype=torch.bool))
         own = self.expert_feature == feature
-        return torch.where(own, cells.new_zeros(()) if guess is None else guess.mean.to(cells.dtype), cells)
+        return torch.where(own, cells.new_zeros(()) if guess is None else guess.to(cells.dtype), cells)
 
     def errors(self, distribution: CellDistribution, values: Tensor) -> Tensor:
         """Training error of every cell, (B, F); meaningful where `values` are known."""
@@ -257,12 +258,15 @@ class CellTokenizer(nn.Module):
         return torch.cat([numbers, levels], 1)[:, self.place]
 
 
-def _with_background(log_bins: Tensor) -> Tensor:
-    """Bins mixed with a share of equal ones, so that no cell is infinitely surprising."""
-    present = torch.isfinite(log_bins)
-    equal = BACKGROUND * present / present.sum(2, keepdim=True)
-    mixed = (1 - BACKGROUND) * log_bins.exp() + equal
-    return torch.where(present, mixed, 1.0).log().masked_fill(~present, -torch.inf)
+def _with_background(logits: Tensor, absent: Tensor) -> Tensor:
+    """Log probabilities of the bins (B, Fn, K), mixed with equal ones, so that no cell is infinitely surprising.
+
+    Absent bins (Fn, K) have none but `LEAST_PROBABILITY`, whose logarithm is finite and has no gradient.
+    """
+    present = ~absent
+    equal = BACKGROUND * present / present.sum(1, keepdim=True)
+    mixed = (1 - BACKGROUND) * F.softmax(logits.masked_fill(absent, -torch.inf), 2) + equal
+    return mixed.clamp_min(LEAST_PROBABILITY).log()
 
 
 def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

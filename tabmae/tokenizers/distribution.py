@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor
 BISECTIONS = 40
 TAIL = 8.0
 """Standard deviations beyond the outer bins that a quantile may reach."""
+LEAST_WIDTH = 1e-3
+"""Standard deviations below which a piece of a bin is not made narrower, nor its density higher."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,16 @@ class CellDistribution:
     """What the model believes of every cell.
 
     A number is a mixture of one normal and a histogram over the bins of its column:
-    p(x) = gate * N(x; direct, scale) + (1 - gate) * sum_k p_k U(x; edges_k, edges_k+1).
-    The normal is sharp where other columns determine the cell; the histogram holds several modes and skew. Its mean is
-    the imputed value.
+    p(x) = gate * N(x; direct, scale) + (1 - gate) * sum_k p_k h_k(x).
+    The normal is sharp where other columns determine the cell; the histogram holds several modes and skew. Within bin k
+    the density h_k is one constant below its centre c and another above, the part (edges_k+1 - c) / width of its mass
+    below: thus c is its mean, also where a skewed column's values crowd at one end. Beyond the outer edges it is 0. The
+    mean of the mixture is the imputed value.
 
     Attributes
     ----------
     direct, scale, gate : (B, Fn) of the numeric columns, in standard deviations (gate in (0, 1)).
-    log_bins : (B, Fn, K) log probabilities of the bins; -inf where a column has fewer.
+    log_bins : (B, Fn, K) log probabilities of the bins; next to nothing where a column has fewer.
     edges : (Fn, K + 1), equal edges where a column has fewer bins. centres : (Fn, K), mean of the values in a bin.
     discrete : bool (Fn,), True where a column has so few values that each has its own bin.
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
@@ -54,16 +59,17 @@ class CellDistribution:
     n_modelled: Tensor
     shift: Tensor | None = None
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """Mean of every numeric cell, (B, Fn)."""
-        binned = (self.log_bins.exp() * self.centres).sum(2)
+        binned = (self.log_bins.exp() * self._splits).sum(2)
         mean = self.gate * self.direct + (1 - self.gate) * binned
         return mean if self.shift is None else mean + self.shift
 
     def moved_to(self, mean: Tensor) -> CellDistribution:
         """The same distribution of the numeric cells about another mean (B, Fn)."""
-        return replace(self, shift=mean - replace(self, shift=None).mean)
+        present = self if self.shift is None else replace(self, shift=None)
+        return replace(self, shift=mean - present.mean)
 
     def _unshifted(self, numbers: Tensor) -> Tensor:
         return numbers if self.shift is None else numbers - self.shift
@@ -98,9 +104,10 @@ class CellDistribution:
         direct = self.direct.detach() if detach_direct else self.direct
         standard = (target - direct) / self.scale
         normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        position = self._bin(target)
-        width = (self.edges[:, 1:] - self.edges[:, :-1]).clamp_min(1e-3).expand_as(self.log_bins)
-        flat = torch.gather(self.log_bins - width.log(), 2, position[:, :, None])[:, :, 0]
+        piece = self._piece(target)
+        height = self._log_heights[torch.arange(len(self.numbers), device=piece.device), piece]
+        flat = torch.gather(self.log_bins, 2, piece[:, :, None] // 2)[:, :, 0] + height
+        flat = flat.masked_fill((target < self.edges[:, 0]) | (target > self.edges[:, -1]), -math.inf)
         gate = self.gate.clamp(1e-4, 1 - 1e-4)
         return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
 
@@ -109,18 +116,61 @@ class CellDistribution:
         position = codes.long().clamp_min(0).minimum(self.n_modelled - 1)
         return torch.gather(self.log_levels, 2, position[:, :, None])[:, :, 0]
 
+    @cached_property
+    def _splits(self) -> Tensor:
+        """Where the two pieces of each bin meet, (Fn, K): its centre, `LEAST_WIDTH` off the edges if there is room."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        room = ((high - low) / 2).clamp_max(LEAST_WIDTH)
+        return torch.minimum(torch.maximum(self.centres, low + room), high - room)
+
+    @cached_property
+    def _knots(self) -> Tensor:
+        """Ends of all pieces, (Fn, 2 K + 1); pieces 2 k and 2 k + 1 are those of bin k."""
+        pairs = torch.stack([self.edges[:, :-1], self._splits], 2).flatten(1)
+        return torch.cat([pairs, self.edges[:, -1:]], 1)
+
+    @cached_property
+    def _share_below(self) -> Tensor:
+        """Share of each bin's mass in its lower piece, (Fn, K)."""
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        return (high - self._splits) / torch.where(high > low, high - low, 1)
+
+    @cached_property
+    def _log_heights(self) -> Tensor:
+        """Log density of a bin in each of its pieces, (Fn, 2 K)."""
+        below = self._share_below
+        width = self._knots.diff(dim=1).clamp_min(LEAST_WIDTH)
+        return (torch.stack([below, 1 - below], 2).flatten(1) / width).log()
+
+    @cached_property
+    def _last_piece(self) -> Tensor:
+        """Upper piece of the last bin that is not absent, (Fn,)."""
+        return 2 * (self.edges[:, 1:] > self.edges[:, :-1]).sum(1) - 1
+
+    def _piece(self, numbers: Tensor) -> Tensor:
+        """Piece in which each number lies, or the nearest outer one; (B, Fn)."""
+        found = torch.searchsorted(self._knots, numbers.T.contiguous().to(self._knots.dtype), right=True).T - 1
+        return found.clamp_min(0).minimum(self._last_piece)
+
     def _bin(self, numbers: Tensor) -> Tensor:
-        inner = self.edges[:, 1:-1]
-        return ((numbers[:, :, None] >= inner) & (inner < self.edges[:, -1:])).sum(2)
+        return self._piece(numbers) // 2
+
+    @cached_property
+    def _climb(self) -> Tensor:
+        """Share of the histogram below each knot, (B, Fn, 2 K + 1)."""
+        mass, below = self.log_bins.exp(), self._share_below
+        pieces = torch.stack([mass * below, mass * (1 - below)], 3).flatten(2)
+        return F.pad(pieces.cumsum(2), (1, 0))
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
         numbers = self._unshifted(numbers)
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
-        share = ((numbers[:, :, None] - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
-        binned = (self.log_bins.exp() * share).sum(2)
+        piece, column = self._piece(numbers), torch.arange(len(self.numbers), device=numbers.device)
+        low, high = self._knots[column, piece], self._knots[column, piece + 1]
+        share = ((numbers - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
+        below, above = (torch.gather(self._climb, 2, (piece + end)[:, :, None])[:, :, 0] for end in (0, 1))
         normal = torch.special.ndtr((numbers - self.direct) / self.scale)
-        return self.gate * normal + (1 - self.gate) * binned
+        return self.gate * normal + (1 - self.gate) * (below + share * (above - below))
 
     def centrality(self, numbers: Tensor) -> Tensor:
         """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.

@@ -28,6 +28,10 @@ from tabmae.tokenizers import CellDistribution
 DRAW_GROUPS = 4
 """Cells of a row are drawn in up to this many turns, each given the turns before it."""
 
+ROUNDING = torch.finfo(torch.float32).eps
+"""Share of a bound by which it is moved outwards: cells are read in single precision, and a column's few values are
+bounds themselves."""
+
 
 def _has_categories(estimator: MaskedTableEstimator) -> bool:
     """Whether a column of fit has class probabilities."""
@@ -69,6 +73,11 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     validation_fraction : share of the observed cells held out of training: they choose the best weights, weigh the
         members, calibrate intervals and fill `quality_`. 0 leaves all of that out.
     patience : epochs without a better held-out error after which training stops; "auto" is a third of `max_epochs`.
+    time_budget : seconds of wall time after which `fit` ends, None for no limit. Training makes fewer steps, with its
+        schedule drawn together, and forests grow only as far as time allows, the columns with most holes first; a
+        column without a forest is left to the other members. Reading the table, the Gaussian and a last look at the
+        held-out cells always run: a second or a few for tens of thousands of rows, more for hundreds of columns. What
+        is learnt then depends on the machine, so the same seed no longer gives the same model.
     warm_start : whether `fit` goes on from the model that is there.
     checkpoint : file that keeps the state of training; a `fit` of the same data, parameters and seed that finds it
         goes on from it and ends as if it had not been interrupted.
@@ -216,7 +225,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
             inner = torch.tensor(asked).to(distribution.direct)
-            return distribution.quantile((1 - inner) / 2).cpu(), distribution.quantile((1 + inner) / 2).cpu()
+            lower, upper = distribution.quantile((1 - inner) / 2).cpu(), distribution.quantile((1 + inner) / 2).cpu()
+            return lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
 
         found = self._predict(values[rows], observed[rows], answer)
         bounds = []

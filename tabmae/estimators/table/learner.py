@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tabmae.calibration import Calibration
+from tabmae.deadline import Deadline
 from tabmae.errors import DataError
 from tabmae.estimators import base
+from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, refit_expert, rows_at_once
 from tabmae.estimators.parameters import check_parameters
 from tabmae.model import MaskedAutoencoder
 from tabmae.saving import save
@@ -28,6 +31,10 @@ from tabmae.schema import TableSchema, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
+WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees")
+"""Columns of `quality_`: how far each member of the ensemble is believed."""
+IN_HASTE = 10
+"""Of so many rows, one judges when a fit is over its time."""
 SCORE_FRACTION = 0.2
 """Share of the observed cells that `score` hides."""
 
@@ -66,6 +73,7 @@ class MaskedTableEstimator(BaseEstimator):
         lr: float | str = "auto",
         validation_fraction: float = 0.1,
         patience: int | str = "auto",
+        time_budget: float | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         device: str = "auto",
@@ -90,6 +98,7 @@ class MaskedTableEstimator(BaseEstimator):
         self.lr = lr
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.time_budget = time_budget
         self.warm_start = warm_start
         self.checkpoint = checkpoint
         self.device = device
@@ -127,11 +136,12 @@ class MaskedTableEstimator(BaseEstimator):
         TrainingError : the loss is not finite, or a batch does not fit in the device's memory.
         """
         check_parameters(self)
+        deadline = Deadline(self.time_budget)
         schema = TableSchema.fit(X, self.categorical_features)
         goes_on = self.warm_start and hasattr(self, "model_")
         with unchanged_by_failure(self):
             self._check_columns(X, reset=not goes_on)
-            return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on)
+            return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on, deadline)
 
     def _check_columns(self, X: Any, *, reset: bool) -> None:
         """Keep, or compare with those of fit, the count and the names of the columns."""
@@ -150,12 +160,15 @@ class MaskedTableEstimator(BaseEstimator):
         if not hasattr(self, "model_"):
             return self.fit(X, y, sample_weight)
         check_parameters(self)
+        deadline = Deadline(self.time_budget)
         open_table(X)
         self._check_columns(X, reset=False)
         with unchanged_by_failure(self):
-            return self._fit(X, self.schema_, sample_weight, goes_on=True)
+            return self._fit(X, self.schema_, sample_weight, True, deadline)
 
-    def _fit(self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool) -> Self:
+    def _fit(
+        self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool, deadline: Deadline
+    ) -> Self:
         values, observed = map(torch.from_numpy, schema.encode(X))
         weight = checked_weight(sample_weight, len(values))
         if weight is not None:
@@ -165,33 +178,38 @@ class MaskedTableEstimator(BaseEstimator):
         if not goes_on:
             self.schema_ = schema
         run = base.fit_model(
-            self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None
+            self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None, deadline
         )
         self.model_, self.size_, self.history_ = run.model, run.size, run.history
-        self.n_iter_ = int(run.history[-1]["epoch"])
+        self.n_iter_ = math.ceil(run.history[-1]["epoch"])
         if not goes_on:
-            self._judge(values, observed & ~run.held_out, run.held_out)
-            base.refit_expert(self.model_, values, observed)
+            self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
+            if not deadline.passed:
+                refit_expert(self.model_, values, observed)
         return self
 
-    def _judge(self, values: Tensor, visible: Tensor, held_out: Tensor) -> None:
-        """Set `quality_` and the calibration from the held-out cells."""
-        rows = base.judged_rows(held_out)
-        values, visible, held_out = values[rows], visible[rows], held_out[rows]
+    def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:
+        """Set `quality_` and the calibration from the held-out cells of `most` rows."""
         numbers = self.model_.tokenizer.numbers.tolist()
+        truths, cells, points, levels = [], [], [values.double()[:0]], [values.double()[:0, numbers]]
+        for part in judged(values, observed, folds, most):
+            target = part.values.double()
 
-        def answer(distribution: CellDistribution, chunk: slice) -> tuple[Tensor, Tensor]:
-            target = values[chunk].to(distribution.direct)
-            return distribution.point().cpu(), distribution.centrality(target[:, numbers]).cpu()
+            def answer(distribution: CellDistribution, chunk: slice, target: Tensor = target) -> tuple[Tensor, Tensor]:
+                numeric = target[chunk][:, numbers].to(distribution.direct)
+                return distribution.point().cpu(), distribution.centrality(numeric).cpu()
 
-        found = self._predict(values, visible, answer)
-        points = self._in_range(torch.cat([point for point, _ in found])) if found else values.double()
-        centrality = torch.cat([part for _, part in found]) if found else values.double()[:, numbers]
+            for point, centrality in self._predict(part.values, part.visible, answer, part.fold):
+                points.append(self._in_range(point))
+                levels.append(centrality)
+            truths.append(target)
+            cells.append(part.held_out)
+        truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
         self.calibration_ = Calibration([centrality[held_out[:, j], k] for k, j in enumerate(numbers)])
         rows_of_quality = []
         for j, column in enumerate(self.schema_.columns):
-            cells = held_out[:, j]
-            target, predicted = values[cells, j].double(), points[cells, j]
+            hidden = held_out[:, j]
+            target, predicted = truth[hidden, j], point[hidden, j]
             if column.kind == "number":
                 error, baseline = (predicted - target).square().mean().sqrt(), target.square().mean().sqrt()
             else:
@@ -199,12 +217,30 @@ class MaskedTableEstimator(BaseEstimator):
             rows_of_quality.append((column.kind, len(target), float(error), float(baseline)))
         quality = pd.DataFrame(rows_of_quality, columns=["kind", "n", "error", "baseline_error"])
         quality["skill"] = 1 - quality["error"] / quality["baseline_error"].where(quality["baseline_error"] > 0)
+        quality[list(WEIGHTS)] = self._weights()
         quality.index = pd.Index([column.name for column in self.schema_.columns], name="column", dtype=object)
         self.quality_ = quality
 
-    def _predict(self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any]) -> list[Any]:
+    def _weights(self) -> NDArray[np.float64]:
+        """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
+        model, tokenizer = self.model_, self.model_.tokenizer
+        weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
+        weights[tokenizer.numbers.cpu()] = model.number_weights[-1].double().cpu()
+        weights[tokenizer.categories.cpu(), 1:] = model.level_weights[-1].double().cpu()
+        grown = cast(torch.nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else torch.nn.ModuleDict()
+        treeless = torch.tensor([str(feature) not in grown for feature in range(len(weights))])
+        weights[treeless, 2] += weights[treeless, 3]
+        weights[treeless, 3] = 0
+        if model.expert is None:
+            weights[:, 2] += weights[:, 1]
+            weights[:, 1] = 0
+        return weights.numpy()
+
+    def _predict(
+        self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
+    ) -> list[Any]:
         with base.out_of_memory_explained(self.size_.batch_size):
-            return base.predict_in_batches(self.model_, values, visible, answer)
+            return base.predict_in_batches(self.model_, values, visible, answer, fold)
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within the range of the training cells."""
@@ -228,7 +264,7 @@ class MaskedTableEstimator(BaseEstimator):
         """Embed rows from their observed cells; float32 (n, d), d the width of the latent."""
         values, observed = self._read(X)
         weight = next(self.model_.parameters())
-        batch = base.rows_at_once(self.model_)
+        batch = rows_at_once(self.model_)
         with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
             parts = [
                 self.model_.encode(rows.to(weight), shown.to(weight.device)).mean(1).cpu()
