@@ -69,7 +69,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every table have its second sweep."""
-    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", 0.0)
+    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", -1.0)
 
 
 def holes(n_rows: int = 200) -> pd.DataFrame:
@@ -241,7 +241,7 @@ def test_a_second_sweep_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch, c
 
     clock = Clock()
     monkeypatch.setattr(learner, "Deadline", partial(Deadline, clock=clock))
-    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", 0.0)
+    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", -1.0)
     clock.tick_with(monkeypatch, Forest, "fit", iter([*[1.0] * 6, *[2.0] * 6]))
     dropped = TabMAE(**SMALL, time_budget=15.0).fit(holes())
     assert 6.0 < clock.now <= 15.0 and equal(state(dropped), state(one))
