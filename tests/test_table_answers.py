@@ -242,7 +242,9 @@ def test_score_prefers_a_trained_model_and_repeats_itself(trained: TabMAE) -> No
 
 def test_score_does_not_see_the_cells_that_it_asks_for() -> None:
     noise = np.random.default_rng(0).normal(size=(400, 4))
-    assert TabMAE(max_epochs=30, d_token=8, visible_weight=5.0, random_state=0).fit(noise[:200]).score(noise[200:]) < -0.9
+    assert (
+        TabMAE(max_epochs=30, d_token=8, visible_weight=5.0, random_state=0).fit(noise[:200]).score(noise[200:]) < -0.9
+    )
 
 
 def test_score_needs_observed_cells(trained: TabMAE) -> None:
