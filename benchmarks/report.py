@@ -252,12 +252,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the benchmarks' tables and picture from JSONL rows.")
     parser.add_argument("files", nargs="+", type=Path, help="JSONL files of benchmarks.impute")
     parser.add_argument("--ours", default="tabmae", help="the method that is compared with each other one")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only these seeds; default: all")
     parser.add_argument("--section", default="benchmark", help="name of the markers that the tables stand between")
     parser.add_argument("--short", type=Path, help="Markdown file for the table of MCAR 30 %%, or of the only setting")
     parser.add_argument("--full", type=Path, help="Markdown file for all tables")
     parser.add_argument("--picture", type=Path, help="PNG of accuracy against time, of the same rows as --short")
     read = parser.parse_args(arguments)
     rows = read_rows(read.files)
+    if read.seeds:
+        rows = rows[rows["seed"].isin(read.seeds)]
     is_main = (rows["mechanism"] == "mcar") & (rows["fraction"] == 0.3)
     if len(rows[["mechanism", "fraction"]].drop_duplicates()) == 1:
         is_main[:] = True
