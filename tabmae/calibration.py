@@ -13,6 +13,7 @@ from torch import Tensor
 
 POOLED_WEIGHT = 30.0
 """Held-out cells that all columns of a kind together stand for beside a column's own."""
+MAX_POOLED = 10_000
 HIGHEST = 1 - 1e-6
 
 
@@ -22,10 +23,8 @@ class Calibration:
     Parameters
     ----------
     centrality : for each numeric column the levels of the smallest central intervals that held its held-out cells.
-
-    A column of few values is known by levels of exactly 0, those of its medians, which no other column has. Its values
-    count with all of their probability, so its levels are lower: they say nothing of other columns, nor how far draws
-    should spread.
+    has_few_values : for each column whether its values count with all of their probability; None for no column. Levels
+        of such columns are lower: they say nothing of other columns, nor how far draws should spread.
 
     Source: distributional conformal prediction, Chernozhukov et al. 2021.
     Differs: the cells of all columns of a kind are pooled in with a fixed weight, as columns with few held-out cells
@@ -37,15 +36,16 @@ class Calibration:
     0.71
     """
 
-    def __init__(self, centrality: Sequence[Tensor]) -> None:
+    def __init__(self, centrality: Sequence[Tensor], has_few_values: Sequence[bool] | None = None) -> None:
         self.centrality = [column.double().sort().values for column in centrality]
-        self._has_few_values = [bool((column == 0).any()) for column in self.centrality]
+        self._has_few_values = [False] * len(self.centrality) if has_few_values is None else list(has_few_values)
+        self._pools = {kind: self._pool(kind) for kind in (False, True)}
 
-    def _pooled(self, column: int) -> Tensor:
-        """Cells of all columns of the kind of a column; of all columns where it has no cells to tell its kind by."""
-        kind, unknown = self._has_few_values[column], not len(self.centrality[column])
-        cells = zip(self.centrality, self._has_few_values, strict=True)
-        return torch.cat([levels for levels, has_few_values in cells if unknown or has_few_values == kind])
+    def _pool(self, kind: bool) -> Tensor:
+        """Cells of all columns of a kind, sorted, thinned to `MAX_POOLED` at equal steps."""
+        chosen = [own for own, few in zip(self.centrality, self._has_few_values, strict=True) if few == kind]
+        cells = torch.cat([torch.zeros(0, dtype=torch.float64), *chosen]).sort().values
+        return cells[:: max(1, -(-len(cells) // MAX_POOLED))]
 
     def level(self, column: int, nominal: float) -> float:
         """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
@@ -63,8 +63,10 @@ class Calibration:
 
     def _quantile(self, column: int, nominal: Tensor, unseen: Tensor) -> Tensor:
         """Quantiles of the levels of a column's cells, those of its kind pooled in, and `unseen` ones."""
-        own = self.centrality[column] if self.centrality else torch.zeros(0)
-        pooled = self._pooled(column) if self.centrality else own
+        if not self.centrality:
+            return nominal
+        own, kind = self.centrality[column], self._has_few_values[column]
+        pooled = self._pools[kind] if len(self._pools[kind]) else self._pools[not kind]
         if not len(pooled):
             return nominal
         cells = torch.cat([own, pooled, unseen])

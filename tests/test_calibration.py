@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tabmae.calibration
 from tabmae import TabMAE
 from tabmae.calibration import HIGHEST, POOLED_WEIGHT, Calibration
 
@@ -109,23 +110,35 @@ def test_without_any_cell_draws_keep_their_spread() -> None:
 
 def test_columns_of_few_values_lean_on_their_like_and_not_on_others() -> None:
     few, many = centrality(300, 0.2).where(centrality(300, 1.0, seed=3) > 0.7, 0.0), centrality(10, 2.0, seed=1)
-    both = Calibration([few, many, few[:10].where(few[:10] > 0.05, 0.0)])
+    both = Calibration([few, many, few[:10]], [True, False, True])
     for nominal in LEVELS:
         assert both.level(1, nominal) == Calibration([many]).level(0, nominal)
-        assert both.level(0, nominal) == Calibration([few, both.centrality[2]]).level(0, nominal)
+        assert both.level(0, nominal) == Calibration([few, few[:10]]).level(0, nominal)
         assert both.level(2, nominal) < both.level(1, nominal)
 
 
-def test_a_column_without_cells_leans_on_columns_of_either_kind() -> None:
-    few = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.9]).repeat(60)
-    assert Calibration([torch.zeros(0), few]).level(0, 0.7) == pytest.approx(0.2)
-    assert Calibration([torch.zeros(0), few, torch.full((900,), 0.5)]).level(0, 0.7) == pytest.approx(0.5)
+def test_a_column_without_cells_leans_on_its_kind_and_else_on_the_other() -> None:
+    few, none = torch.tensor([0.0, 0.0, 0.1, 0.2, 0.9]).repeat(60), torch.zeros(0)
+    assert Calibration([none, few], [False, True]).level(0, 0.7) == pytest.approx(0.2)
+    halves = torch.full((900,), 0.5)
+    assert Calibration([none, few, halves], [False, True, False]).level(0, 0.7) == pytest.approx(0.5)
+    assert Calibration([none, few, halves], [True, True, False]).level(0, 0.7) == pytest.approx(0.2)
+
+
+def test_a_thinned_pool_has_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [torch.zeros(0), *(centrality(2_000, 1.5, seed=seed) for seed in range(5))]
+    whole = Calibration(columns)
+    monkeypatch.setattr(tabmae.calibration, "MAX_POOLED", 500)
+    thinned = Calibration(columns)
+    assert len(thinned._pools[False]) <= 500 < len(whole._pools[False])
+    for nominal in LEVELS:
+        assert thinned.level(0, nominal) == pytest.approx(whole.level(0, nominal), abs=0.005)
 
 
 def test_draws_of_a_column_of_few_values_are_spread_as_the_model_says() -> None:
     few, many = torch.tensor([0.0, 0.0, 0.0, 0.3, 0.6]), centrality(300, 2.0)
     nominal = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
-    calibration = Calibration([few, many])
+    calibration = Calibration([few, many], [True, False])
     assert torch.equal(calibration.spread(0, nominal), nominal)
     assert torch.equal(calibration.spread(1, nominal), Calibration([many]).spread(0, nominal))
 

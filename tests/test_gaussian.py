@@ -468,3 +468,8 @@ def test_a_loaded_expert_answers_bit_equal() -> None:
 def test_no_rows_give_no_answers() -> None:
     mean, variance = Gaussian(3).condition(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.bool))
     assert mean.shape == variance.shape == (0, 3)
+
+
+def test_saving_does_not_lay_the_precision_out_anew() -> None:
+    rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    assert Gaussian(4).fit(rows, torch.ones(50, 4, dtype=torch.bool)).precision.is_contiguous()

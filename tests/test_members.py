@@ -502,3 +502,16 @@ def test_forests_of_any_sweep_that_lead_nowhere_are_refused(part: str, wrong: in
     getattr(broken, part)[0 if part == "roots" else inner] = wrong
     with pytest.raises(ValueError, match="A forest's nodes must lead to its leaves"):
         check_forests(model)
+
+
+@pytest.mark.parametrize(("name", "of"), [("0", "1"), ("1", "0"), ("99", "0")])
+def test_a_forest_of_another_or_of_no_column_is_refused(name: str, of: str) -> None:
+    values, observed, _ = table(60)
+    model = build(values, observed)
+    rows = torch.randn(30, model.tokenizer.n_expert_columns, generator=seeded())
+    forests = {"0": Forest().fit(rows, rows[:, 0], 0, seed=0), "1": Forest().fit(rows, torch.arange(30) % 3, 3, seed=0)}
+    model.add_sweep(nn.ModuleDict(forests))
+    check_forests(model)
+    model.add_sweep(nn.ModuleDict({name: forests[of]}))
+    with pytest.raises(ValueError, match="A forest must be of a column and hold its levels"):
+        check_forests(model)

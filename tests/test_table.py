@@ -288,6 +288,10 @@ def test_a_member_that_is_not_there_has_no_weight(
     weights = model.quality_.filter(like="weight_").to_numpy()
     assert (weights[:, absent] == 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
+    if "gaussian" not in experts:
+        frequencies = model.model_.level_weights[-1, :, 0].numpy()
+        is_category = model.quality_["kind"].to_numpy() == "category"
+        np.testing.assert_allclose(weights[is_category, 0], frequencies)
 
 
 @pytest.mark.parametrize("experts", ["auto", ()])

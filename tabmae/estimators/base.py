@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
-from torch import Tensor
+from torch import Tensor, nn
 
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.deadline import NEVER, Deadline
@@ -185,6 +185,7 @@ def fit_model(
                 phases = planned(model, values, observed, deadline, deadline.elapsed() - begun, has_trees)
         model.to(device)
         set_precision(model, torch.float32)
+        sweeps, model.sweeps = model.sweeps, nn.ModuleList()
         history = train(
             model,
             values,
@@ -207,6 +208,7 @@ def fit_model(
             checkpoint=estimator.checkpoint,
             verbose=estimator.verbose,
         )
+        model.sweeps = sweeps
         set_precision(model, INFERENCE)
         folds = split_held_out(held_out, generator)
         if is_new:

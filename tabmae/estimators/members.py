@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tabmae import stacking
 from tabmae.deadline import NEVER, Deadline
+from tabmae.experts.gaussian import MAX_ROWS
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder, Members
 from tabmae.training import draw_seed
@@ -246,7 +247,9 @@ def _target(model: MaskedAutoencoder, truth: Tensor, own: Tensor, feature: int) 
 
 def _tree_weight(model: MaskedAutoencoder) -> float:
     """How far the last sweep is believed, mean over the features."""
-    return float(torch.cat([model.number_weights[-1, :, -1], model.level_weights[-1, :, -1]]).mean())
+    weights = torch.cat([model.number_weights[-1, :, -1], model.level_weights[-1, :, -1]])
+    grown = [int(feature) for feature in cast(nn.ModuleDict, model.sweeps[-1])]
+    return float(weights[model.tokenizer.place[grown]].mean()) if grown else 0.0
 
 
 @torch.no_grad()
@@ -284,7 +287,8 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
     if model.expert is not None:
         device = next(model.parameters()).device
-        cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
+        step = max(1, -(-len(values) // MAX_ROWS))
+        cells, shown = model.tokenizer.expand(values[::step].to(device), observed[::step].to(device))
         model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
@@ -308,8 +312,16 @@ def check_forests(model: MaskedAutoencoder) -> None:
 
     Raises
     ------
-    ValueError : a child, a leaf, a root or a feature lies outside.
+    ValueError : a child, a leaf, a root or a feature lies outside; a forest is of no column, or not of its levels.
     """
+    tokenizer = model.tokenizer
     for sweep in model.sweeps:
-        for forest in cast(nn.ModuleDict, sweep).values():
-            cast(Forest, forest).check(model.tokenizer.n_expert_columns)
+        for name, module in cast(nn.ModuleDict, sweep).items():
+            forest, known = cast(Forest, module), name.isdigit() and int(name) < len(tokenizer.n_levels)
+            place = int(tokenizer.place[int(name)]) - len(tokenizer.numbers) if known else -1
+            n_outputs = int(tokenizer.n_modelled[place]) if place >= 0 else 1
+            if not known or forest.value.shape[1] != n_outputs:
+                raise ValueError(
+                    "A forest must be of a column and hold its levels; one of these does not. Save the model again."
+                )
+            forest.check(tokenizer.n_expert_columns)

@@ -98,7 +98,7 @@ class Gaussian(nn.Module):
         self.mean = location + mean * scale
         self.covariance = covariance * scale[:, None] * scale[None, :]
         inverse = torch.linalg.inv(covariance)
-        self.precision = (inverse + inverse.T) / 2 / scale[:, None] / scale[None, :]
+        self.precision = ((inverse + inverse.T) / 2 / scale[:, None] / scale[None, :]).contiguous()
         return self
 
     def condition(self, values: Tensor, visible: Tensor, with_variance: bool = True) -> tuple[Tensor, Tensor]:

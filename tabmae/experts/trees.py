@@ -123,12 +123,14 @@ class Forest(nn.Module):
     def thinned(self, n_trees: int) -> Forest:
         """The forest of the first trees of each half, `n_trees` in all, at most as many as there are."""
         n_half = len(self.roots) // 2
-        kept = torch.zeros(len(self.roots), dtype=torch.bool)
+        device = self.roots.device
+        kept = torch.zeros(len(self.roots), dtype=torch.bool, device=device)
         kept[: n_trees // 2], kept[n_half : n_half + n_trees // 2] = True, True
-        tree = torch.searchsorted(self.roots, torch.arange(len(self.feature), dtype=torch.int32), right=True) - 1
+        nodes = torch.arange(len(self.feature), dtype=torch.int32, device=device)
+        tree = torch.searchsorted(self.roots, nodes, right=True) - 1
         node, leaf = kept[tree], self.feature < 0
         new_node, new_leaf = node.cumsum(0) - 1, (node & leaf).cumsum(0) - 1
-        place = torch.zeros(len(self.value), dtype=torch.long)
+        place = torch.zeros(len(self.value), dtype=torch.long, device=device)
         place[self.left[leaf].long()] = new_leaf[leaf]
         forest = Forest()
         forest.feature, forest.threshold = self.feature[node], self.threshold[node]

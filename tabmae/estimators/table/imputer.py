@@ -57,7 +57,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     backbone : "mlp", "transformer", "asymmetric" (its encoder sees visible cells only), "conv", or a function
         (n_tokens, d_token) -> torch.nn.Module that keeps the shape (B, n_tokens, d_token); "auto" is "mlp".
     d_token : width of a token; hidden layers of the MLP are 16 times as wide. "auto" is 12, and 16 from 2,000 rows.
-    depth : layers; "auto" is 3.
+    depth : layers; "auto" is 2.
     dropout : share of units dropped in training; "auto" is 0.15, and 0.1 from 2,000 rows.
     loss : error of a number in training: "mse", "mae" or "huber" of its mean, or "nll", its likelihood alone; "auto" is
         "mse". Categories have cross-entropy.
@@ -67,7 +67,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     categorical_features : "auto" (category, string and bool types), or names, positions or a bool mask of further
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
-    max_epochs : passes over the rows; "auto" makes 600 steps, and 1,200 from 2,000 rows.
+    max_epochs : passes over the rows; "auto" makes 600 steps, and from 2,000 rows on 1,200 times the root of
+        rows / 2,000, at most 5,000.
     batch_size : rows of a step; "auto" is 128.
     lr : peak step size of the cosine schedule; "auto" is 0.004, and 0.003 from 2,000 rows.
     validation_fraction : share of the observed cells held out of training: they choose the best weights, weigh the
@@ -80,7 +81,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         is learnt then depends on the machine, so the same seed no longer gives the same model.
     warm_start : whether `fit` goes on from the model that is there.
     checkpoint : file that keeps the state of training; a `fit` of the same data, parameters and seed that finds it
-        goes on from it and ends as if it had not been interrupted.
+        goes on from it and ends as if it had not been interrupted. A model that goes on (`warm_start`) needs another.
     device : "auto" (a CUDA GPU where there is one), "cpu", "cuda", "cuda:1".
     precision : "auto" (bfloat16 in training on a GPU), "float32" or "bf16". Predictions are in float64.
     callbacks : functions called with a dict (epoch, error, held_out_error) after every check; True stops training.
@@ -92,7 +93,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     quality_ : DataFrame, a row a column: `kind`, `n` held-out cells, their `error` (root mean squared error in
         standard deviations of the column, or share of wrong levels), `baseline_error` of the mean or mode, `skill`,
         the share of the baseline's error that is gone, and `weight_mean`, `weight_gaussian`, `weight_network`,
-        `weight_trees`, how far each member is believed.
+        `weight_trees`, how far each member is believed (of a category, `weight_mean` is that of its frequencies).
     history_ : list of dicts, one a check. n_iter_ : epochs trained.
     schema_ : what each column is. model_ : the torch module. size_ : what the "auto" parameters became.
     calibration_ : held-out levels behind `predict_interval`.

@@ -32,7 +32,7 @@ from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
 WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees")
-"""Columns of `quality_`: how far each member of the ensemble is believed."""
+"""Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 IN_HASTE = 10
 """Of so many rows, one judges when a fit is over its time."""
 SCORE_FRACTION = 0.2
@@ -184,7 +184,7 @@ class MaskedTableEstimator(BaseEstimator):
         self.n_iter_ = math.ceil(run.history[-1]["epoch"])
         if not goes_on:
             self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
-            if not deadline.passed:
+            if run.folds.any() and not deadline.passed:
                 refit_expert(self.model_, values, observed)
         return self
 
@@ -205,7 +205,9 @@ class MaskedTableEstimator(BaseEstimator):
             truths.append(target)
             cells.append(part.held_out)
         truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
-        self.calibration_ = Calibration([centrality[held_out[:, j], k] for k, j in enumerate(numbers)])
+        self.calibration_ = Calibration(
+            [centrality[held_out[:, j], k] for k, j in enumerate(numbers)], self.model_.tokenizer.discrete.tolist()
+        )
         rows_of_quality = []
         for j, column in enumerate(self.schema_.columns):
             hidden = held_out[:, j]
@@ -232,7 +234,9 @@ class MaskedTableEstimator(BaseEstimator):
         weights[treeless, 2] += weights[treeless, 3]
         weights[treeless, 3] = 0
         if model.expert is None:
-            weights[:, 2] += weights[:, 1]
+            numbers, categories = tokenizer.numbers.cpu(), tokenizer.categories.cpu()
+            weights[numbers, 2] += weights[numbers, 1]
+            weights[categories, 0] += weights[categories, 1]
             weights[:, 1] = 0
         return weights.numpy()
 
@@ -335,7 +339,8 @@ class MaskedTableEstimator(BaseEstimator):
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
-        self.calibration_ = Calibration([tensors[f"calibration.{k}"] for k in range(n_numbers)])
+        centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
+        self.calibration_ = Calibration(centrality, self.model_.tokenizer.discrete.tolist())
 
 
 def check_enough(values: Tensor, observed: Tensor) -> None:
@@ -368,4 +373,4 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
         )
     if not (weight > 0).any():
         raise DataError("`sample_weight` must not be zero for all rows; it is. Give some rows a positive weight.")
-    return weight.float()
+    return (weight / weight.max()).float()
