@@ -20,6 +20,7 @@ import sklearn.impute
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from benchmarks.markdown import show
 from benchmarks.peers import MeanMode
 from benchmarks.runs import append_rows, finished_keys, git_commit, read_lines
 from benchmarks.worker import versions
@@ -174,9 +175,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--mechanisms", nargs="+", choices=["mcar", "mar"], default=["mcar", "mar"])
     parser.add_argument("--retry-failed", action="store_true", help="repeat runs that failed")
     parser.add_argument("--report", nargs="+", type=Path, metavar="FILE", help="run nothing; print the table of rows")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="with --report: write it between a page's markers")
     read = parser.parse_args(arguments)
     if read.report:
-        print(report(read.report))
+        show(report(read.report), read.write, "pooling")
         return
     if read.out is None:
         parser.error("a run needs --out FILE for its rows")
