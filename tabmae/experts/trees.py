@@ -23,8 +23,8 @@ MAX_TRIED = 20
 """Features tried at a split: all of a narrow table, a share of a wide one, whose forests would take minutes."""
 CHUNK = 50_000
 """Rows times trees that descend together; more leave the processor's cache."""
-ROWS_OF_THREAD = 256
-"""Rows that are worth a thread of their own."""
+ROWS_OF_THREAD = 4_096
+"""Rows that are worth a thread of their own: between the descents of fewer, threads wait for each other."""
 NODE_FIELDS = ("left_child", "right_child", "feature", "threshold")
 """What is said of a node to scikit-learn; the rest (impurity, counts) plays no part in a descent."""
 
@@ -182,13 +182,16 @@ class CompiledTrees:
     def __init__(self, forest: Forest) -> None:
         feature, threshold = forest.feature.numpy(), forest.threshold.numpy()
         left, right, roots = forest.left.numpy(), forest.right.numpy(), forest.roots.numpy()
-        self.value, self.place, self.roots = forest.value.numpy(), left, roots.tolist()
+        self.n_outputs = forest.value.shape[1]
         self.n_features = int(feature.max(initial=-1)) + 1
         self.trees: list[Any] = []
+        self.answers: list[NDArray[Any]] = []
         if not compiles() or not _stands_apart(feature, left, right, roots):
             return
-        for start, stop in zip(self.roots, [*self.roots[1:], len(feature)], strict=True):
+        at_leaf, value = np.where(feature < 0, left, 0), forest.value.numpy()
+        for start, stop in zip(roots.tolist(), [*roots[1:].tolist(), len(feature)], strict=True):
             nodes = slice(start, stop)
+            self.answers.append(value[at_leaf[nodes]])
             self.trees.append(_compiled(feature[nodes], threshold[nodes], left[nodes] - start, right[nodes] - start))
 
     def serves(self, n_features: int) -> bool:
@@ -207,9 +210,9 @@ class CompiledTrees:
             )
 
     def _mean(self, asked: slice, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        total = np.zeros((len(rows), self.value.shape[1]))
-        for tree, root in zip(self.trees[asked], self.roots[asked], strict=True):
-            total += self.value.take(self.place.take(tree.apply(rows) + root), axis=0)
+        total = np.zeros((len(rows), self.n_outputs))
+        for tree, answers in zip(self.trees[asked], self.answers[asked], strict=True):
+            total += answers.take(tree.apply(rows), axis=0)
         return (total / len(self.trees[asked])).astype(np.float32)
 
 
