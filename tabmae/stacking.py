@@ -45,7 +45,7 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     >>> target = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
     >>> members = torch.stack([torch.zeros(500, 1), target])
     >>> fit(members, target, torch.ones(500, 1, dtype=torch.bool), torch.tensor([0.5, 0.5])).round(decimals=2)
-    tensor([[0.0100, 0.9900]], dtype=torch.float64)
+    tensor([[0.0300, 0.9700]], dtype=torch.float64)
     """
     members, truth = predictions.double().cpu().numpy(), target.double().cpu().numpy()
     cells, believed = hidden.cpu().numpy(), start.double().cpu().numpy()
