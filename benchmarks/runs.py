@@ -4,6 +4,7 @@ Contract: rows are appended when their run has ended, and a run whose key is in 
 """
 
 import argparse
+import gzip
 import json
 import os
 import signal
@@ -62,7 +63,11 @@ def finished_keys(out: Path, key: Sequence[str], retry_failed: bool) -> set[tupl
 
 
 def read_lines(files: Iterable[Path]) -> list[dict[str, Any]]:
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    """Give the rows of JSONL files, compressed ones (`.gz`) too."""
+    texts = (
+        gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text() for file in files
+    )
+    return [json.loads(line) for text in texts for line in text.splitlines()]
 
 
 def read_table(files: Iterable[Path], key: Sequence[str], columns: Sequence[str] = ()) -> pd.DataFrame:

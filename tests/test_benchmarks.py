@@ -1,5 +1,6 @@
 """Claims about the benchmarks: the same cells for every method, nothing run twice, every number from the rows."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from benchmarks.markdown import markers
 from benchmarks.missforest import MissExtraTrees
 from benchmarks.peers import Iterative, MeanMode, Neighbours
 from benchmarks.report import main, read_rows
+from benchmarks.runs import append_rows, read_lines
 from benchmarks.tables import BUNDLED, MAX_LEVELS, load_table, table_names
 from benchmarks.worker import codes_of, frame_of
 
@@ -189,3 +191,10 @@ def test_a_peer_fills_every_cell_of_old_and_new_rows_and_changes_no_other(method
     if method is not MeanMode:
         filled = peer.transform(new)["y"] - 3 * pd.Series(factor[40:])
         assert filled[new["y"].isna() & new["x"].notna()].abs().mean() < 1
+
+
+def test_packed_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.gz"
+    append_rows(plain, [{"a": 1}, {"a": 2}])
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_lines([packed]) == read_lines([plain]) == [{"a": 1}, {"a": 2}]

@@ -42,11 +42,11 @@ TRAINING_SHARE = 0.3
 ROWS_TIMED = 500
 """Rows predicted to see how long that takes here."""
 GROWTH = 3.0
-"""How long a forest grows at most, in times of predicting its rows without forests; on two tables 0.7 and 2.3."""
+"""How long a forest grows at most, in times of predicting its rows without forests."""
 REFIT = 0.4
-"""How long the expert's last fit takes at most, in times of its first; on two tables it took a fourth."""
+"""How long the expert's last fit takes at most, in times of its first."""
 ASKED = 0.2
-"""How long a forest takes to be weighed and judged, in times of its growth; on two tables it took .18."""
+"""How long a forest takes to be weighed and judged, in times of its growth."""
 NEXT_SWEEP = 1.2
 """How long a second sweep takes at most, in times of the first: its rows are completed by forests, too."""
 
