@@ -1,0 +1,11 @@
+"""Series <-> panels on a regular grid, and windows of them: the only room that sees a time stamp.
+
+Contract: `SeriesSchema.read` gives a `Panel`; `write` fills the gaps of a table, every observed cell as it came.
+"""
+
+from tabmae.windows.cuts import join_windows, window_starts
+from tabmae.windows.panel import Panel
+from tabmae.windows.seasons import season_of
+from tabmae.windows.series_schema import SeriesSchema
+
+__all__ = ["Panel", "SeriesSchema", "join_windows", "season_of", "window_starts"]
