@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from tabmae.errors import DataError, ParameterError, SavedModelError, TabMAEError, TrainingError
+    from tabmae.estimators.detector import TabMAEDetector
+    from tabmae.estimators.series import TimeSeriesMAE
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
+    from tabmae.plotting import plot_explanation
     from tabmae.pooling import pool
 
 __version__ = "0.1.0"
@@ -21,12 +24,15 @@ __all__ = [
     "ParameterError",
     "SavedModelError",
     "TabMAE",
+    "TabMAEDetector",
     "TabMAEEncoder",
     "TabMAEError",
+    "TimeSeriesMAE",
     "TrainingError",
     "ampute",
     "evaluate",
     "load",
+    "plot_explanation",
     "pool",
 ]
 
@@ -35,16 +41,19 @@ _ROOMS = {
     "ParameterError": "tabmae.errors",
     "SavedModelError": "tabmae.errors",
     "TabMAE": "tabmae.estimators.table",
+    "TabMAEDetector": "tabmae.estimators.detector",
     "TabMAEEncoder": "tabmae.estimators.table",
     "TabMAEError": "tabmae.errors",
+    "TimeSeriesMAE": "tabmae.estimators.series",
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
+    "plot_explanation": "tabmae.plotting",
     "pool": "tabmae.pooling",
 }
 
 
-_ESTIMATORS = ("tabmae.estimators.table",)
+_ESTIMATORS = ("tabmae.estimators.table", "tabmae.estimators.detector", "tabmae.estimators.series")
 """Rooms whose classes can be loaded; each registers its own."""
 
 

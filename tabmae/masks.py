@@ -136,8 +136,85 @@ def mixed(
     return hidden
 
 
+def run(
+    observed: Tensor, mask_ratio: Tensor, generator: torch.Generator, feature_shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """Hide a run of steps in about half of the channels, each channel's own: gaps of sensors.
+
+    With `feature_shape` (W, C) the features are W steps of C channels; without it, of one.
+    """
+    n_steps, n_channels = _steps_and_channels(feature_shape, observed.shape[1])
+    chosen = _uniform((len(observed), n_channels), generator) < 0.5
+    chosen = chosen | (~chosen.any(1, keepdim=True))
+    return observed & _stretch(mask_ratio, n_steps, n_channels, chosen, generator, ends=False).to(observed.device)
+
+
+def blackout(
+    observed: Tensor, mask_ratio: Tensor, generator: torch.Generator, feature_shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """Hide a run of steps in all channels at once, with `feature_shape` (W, C) as for `run`."""
+    n_steps, n_channels = _steps_and_channels(feature_shape, observed.shape[1])
+    chosen = torch.ones(len(observed), 1, dtype=torch.bool, device=generator.device)
+    hidden = _stretch(mask_ratio, n_steps, 1, chosen, generator, ends=False).repeat_interleave(n_channels, 1)
+    return observed & hidden.to(observed.device)
+
+
+def suffix(
+    observed: Tensor, mask_ratio: Tensor, generator: torch.Generator, feature_shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """Hide the last steps in all channels: a forecast, with `feature_shape` (W, C) as for `run`."""
+    n_steps, n_channels = _steps_and_channels(feature_shape, observed.shape[1])
+    chosen = torch.ones(len(observed), 1, dtype=torch.bool, device=generator.device)
+    hidden = _stretch(mask_ratio, n_steps, 1, chosen, generator, ends=True).repeat_interleave(n_channels, 1)
+    return observed & hidden.to(observed.device)
+
+
+def gaps(
+    observed: Tensor, mask_ratio: Tensor, generator: torch.Generator, feature_shape: tuple[int, ...] | None = None
+) -> Tensor:
+    """What series lack: single points, runs, blackouts or suffixes, drawn for every `SHARED_ROWS` rows.
+
+    Neighbouring rows share a pattern, since a pattern is what a conditional Gaussian is costly for.
+    """
+    n_rows = len(observed)
+    n_patterns = -(-n_rows // SHARED_ROWS)
+    every = torch.ones(n_patterns, observed.shape[1], dtype=torch.bool, device=observed.device)
+    choice = torch.multinomial(
+        torch.tensor(GAP_CHANCES, device=generator.device), n_patterns, replacement=True, generator=generator
+    ).to(observed.device)
+    hidden = torch.zeros_like(every)
+    for number, mask in enumerate(GAPS):
+        rows = torch.nonzero(choice == number)[:, 0]
+        if len(rows):
+            ratio = mask_ratio.to(rows.device)[rows * SHARED_ROWS]
+            hidden[rows] = mask(every[rows], ratio, generator, feature_shape)
+    return observed & hidden.repeat_interleave(SHARED_ROWS, 0)[:n_rows]
+
+
+def _steps_and_channels(feature_shape: tuple[int, ...] | None, n_features: int) -> tuple[int, int]:
+    shape = _checked_shape(feature_shape, n_features)
+    return (shape[0], n_features // shape[0])
+
+
+def _stretch(
+    mask_ratio: Tensor, n_steps: int, n_channels: int, chosen: Tensor, generator: torch.Generator, *, ends: bool
+) -> Tensor:
+    """A run of `mask_ratio` of the steps in the chosen channels, somewhere or at the end; bool (B, W * C)."""
+    ratio = mask_ratio.to(generator.device)[:, None]
+    length = (n_steps * ratio).round().clamp(1, n_steps)
+    place = 1.0 if ends else _uniform((len(ratio), n_channels), generator)
+    start = ((n_steps - length) * place).round()
+    step = torch.arange(n_steps, device=generator.device)[None, :, None]
+    inside = (step >= start[:, None]) & (step < (start + length)[:, None])
+    return (inside & chosen[:, None]).flatten(1)
+
+
 PURE: tuple[Mask, ...] = (bernoulli, block, grid, column, copy)
 MASKS: dict[str, Mask] = {mask.__name__: mask for mask in (*PURE, mixed)}
+GAPS: tuple[Mask, ...] = (bernoulli, run, blackout, suffix)
+GAP_CHANCES = (0.4, 0.3, 0.15, 0.15)
+SHARED_ROWS = 8
+SERIES_MASKS: dict[str, Mask] = {mask.__name__: mask for mask in (*GAPS, gaps)}
 """Masking strategies by the name a user picks them by."""
 
 

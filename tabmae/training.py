@@ -16,6 +16,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +31,7 @@ from tabmae.masks import draw_ratio
 from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW
 from tabmae.schedule import share_averaged, share_of_lr
-from tabmae.tokenizers import Guess
+from tabmae.series_model import SeriesAutoencoder
 
 BLOCK_CELLS = 400_000
 """Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
@@ -42,6 +43,7 @@ N_CHECKS = 15
 LARGEST_ERROR = 10.0
 """Error of a held-out cell beyond which it counts no more: one spike would choose the weights of all other cells."""
 
+Autoencoder = MaskedAutoencoder | SeriesAutoencoder
 Callback = Callable[[dict[str, float]], object]
 
 
@@ -82,7 +84,7 @@ def draw_held_out(observed: Tensor, fraction: float, generator: torch.Generator)
 
 
 def train(
-    model: MaskedAutoencoder,
+    model: Autoencoder,
     values: Tensor,
     observed: Tensor,
     plan: Plan,
@@ -162,7 +164,7 @@ class _Run:
 
     def __init__(
         self,
-        model: MaskedAutoencoder,
+        model: Autoencoder,
         values: Tensor,
         observed: Tensor,
         plan: Plan,
@@ -218,7 +220,7 @@ class _Run:
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         return record
 
-    def _step(self, rows: Tensor, visible: Tensor, hidden: Tensor, guess: Guess | None) -> Tensor:
+    def _step(self, rows: Tensor, visible: Tensor, hidden: Tensor, guess: Any) -> Tensor:
         """One step on a batch of rows; returns its loss."""
         values, weight = self.values[rows], self.weight[rows]
         with torch.autocast(values.device.type, torch.bfloat16, enabled=self.plan.bf16):
@@ -240,7 +242,7 @@ class _Run:
                 mean.lerp_(parameter, share)
         return loss.detach()
 
-    def _batches(self, n_epochs: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Guess | None]]:
+    def _batches(self, n_epochs: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Any]]:
         """Batches of `n_epochs` passes: rows, visible and hidden cells, the expert's guess.
 
         The expert is asked for a block of batches at once.
@@ -260,9 +262,10 @@ class _Run:
             hidden = torch.cat([self._hidden(cells) for cells in known.split(sizes)])
             visible = known & ~hidden
             guess = self.model.guess(self.values[rows], visible)
-            guesses: Sequence[Guess | None] = [None] * len(block)
+            guesses: Sequence[Any] = [None] * len(block)
             if guess is not None:
-                guesses = [Guess(*parts) for parts in zip(*(part.split(sizes) for part in guess), strict=True)]
+                kind = type(guess)
+                guesses = [kind(*parts) for parts in zip(*(part.split(sizes) for part in guess), strict=True)]
             yield from zip(block, visible.split(sizes), hidden.split(sizes), guesses, strict=True)
 
     def _hidden(self, observed: Tensor) -> Tensor:
@@ -329,7 +332,7 @@ class _HeldOut:
     """Error on held-out cells, predicted from the cells that training may see."""
 
     def __init__(
-        self, model: MaskedAutoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None, weight: Tensor
+        self, model: Autoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None, weight: Tensor
     ) -> None:
         cells = torch.zeros_like(observed) if held_out is None else held_out
         rows = torch.nonzero(cells.any(1))[:, 0]
@@ -337,14 +340,14 @@ class _HeldOut:
         self.exists = len(rows) > 0
         self.visible, self.cells, self.weight = observed[rows], cells[rows], weight[rows]
         self.values = torch.where(self.visible | self.cells, values[rows], 0)
-        self.guess = model.guess(self.values, self.visible) if self.exists else None
+        self.guess: Any = model.guess(self.values, self.visible) if self.exists else None
 
     @torch.no_grad()
-    def error(self, model: MaskedAutoencoder) -> float:
+    def error(self, model: Autoencoder) -> float:
         if not self.exists:
             return math.nan
         model.eval()
-        distribution = model.network(torch.where(self.visible, self.values, 0), self.visible, self.guess)
+        distribution: Any = model.network(torch.where(self.visible, self.values, 0), self.visible, self.guess)
         errors = model.tokenizer.errors(distribution, self.values).clamp_max(LARGEST_ERROR)
         return masked_mean(errors, self.cells, self.weight).item()
 

@@ -473,3 +473,13 @@ def test_no_rows_give_no_answers() -> None:
 def test_saving_does_not_lay_the_precision_out_anew() -> None:
     rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert Gaussian(4).fit(rows, torch.ones(50, 4, dtype=torch.bool)).precision.is_contiguous()
+
+
+def test_a_covariance_on_its_way_to_the_diagonal_keeps_the_variances_and_stays_the_precision_s_inverse() -> None:
+    rows = correlated(300, 4)
+    seen = torch.ones_like(rows, dtype=torch.bool)
+    free, half = (Gaussian(4, diagonal).fit(rows, seen, shrinkage=0.01) for diagonal in (0.0, 0.5))
+    torch.testing.assert_close(half.covariance.diagonal(), free.covariance.diagonal())
+    apart = ~torch.eye(4, dtype=torch.bool)
+    torch.testing.assert_close(half.covariance[apart], free.covariance[apart] / 2)
+    torch.testing.assert_close(half.precision @ half.covariance, torch.eye(4, dtype=torch.float64))

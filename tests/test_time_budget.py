@@ -16,8 +16,7 @@ from torch import Tensor
 from tabmae import TabMAE, TabMAEEncoder, load, training
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError
-from tabmae.estimators import members
-from tabmae.estimators.table import learner
+from tabmae.estimators import learner, members
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW

@@ -345,3 +345,15 @@ def test_the_likelihood_may_keep_its_gradient_off_the_location() -> None:
         ).sum().backward()
         assert scale.grad is not None and scale.grad.abs().min() > 0
         assert (direct.grad is None) == detach
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_distribution_of_one_feature_is_that_feature_s(moved: bool) -> None:
+    belief = distribution(moved=moved)
+    whole = belief.log_density(belief.point())
+    for feature in [*belief.numbers.tolist(), *belief.categories.tolist()]:
+        alone = belief.of(feature)
+        assert torch.equal(alone.point()[:, 0], belief.point()[:, feature])
+        torch.testing.assert_close(alone.log_density(belief.point()[:, [feature]])[:, 0], whole[:, feature])
+    first = belief.of(int(belief.numbers[0]))
+    torch.testing.assert_close(first.quantile(0.3)[:, 0], belief.quantile(0.3)[:, 0])

@@ -36,9 +36,6 @@ from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellDistribution, CellTokenizer
 from tabmae.training import Plan, draw_held_out, draw_seed, train
 
-DEFAULT_RATIO = (0.1, 0.9)
-"""Bounds of the share of cells hidden in a row: narrower ones were not better at 30 % of missing cells."""
-
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
 SHORTER_WHEN_GOING_ON = 10
@@ -131,7 +128,8 @@ def build_model(
     if has_gaussian and 0 < tokenizer.n_expert_columns <= MAX_GAUSSIAN_COLUMNS:
         tokenizer.to(values.device)
         cells, shown = tokenizer.expand(values, observed)
-        expert = Gaussian(tokenizer.n_expert_columns).fit(cells, shown, tokenizer.expand(values, held_out)[1])
+        expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
+        expert.fit(cells, shown, tokenizer.expand(values, held_out)[1])
     return MaskedAutoencoder(tokenizer, network, expert)
 
 
@@ -192,7 +190,7 @@ def fit_model(
             observed & ~held_out,
             Plan(
                 mask=partial(mask, feature_shape=feature_shape),
-                mask_ratio=DEFAULT_RATIO if estimator.mask_ratio == "auto" else estimator.mask_ratio,
+                mask_ratio=estimator.default_ratio if estimator.mask_ratio == "auto" else estimator.mask_ratio,
                 visible_weight=estimator.visible_weight,
                 max_epochs=n_epochs,
                 patience=max(1, n_epochs // 3) if estimator.patience == "auto" else estimator.patience,
@@ -229,17 +227,22 @@ def _is_auto(value: object) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
+def device_or_cpu(estimator: Any) -> torch.device:
+    """The device of a saved estimator; where it is not here, a warning and the CPU."""
+    try:
+        return pick_device(estimator.device)
+    except ParameterError:
+        warnings.warn(
+            f"The model was saved with device={estimator.device!r}, which is not here; it is on the CPU.", stacklevel=3
+        )
+        return torch.device("cpu")
+
+
 def restored_model(
     estimator: Any, size: Size, n_levels: Sequence[int], loss: str, weights: dict[str, Tensor]
 ) -> MaskedAutoencoder:
     """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
-    try:
-        device = pick_device(estimator.device)
-    except ParameterError:
-        device = torch.device("cpu")
-        warnings.warn(
-            f"The model was saved with device={estimator.device!r}, which is not here; it is on the CPU.", stacklevel=2
-        )
+    device = device_or_cpu(estimator)
     edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
     with torch.random.fork_rng(devices=[]):

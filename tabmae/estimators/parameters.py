@@ -69,7 +69,7 @@ def check_parameters(estimator: Any) -> None:
     check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
     expert_names(estimator.experts)
     _check_feature_shape(estimator.feature_shape)
-    _check_callbacks(estimator.callbacks)
+    check_callbacks(estimator.callbacks)
     check_seed(estimator.random_state)
 
 
@@ -109,7 +109,8 @@ def _check_feature_shape(feature_shape: Any) -> None:
         check_number("feature_shape", side, low=1, integer=True, hint="Pass for example (8, 8) for 64 features.")
 
 
-def _check_callbacks(callbacks: Any) -> None:
+def check_callbacks(callbacks: Any) -> None:
+    """Refuse what is no list of functions."""
     if callbacks is None:
         return
     given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]

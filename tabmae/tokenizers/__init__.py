@@ -2,5 +2,6 @@
 
 from tabmae.tokenizers.cells import CellTokenizer, Guess
 from tabmae.tokenizers.distribution import CellDistribution
+from tabmae.tokenizers.patches import PatchTokenizer, SeriesDistribution, SeriesGuess
 
-__all__ = ["CellDistribution", "CellTokenizer", "Guess"]
+__all__ = ["CellDistribution", "CellTokenizer", "Guess", "PatchTokenizer", "SeriesDistribution", "SeriesGuess"]

@@ -71,6 +71,26 @@ class CellDistribution:
         present = self if self.shift is None else replace(self, shift=None)
         return replace(self, shift=mean - present.mean)
 
+    def of(self, feature: int) -> CellDistribution:
+        """The distribution of one feature's cells alone, (B, 1)."""
+        alone = torch.zeros(1, dtype=torch.long, device=self.direct.device)
+        number, category = (torch.nonzero(places == feature)[:, 0] for places in (self.numbers, self.categories))
+        return CellDistribution(
+            direct=self.direct[:, number],
+            scale=self.scale[:, number],
+            gate=self.gate[:, number],
+            log_bins=self.log_bins[:, number],
+            edges=self.edges[number],
+            centres=self.centres[number],
+            discrete=self.discrete[number],
+            log_levels=self.log_levels[:, category],
+            numbers=alone[: len(number)],
+            categories=alone[: len(category)],
+            has_rare=self.has_rare[category],
+            n_modelled=self.n_modelled[category],
+            shift=None if self.shift is None else self.shift[:, number],
+        )
+
     def _unshifted(self, numbers: Tensor) -> Tensor:
         return numbers if self.shift is None else numbers - self.shift
 

@@ -10,7 +10,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
 from tabmae.estimators import base
-from tabmae.estimators.table.learner import MaskedTableEstimator
+from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.saving import register
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
+from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.parameters import check_seed
-from tabmae.estimators.table.learner import MaskedTableEstimator
 from tabmae.saving import register
 from tabmae.schema import Column, TableSchema, missing_cells, open_table
 from tabmae.tokenizers import CellDistribution

@@ -1,11 +1,10 @@
-"""What `TabMAE` and `TabMAEEncoder` share: fit on a table, judge by held-out cells, score, encode, save."""
+"""Fit on a table by masking it, judge by held-out cells, score, encode: what estimators with a network share."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Self, cast
 
@@ -14,9 +13,6 @@ import pandas as pd
 import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tabmae.calibration import Calibration
@@ -25,8 +21,8 @@ from tabmae.errors import DataError
 from tabmae.estimators import base
 from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, refit_expert, rows_at_once
 from tabmae.estimators.parameters import check_parameters
+from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import MaskedAutoencoder
-from tabmae.saving import save
 from tabmae.schema import TableSchema, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
@@ -39,20 +35,18 @@ SCORE_FRACTION = 0.2
 """Share of the observed cells that `score` hides."""
 
 
-@contextmanager
-def unchanged_by_failure(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave an estimator as it was before when it cannot be fitted."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
+class MaskedTableEstimator(TabularEstimator):
+    """Fit, score and encode of every estimator that learns a table by masking it.
 
+    Attributes
+    ----------
+    default_ratio : what `mask_ratio` "auto" is.
+    expert_diagonal : how far the Gaussian's covariance is moved towards its diagonal.
+    """
 
-class MaskedTableEstimator(BaseEstimator):
-    """Fit, score, encode and save of every estimator that learns a table by masking it."""
+    default_ratio = (0.1, 0.9)
+    """Narrower bounds were not better at 30 % of missing cells."""
+    expert_diagonal = 0.0
 
     def __init__(
         self,
@@ -107,17 +101,8 @@ class MaskedTableEstimator(BaseEstimator):
         self.verbose = verbose
         self.random_state = random_state
 
-    schema_: TableSchema
     model_: MaskedAutoencoder
     calibration_: Calibration
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
-        tags.non_deterministic = False
-        return tags
 
     def fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the columns of a table and how they depend on each other, from its observed cells.
@@ -143,14 +128,6 @@ class MaskedTableEstimator(BaseEstimator):
             self._check_columns(X, reset=not goes_on)
             return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on, deadline)
 
-    def _check_columns(self, X: Any, *, reset: bool) -> None:
-        """Keep, or compare with those of fit, the count and the names of the columns."""
-        try:
-            validate_data(self, X, reset=reset, skip_check_array=True)
-        except ValueError as error:
-            remedy = "X[model.feature_names_in_]" if hasattr(self, "feature_names_in_") else "the columns of fit"
-            raise DataError(f"{str(error).strip()} Pass {remedy}.") from error
-
     def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on with more rows of the same columns; the first call is `fit`.
 
@@ -175,6 +152,18 @@ class MaskedTableEstimator(BaseEstimator):
             kept = weight > 0
             values, observed, weight = values[kept], observed[kept], weight[kept]
         check_enough(values, observed)
+        return self._learn(values, observed, schema, weight, goes_on, deadline)
+
+    def _learn(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        schema: TableSchema,
+        weight: Tensor | None,
+        goes_on: bool,
+        deadline: Deadline,
+    ) -> Self:
+        """Train on the cells (n, F) of a schema, judge by held-out cells, and set what fit sets."""
         if not goes_on:
             self.schema_ = schema
         run = base.fit_model(
@@ -256,14 +245,6 @@ class MaskedTableEstimator(BaseEstimator):
             values.double(), torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
         )
 
-    def _read(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Cells of a table with the columns of fit: values (n, F), observed (n, F)."""
-        check_is_fitted(self)
-        open_table(X)
-        self._check_columns(X, reset=False)
-        values, observed = self.schema_.encode(X)
-        return torch.from_numpy(values), torch.from_numpy(observed)
-
     def encode(self, X: Any) -> NDArray[np.float32]:
         """Embed rows from their observed cells; float32 (n, d), d the width of the latent."""
         values, observed = self._read(X)
@@ -301,16 +282,6 @@ class MaskedTableEstimator(BaseEstimator):
         found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu())
         return self._in_range(torch.cat(found)) if found else values.double()
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
-
-        Raises
-        ------
-        ParameterError : a parameter is a function, which cannot be saved.
-        """
-        check_is_fitted(self)
-        save(self, folder)
-
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state = {
             "schema": self.schema_.to_dict(),
@@ -341,21 +312,6 @@ class MaskedTableEstimator(BaseEstimator):
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
         self.calibration_ = Calibration(centrality, self.model_.tokenizer.discrete.tolist())
-
-
-def check_enough(values: Tensor, observed: Tensor) -> None:
-    """Refuse tables from which nothing can be learnt."""
-    if len(values) < 2:
-        raise DataError(
-            f"X must have at least 2 rows; got n_samples = {len(values)}. "
-            "Pass more rows to fit; one row is enough to transform."
-        )
-    n_useful = int(observed.any(1).sum())
-    if n_useful < 2:
-        raise DataError(
-            f"X must have at least 2 rows with an observed cell; got {n_useful} of {len(values)}. "
-            "Pass rows that hold values."
-        )
 
 
 def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | None:

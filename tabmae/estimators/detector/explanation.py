@@ -1,0 +1,61 @@
+"""Surprise and expectation of every cell as a table of its own, in the units of the columns.
+
+Contract: values are X's own; rows come in the order of X's, columns in that of fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tabmae.estimators.detector.network import Expected
+from tabmae.schema import TableSchema, open_table
+
+
+def as_frame(X: Any) -> pd.DataFrame:
+    """Any supported table as a DataFrame; one without names has positions for columns."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    return X.to_pandas() if hasattr(X, "to_pandas") else pd.DataFrame(X)
+
+
+def explained(
+    schema: TableSchema, frame: pd.DataFrame, contribution: NDArray[np.float64], expected: Expected
+) -> pd.DataFrame:
+    """One row a cell of the frame: `row`, `column`, `value`, `contribution`, `expected`, `lower`, `upper`.
+
+    Parameters
+    ----------
+    contribution : (B, F), in nats, columns as in fit. expected : (B, F) each, as the schema encodes cells.
+    """
+    positions = schema.positions(open_table(frame))
+    names = frame.columns[positions]
+    point = schema.full(expected.point.numpy(), frame)
+    lower, upper = (
+        schema.decode_numbers(bound.numpy(), frame, fill_observed=False) for bound in (expected.lower, expected.upper)
+    )
+    parts = [
+        pd.DataFrame(
+            {
+                "row": frame.index.to_flat_index(),
+                "column": pd.Series([column.name] * len(frame), dtype=object),
+                "value": as_objects(frame[name]),
+                "contribution": contribution[:, place],
+                "expected": as_objects(point[name]) if column.learnable else None,
+                "lower": as_objects(lower[name]) if name in lower and column.learnable else None,
+                "upper": as_objects(upper[name]) if name in upper and column.learnable else None,
+            }
+        )
+        for place, (name, column) in enumerate(zip(names, schema.columns, strict=True))
+    ]
+    cells = pd.concat(parts, keys=range(len(parts)))
+    order = np.arange(len(parts) * len(frame)).reshape(len(parts), len(frame)).T.ravel()
+    return cells.iloc[order].reset_index(drop=True).infer_objects()
+
+
+def as_objects(column: pd.Series) -> pd.Series:
+    """Cells of any type as Python objects, which columns of several types can share."""
+    return pd.Series(column.tolist(), dtype=object)

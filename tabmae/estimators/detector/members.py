@@ -1,0 +1,140 @@
+"""The members that judge rows: distances to the rows of fit, and the network's surprise.
+
+Contract: what says how odd a value is was fixed by rows other than those that p-values compare with, or by the ranks of
+these alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from tabmae.estimators.detector.completion import Completion
+from tabmae.estimators.detector.evidence import Evidence
+from tabmae.estimators.detector.network import CellNetwork
+from tabmae.experts.neighbours import Neighbours
+
+DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
+"""Members by the distance to the nearest rows, each with the scaling of its numbers."""
+MEMBERS = (*DISTANCES, "network")
+MAX_CALIBRATED = 2_000
+"""Learnt rows whose values say what is normal."""
+
+
+class Members:
+    """Members in the order of `names`, each with the evidence that its values make.
+
+    Parameters
+    ----------
+    names : out of `MEMBERS`.
+    neighbours, network : what they ask; None where no member does.
+    """
+
+    def __init__(self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None) -> None:
+        self.names, self.neighbours, self.network = tuple(names), neighbours, network
+        self.evidence: dict[str, Evidence] = {}
+
+    def fit(self, values: Tensor, observed: Tensor, held_out: Tensor) -> Tensor:
+        """Learn what is normal from the cells (n, F) of rows of which the network saw none that are `held_out` (n,).
+
+        Distances of the rows that were learnt, among themselves, say how odd a distance is; then all rows are
+        remembered. A held-out row is compared with n - 1 others and a new one with n, so that a new one never looks
+        odder for it. The held-out rows give the ranks of the network's surprise, which it would underrate on the
+        others.
+
+        Returns
+        -------
+        Scores of the held-out rows, (m,).
+        """
+        rows = torch.nonzero(~held_out)[:, 0]
+        sample = rows[:: max(1, -(-len(rows) // MAX_CALIBRATED))]
+        others = values[held_out], observed[held_out]
+        found: dict[str, Tensor] = {}
+        if self.neighbours is not None:
+            completion = Completion.fit(values[rows], observed[rows], self.neighbours.n_levels)
+            whole = None if completion is None else completion.complete(values, observed)
+            self.neighbours.fit(values[rows], observed[rows], None if whole is None else whole[rows])
+            for name, column in self._distances(values[sample], observed[sample]).items():
+                self.evidence[name] = Evidence.fit(column)
+            self.neighbours.remember(values, observed, whole)
+            found = self._distances(*others)
+        if self.network is not None:
+            of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
+            found["network"] = mean_of_rows(of_others, others[1])
+            self.evidence["network"] = Evidence.fit(mean_of_rows(of_sample, observed[sample]), found["network"])
+        return self._nats(found).sum(1)
+
+    def scores(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Evidence of each member against rows (B, F), in nats; float64 (B, M)."""
+        found = self._distances(values, observed)
+        if self.network is not None:
+            found["network"] = mean_of_rows(self.network.surprise(values, observed), observed)
+        return self._nats(found)
+
+    def _nats(self, found: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.evidence[name].nats(found[name]) for name in self.names], 1)
+
+    def _distances(self, values: Tensor, observed: Tensor) -> dict[str, Tensor]:
+        scalings = {name: scaling for name, scaling in DISTANCES.items() if name in self.names}
+        if self.neighbours is None:
+            return {}
+        columns = self.neighbours.distances(values, observed, tuple(scalings.values())).unbind(1)
+        return dict(zip(scalings, columns, strict=True))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What `restored` needs."""
+        state: dict[str, Any] = {"names": list(self.names), "network": None}
+        tensors: dict[str, Tensor] = {}
+        if self.neighbours is not None:
+            tensors |= {f"neighbours.{name}": tensor for name, tensor in self.neighbours.state_dict().items()}
+        for member, evidence in self.evidence.items():
+            tensors |= {f"evidence.{member}.{name}": tensor for name, tensor in evidence._asdict().items()}
+        if self.network is not None:
+            state["network"], of_network = self.network._get_state()
+            state["feature_shape"] = self.network.feature_shape
+            tensors |= {f"network.{name}": tensor for name, tensor in of_network.items()}
+        return state, tensors
+
+    @classmethod
+    def restored(
+        cls,
+        state: dict[str, Any],
+        tensors: dict[str, Tensor],
+        n_levels: Sequence[int],
+        parameters: dict[str, Any],
+    ) -> Self:
+        """Members from their state; `parameters` are those of the network's estimator."""
+        network, neighbours = None, None
+        if state["network"] is not None:
+            network = CellNetwork(**parameters | {"feature_shape": state["feature_shape"]})
+            network._set_state(state["network"], part_of(tensors, "network."))
+        remembered = part_of(tensors, "neighbours.")
+        if remembered:
+            neighbours = Neighbours.restored(n_levels, remembered)
+        members = cls(state["names"], neighbours, network)
+        members.evidence = {name: Evidence(**part_of(tensors, f"evidence.{name}.")) for name in members.names}
+        return members
+
+
+def new_members(
+    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device
+) -> Members:
+    """Members that are still to be fitted, with the neighbours that they need."""
+    neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
+    return Members(names, neighbours, network)
+
+
+def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
+    """The network's value of rows: mean surprise (B, F) over all columns, NaN where no cell is observed.
+
+    Rounded to single precision, so that the other rows of a batch leave no trace.
+    """
+    return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
+
+
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

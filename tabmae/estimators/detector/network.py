@@ -1,0 +1,195 @@
+"""The network of a detector: how surprising each cell of a row is, given the other cells.
+
+Contract: a missing cell surprises nobody, and its row's other cells are predicted as if it were hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import copy
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from tabmae.calibration import Calibration
+from tabmae.deadline import Deadline
+from tabmae.estimators import base
+from tabmae.estimators.learner import MaskedTableEstimator
+from tabmae.estimators.members import rows_at_once
+from tabmae.model import MaskedAutoencoder
+from tabmae.schema import TableSchema
+from tabmae.tokenizers import CellDistribution
+
+FREEDOM = 3.0
+"""Degrees of freedom of the Student-t about a predicted number: its errors have heavy tails."""
+LEAST_SPREAD = 0.02
+"""Standard deviations of a column below which a predicted spread, or a usual error, is not believed."""
+NORMAL_MEDIAN = 0.6745
+"""Median of the absolute value of a standard normal."""
+SMOOTHING, BACKGROUND = 0.01, 0.002
+"""Share of its probability that a level loses, and the probability that it keeps where the network rules it out."""
+
+Cells = tuple[Tensor, Tensor]
+"""Values (B, F) of rows, and which are observed."""
+
+
+class Expected(NamedTuple):
+    """What is expected of every cell given the others of its row, (B, F) each; NaN bounds where there are none."""
+
+    point: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+class CellNetwork(MaskedTableEstimator):
+    """A masked autoencoder that judges cells.
+
+    Attributes
+    ----------
+    spread_ : float64 (F,), usual error of a number, in standard deviations: the median's, as of a normal.
+    usual_ : float64 (F,), mean surprise of the training rows' cells, in nats.
+    intervals_ : calibration of the intervals of a cell given all others.
+    """
+
+    default_ratio = (0.05, 0.8)
+    expert_diagonal = 0.5
+
+    spread_: Tensor
+    usual_: Tensor
+    intervals_: Calibration
+
+    @classmethod
+    def of(cls, fitted: MaskedTableEstimator) -> Self:
+        """Take over a fitted estimator's network, which stays as it is, without the forests."""
+        network = cls(**fitted.get_params(deep=False))
+        for name in ("schema_", "size_", "history_", "n_iter_", "calibration_", "quality_"):
+            setattr(network, name, copy(getattr(fitted, name)))
+        network.n_features_in_ = fitted.n_features_in_
+        model = fitted.model_
+        network.model_ = MaskedAutoencoder(model.tokenizer, model.backbone, model.expert).eval()
+        network.model_.number_weights = model.number_weights[:1].clone()
+        network.model_.level_weights = model.level_weights[:1].clone()
+        return network
+
+    def learn(self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline) -> Self:
+        """Train on the cells (n, F) of a schema."""
+        self.n_features_in_ = values.shape[1]
+        return self._learn(values, observed, schema, None, False, deadline)
+
+    def judge(self, learnt: Cells, held_out: Cells) -> tuple[Tensor, Tensor]:
+        """Learn how surprising cells usually are from rows that were learnt, how wide intervals are from held-out ones.
+
+        Returns
+        -------
+        What `surprise` gives for either.
+        """
+        errors, spreads, _ = self._judged(*learnt)
+        typical = errors.abs().nanmedian(0).values.nan_to_num(1) / NORMAL_MEDIAN
+        self.spread_ = typical.clamp_min(LEAST_SPREAD)
+        surprise, known = surprise_of(errors, spreads, self.spread_), learnt[1]
+        self.usual_ = torch.where(known, surprise, 0).sum(0) / known.sum(0).clamp_min(1)
+        held_out_errors, held_out_spreads, centrality = self._judged(*held_out, with_centrality=True)
+        numbers, discrete = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.discrete.tolist()
+        self.intervals_ = Calibration([centrality[held_out[1][:, j], j] for j in numbers], discrete)
+        return self._above(surprise, known), self._above(
+            surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
+        )
+
+    def surprise(self, values: Tensor, observed: Tensor) -> Tensor:
+        """By how many nats each cell is less likely, given the others of its row, than cells of its column usually are.
+
+        Returns
+        -------
+        surprise : float64 (B, F), 0 where a cell is missing or no less likely than usual.
+        """
+        errors, spreads, _ = self._judged(values, observed)
+        return self._above(surprise_of(errors, spreads, self.spread_), observed)
+
+    def _above(self, surprise: Tensor, observed: Tensor) -> Tensor:
+        """Surprise beyond the usual."""
+        return torch.where(observed, (surprise - self.usual_).clamp_min(0), 0)
+
+    def expected(self, values: Tensor, observed: Tensor, level: float) -> Expected:
+        """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells."""
+        point = torch.full(values.shape, torch.nan, dtype=torch.float64)
+        bounds = [point.clone(), point.clone()]
+        everywhere = torch.ones_like(observed)
+        places = self.model_.tokenizer.place.tolist()
+        for feature, rows, cell in self._each_hidden(values, observed, everywhere):
+            point[rows, feature] = cell.point()[:, 0].cpu().double()
+            if self._is_number(feature):
+                asked = self.intervals_.level(places[feature], level)
+                for side, bound in zip((-1, 1), bounds, strict=True):
+                    bound[rows, feature] = cell.quantile((1 + side * asked) / 2)[:, 0].cpu().double()
+        return Expected(point, *bounds)
+
+    def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state, tensors = super()._get_state()
+        tensors |= {f"intervals.{k}": cells for k, cells in enumerate(self.intervals_.centrality)}
+        return state, {**tensors, "usual": self.usual_, "spread": self.spread_}
+
+    def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super()._set_state(state, tensors)
+        self.usual_, self.spread_ = tensors["usual"], tensors["spread"]
+        discrete = self.model_.tokenizer.discrete.tolist()
+        self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(discrete))], discrete)
+
+    def _is_number(self, feature: int) -> bool:
+        return self.model_.tokenizer.n_levels[feature] == 0
+
+    def _judged(self, values: Tensor, observed: Tensor, with_centrality: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Each observed cell against its prediction from the others, (B, F) each.
+
+        Returns
+        -------
+        error of a number, or the surprise at a level; the predicted spread of a number, NaN for levels; the centrality
+        of a number if asked for.
+        """
+        errors = torch.full(values.shape, torch.nan, dtype=torch.float64)
+        spreads, centrality = errors.clone(), torch.zeros_like(errors)
+        for feature, rows, cell in self._each_hidden(values, observed):
+            target = values[rows, feature, None].to(cell.direct)
+            if self._is_number(feature):
+                errors[rows, feature] = (target - cell.mean)[:, 0].cpu().double()
+                spreads[rows, feature] = cell.scale[:, 0].cpu().double()
+                if with_centrality:
+                    centrality[rows, feature] = cell.centrality(target)[:, 0].cpu().double()
+            else:
+                probability = (1 - SMOOTHING) * cell.level_log_probability(target).exp() + BACKGROUND
+                errors[rows, feature] = -probability.log()[:, 0].cpu().double()
+        return errors, spreads, centrality
+
+    @torch.no_grad()
+    def _each_hidden(
+        self, values: Tensor, observed: Tensor, wanted: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, CellDistribution]]:
+        """Hide each feature in turn, in the rows where it is wanted (where it is observed, unless told).
+
+        Yields
+        ------
+        feature, positions of the rows of a batch, and the distribution of that one cell in each of them.
+        """
+        model, weight = self.model_, next(self.model_.parameters())
+        wanted = observed if wanted is None else wanted
+        for feature in range(values.shape[1]):
+            for rows in torch.nonzero(wanted[:, feature])[:, 0].split(rows_at_once(model)):
+                visible = observed[rows].to(weight.device)
+                visible[:, feature] = False
+                with base.out_of_memory_explained(len(rows)):
+                    found = model(values[rows].to(weight), visible)
+                yield feature, rows, found.of(feature)
+
+
+def surprise_of(errors: Tensor, spreads: Tensor, usual: Tensor) -> Tensor:
+    """Minus the log likelihood of cells (B, F), with tails that forgive.
+
+    A number has a Student-t about its mean, half way (in logarithms) between as wide as its own distribution says,
+    `spreads` (B, F), and as its column's errors usually are, `usual` (F,). Where a spread is NaN, a level's surprise
+    stands in `errors` already.
+    """
+    width = (spreads.clamp_min(LEAST_SPREAD) * usual).sqrt()
+    constant = math.lgamma(FREEDOM / 2) - math.lgamma((FREEDOM + 1) / 2) + 0.5 * math.log(FREEDOM * math.pi)
+    numbers = constant + width.log() + (FREEDOM + 1) / 2 * torch.log1p((errors / width).square() / FREEDOM)
+    return torch.where(spreads.isnan(), errors, numbers)

@@ -1,0 +1,141 @@
+"""The answers of `TimeSeriesMAE` about odd steps: scores, points and events.
+
+Contract: a missing cell has no score, no p-value and no flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from tabmae.errors import check_number
+from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
+from tabmae.estimators.series.standard import Matrix, standardised
+from tabmae.windows import Panel, SeriesSchema
+
+HALF = 0.5
+"""Of the distance at the peak of an event, in deviations: so far off are its first and last stamp, and its channels."""
+
+
+class Detection(NamedTuple):
+    """What is odd in series.
+
+    points : long frame: id, time, `channel` where there are several, `value`, `expected`, `lower`, `upper`, and the
+        `score`, `p_value` and `flag` of the stamp.
+    events : a row an event: id, `start`, `end` and `peak` (stamps), `peak_score`, `p_value` (the least of its stamps),
+        `channels` (names, the oddest first).
+    """
+
+    points: pd.DataFrame
+    events: pd.DataFrame
+
+
+def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
+    """Panel, what is found of its steps, and level and scale of each of them."""
+    check_is_fitted(estimator)
+    panel = estimator.schema_.read(X)
+    values, level, scale = standardised(panel, estimator.scales_)
+    return panel, estimator.detector_.judge(estimator.model_, values, panel.lengths), level, scale
+
+
+class AnswersOfDetection:
+    """The methods of `TimeSeriesMAE` that find odd stamps."""
+
+    detector_: SeriesDetector
+    schema_: SeriesSchema
+
+    def anomaly_score(self, X: Any, *, by_channel: bool = False) -> pd.DataFrame | NDArray[np.float64]:
+        """How odd each stamp of series is, in nats; higher is odder.
+
+        Parameters
+        ----------
+        X : series as for `impute`; those of fit, or later ones.
+        by_channel : what the masked model alone makes of every channel, instead of all members of every stamp.
+
+        Returns
+        -------
+        Long frame: id, time, `channel` with `by_channel` where there are several, `score`; for an array an array (n, T)
+        or (n, T, C). NaN where nothing is observed.
+
+        A score is of the windows that hold a stamp: their missed cells, each patch hidden in turn; their distance from
+        the mean by the Gaussian; and from the nearest of clusters, and where there is a season of their shapes. Each is
+        minus the log of the share of the steps of fit that are as odd; these are added.
+        """
+        panel, found, _, _ = judged(self, X)
+        schema = self.schema_
+        scores = found.of_channels if by_channel else found.scores[:, None]
+        if schema.layout == "array":
+            whole = scores.reshape(len(panel.ids), -1, scores.shape[1])
+            return whole if by_channel else whole[:, :, 0]
+        schema = schema if by_channel else replace(schema, channels=schema.channels[:1])
+        return schema.frame(panel, schema.stamps(panel), {"score": scores})
+
+    def detect(self, X: Any, alpha: float = 0.01) -> Detection:
+        """Find odd stamps of series, tell what was expected of them, and join them to events.
+
+        Parameters
+        ----------
+        X : as for `anomaly_score`. alpha : share of the stamps of usual series to flag, in (0, 1).
+
+        Returns
+        -------
+        Detection(points, events). A stamp is flagged when its p-value is at most `alpha`: the share of the steps of fit
+        that are as odd, by clusters and a Gaussian that did not learn from them, beyond the last tenth by an
+        exponential tail, so that odd series of fit do not hide each other. Neighbours are flagged together: usual
+        series have few false events, but long ones. `lower` and `upper` hold 1 - `alpha` of usual cells. An event is
+        a run of flagged stamps, cut to those that lie at least half as far off as its `peak`.
+        """
+        hint = "Pass the share of usual steps to flag, for example 0.01."
+        check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
+        panel, found, level, scale = judged(self, X)
+        detector, schema = self.detector_, self.schema_
+        p_value = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
+        times = np.array([tail.value(alpha) for tail in detector.of_cells])
+        expected, half = found.expected * scale + level, times * found.deviation * scale
+        events, flag = events_of(schema, panel, found, p_value, p_value <= alpha)
+        of_stamp = {"score": found.scores, "p_value": p_value, "flag": flag}
+        points = schema.frame(
+            panel,
+            schema.stamps(panel),
+            {"value": panel.values, "expected": expected, "lower": expected - half, "upper": expected + half}
+            | {name: np.repeat(column[:, None], panel.values.shape[1], axis=1) for name, column in of_stamp.items()},
+        )
+        return Detection(points, events)
+
+
+def events_of(
+    schema: SeriesSchema, panel: Panel, found: Judged, p_value: Matrix, odd: NDArray[np.bool_]
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """A row for each run of odd stamps, cut to what lies far off; and the stamps (T,) that are in one of these."""
+    far = np.nan_to_num(found.ratios)
+    stamps, offset = schema.stamps(panel), panel.offsets
+    flag, rows = np.zeros(len(odd), dtype=bool), []
+    for i, name in enumerate(panel.ids):
+        for begin, end in runs(odd[offset[i] : offset[i + 1]]):
+            run = slice(offset[i] + begin, offset[i] + end)
+            farthest = far[run].max(1)
+            peak, near = farthest.argmax(), np.flatnonzero(farthest >= HALF * farthest.max())[[0, -1]]
+            kept = slice(run.start + near[0], run.start + near[1] + 1)
+            flag[kept] = odd[kept]
+            of_channel = far[kept].max(0)
+            order = np.argsort(-of_channel, kind="stable")
+            channels = [schema.channels[c] for c in order if of_channel[c] >= HALF * of_channel.max()]
+            start, end_, at = (stamps[i][begin + place] for place in (*near, peak))
+            rows.append((name, start, end_, at, found.scores[kept].max(), p_value[kept].min(), channels))
+    columns = ["id", "start", "end", "peak", "peak_score", "p_value", "channels"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.drop(columns="id") if schema.id_col is None else table.rename(columns={"id": schema.id_col})
+    return table, flag
+
+
+def runs(flag: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """First step of each run of flagged ones, and the one after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flag.astype(np.int8), [0]])))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

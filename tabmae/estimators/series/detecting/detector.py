@@ -1,0 +1,190 @@
+"""What is usual of the series of fit, and how odd the steps of others are.
+
+Contract: a series' scores depend on that series and on what fit learnt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tabmae.estimators.series.completing import complete
+from tabmae.estimators.series.detecting.left_out import left_out
+from tabmae.estimators.series.detecting.members import (
+    OVERLAP,
+    learnt_clusters,
+    of_members,
+    of_residuals,
+    precision_of,
+    refitted,
+    stationaries,
+)
+from tabmae.estimators.series.detecting.tails import Tail, added, evidence
+from tabmae.estimators.series.sizes import season_in
+from tabmae.estimators.series.standard import Matrix, laid_out
+from tabmae.experts.clusters import Clusters
+from tabmae.series_model import SeriesAutoencoder
+
+USUAL_WINDOW = 100
+"""Steps of a window that is judged: about so many, in whole seasons where there is one."""
+LONGEST_SHARE = 10
+"""Windows of the longest series: they are a tenth of it at most."""
+LEAST_WINDOW = 4
+N_FOLDS = 3
+MAX_REFERENCE = 100_000
+"""Cells of fit that say what is usual."""
+LEAST_STEPS = 1000
+"""Steps of a series that are kept for that, where it has as many."""
+
+
+class Judged(NamedTuple):
+    """What is found of the steps of series, in the order of the panel.
+
+    expected, deviation : (T, C), of every cell given its surroundings, in standard deviations of the channel.
+    scores : (T,), nats of all members together; NaN where no channel is observed.
+    of_members : (T, M), nats of each member; NaN where it has no say.
+    of_channels : (T, C), nats of what the masked model alone makes of each channel; NaN where not observed.
+    ratios : (T, C), how many of its deviations a cell lies off what was expected, signless; NaN where not observed.
+    """
+
+    expected: Matrix
+    deviation: Matrix
+    scores: Matrix
+    of_members: Matrix
+    of_channels: Matrix
+    ratios: Matrix
+
+
+class SeriesDetector:
+    """What is usual of the series of fit, and how odd others are.
+
+    Parameters
+    ----------
+    window : steps of the windows that are judged. clusters : of raw windows, and of shapes where there is a season.
+    of_cells : usual ratios of each channel's cells. of_channels : usual residuals of each channel, over windows.
+    of_members : usual values of the residuals of all channels, of the Gaussian where there is one, and of each of the
+        clusters. of_scores : usual sums of the members' evidence.
+
+    What is usual of a step is told by a Gaussian and clusters that were fitted to the other folds.
+    """
+
+    def __init__(
+        self,
+        window: int,
+        clusters: Sequence[Clusters],
+        of_cells: Sequence[Tail],
+        of_channels: Sequence[Tail],
+        of_members: Sequence[Tail],
+        of_scores: Tail,
+    ) -> None:
+        self.window, self.clusters = window, list(clusters)
+        self.of_cells, self.of_channels = list(of_cells), list(of_channels)
+        self.of_members, self.of_scores = list(of_members), of_scores
+
+    @classmethod
+    def fit(cls, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...], seed: int) -> Self:
+        """Learn what is usual from series (sum of lengths, C), in standard deviations, NaN where missing."""
+        values, lengths = some_steps(values, lengths)
+        season = season_in(values, lengths, ())
+        window = window_of_detection(season, max(lengths), model.window)
+        line = laid_out(values, lengths, model.window)
+        filled, left = complete(model, line).mean, left_out(model, line)
+        ratios = torch.where(line.observed, (line.values - left.mean).abs() / left.deviation, torch.nan)
+        residual = of_residuals(line, ratios, window)
+
+        every, starts = line.covering(window, 1), line.covering(window, max(1, window // OVERLAP))
+        kinds = (False, True) if season else (False,)
+        fold = torch.full((len(line.values),), -1)
+        fold[line.place] = torch.arange(len(line.place)) * N_FOLDS // len(line.place)
+        of_windows = torch.full((len(fold), bool(len(model.experts)) + len(kinds)), torch.nan, dtype=torch.float64)
+        for number in range(N_FOLDS):
+            touched = (fold[starts] == number) | (fold[starts + window - 1] == number)
+            others = every[(fold[every] != number) & (fold[every + window - 1] != number)]
+            learnt = (fold >= 0) & (fold != number) if len(others) else fold >= 0
+            others = others if len(others) else every
+            precisions = [
+                (channels, precision_of(refitted(expert, filled[:, channels], learnt), window))
+                for channels, expert in stationaries(model)
+            ]
+            clusters = learnt_clusters(line, filled, others, window, kinds, seed)
+            found = of_members(line, filled, window, starts[touched], precisions, clusters)
+            of_windows[fold == number] = found[fold == number]
+        members = torch.cat([residual[:, :1], of_windows], 1)
+        tails = [Tail.fit(column[line.place]) for column in members.T]
+        return cls(
+            window,
+            learnt_clusters(line, filled, every, window, kinds, seed),
+            [Tail.fit(column) for column in ratios.T],
+            [Tail.fit(column[line.place]) for column in residual[:, 1:].T],
+            tails,
+            Tail.fit(added(evidence(tails, members))[line.place], wary=True),
+        )
+
+    def judge(self, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...]) -> Judged:
+        """Judge the steps of series (sum of lengths, C), in standard deviations, NaN where missing."""
+        line = laid_out(values, lengths, model.window)
+        filled, left = complete(model, line).mean, left_out(model, line)
+        ratios = torch.where(line.observed, (line.values - left.mean).abs() / left.deviation, torch.nan)
+        residual = of_residuals(line, ratios, self.window)
+        starts = line.covering(self.window, max(1, self.window // OVERLAP))
+        precisions = [(channels, precision_of(expert, self.window)) for channels, expert in stationaries(model)]
+        of_windows = of_members(line, filled, self.window, starts, precisions, self.clusters)
+        members = evidence(self.of_members, torch.cat([residual[:, :1], of_windows], 1))
+        channels = evidence(self.of_channels, residual[:, 1:])
+        parts = (
+            left.mean,
+            left.deviation,
+            torch.where(line.observed.any(1), added(members), torch.nan),
+            members,
+            torch.where(line.observed, channels, torch.nan),
+            ratios,
+        )
+        return Judged(*(part[line.place].double().numpy() for part in parts))
+
+    @property
+    def member_names(self) -> list[str]:
+        """What the columns of `Judged.of_members` are."""
+        windows = ["shapes" if clusters.shapes else "clusters" for clusters in self.clusters]
+        gaussian = ["gaussian"] if len(self.of_members) > 1 + len(windows) else []
+        return ["residual", *gaussian, *windows]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Values for JSON, and tensors."""
+        tails = {"cells": self.of_cells, "channels": self.of_channels, "members": self.of_members}
+        tensors = {f"clusters.{k}": clusters.centres for k, clusters in enumerate(self.clusters)}
+        for name, several in (*tails.items(), ("scores", [self.of_scores])):
+            tensors[f"{name}.quantiles"] = torch.stack([tail.quantiles for tail in several])
+            tensors[f"{name}.scale"] = torch.stack([tail.scale for tail in several])
+        return {"window": self.window, "shapes": [clusters.shapes for clusters in self.clusters]}, tensors
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], tensors: dict[str, Tensor], n_channels: int) -> Self:
+        """A detector from what `state` gave."""
+        clusters = [Clusters(n_channels, shapes=shapes) for shapes in state["shapes"]]
+        for k, each in enumerate(clusters):
+            each.centres = tensors[f"clusters.{k}"]
+        tails = [
+            [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
+            for name in ("cells", "channels", "members", "scores")
+        ]
+        return cls(state["window"], clusters, *tails[:3], tails[3][0])
+
+
+def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[int, ...]]:
+    """The last steps of some of the series, `MAX_REFERENCE` cells in all, where there are more."""
+    most = MAX_REFERENCE // values.shape[1]
+    each = np.minimum(lengths, max(most // len(lengths), LEAST_STEPS))
+    every = max(1, -(-int(each.sum()) // max(most, LEAST_STEPS)))
+    ends = np.cumsum(lengths)
+    chosen = [slice(end - n, end) for end, n in zip(ends[::every], each[::every], strict=True)]
+    return np.concatenate([values[part] for part in chosen]), tuple(int(n) for n in each[::every])
+
+
+def window_of_detection(season: int, longest: int, most: int) -> int:
+    """Steps of the windows that are judged."""
+    wanted = season * max(1, round(USUAL_WINDOW / season)) if season else USUAL_WINDOW
+    return min(most, max(LEAST_WINDOW, min(wanted, longest // LONGEST_SHARE)))

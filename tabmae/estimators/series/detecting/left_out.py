@@ -1,0 +1,53 @@
+"""What is expected of every cell of series whose patch is hidden, the rest of its window visible.
+
+Contract: what is expected of a cell does not know that cell, nor the steps of its channel beside it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tabmae.estimators.series.completing import AT_ONCE, Completed
+from tabmae.estimators.series.standard import Line
+from tabmae.series_model import SeriesAutoencoder
+
+PATCHES_IN_WINDOW = 8
+"""Steps of the model's window over those that are judged at once; as many again are hidden, half on either side."""
+MAX_PASSES = 4
+"""Rounds in which the channels are hidden, every fourth one at a time."""
+LEAST_DEVIATION = 1e-3
+
+
+@torch.no_grad()
+def left_out(model: SeriesAutoencoder, line: Line) -> Completed:
+    """Mean and spread of every cell (N, C), its patch hidden, in standard deviations; 0 outside of series.
+
+    A window moves along the series so that the patch lies in its middle. Of a patch the inner half is judged: a cell
+    does not see the odd one beside it.
+    """
+    window, shape = model.window, (model.window, model.n_channels)
+    judged = max(1, window // PATCHES_IN_WINDOW)
+    mean, deviation = torch.zeros_like(line.values), torch.ones_like(line.values)
+    step, inner = torch.arange(window), torch.arange(judged)
+    begins, ends = line.starts.tolist(), (line.starts + line.lengths).tolist()
+    first = torch.cat([torch.arange(begin, end, judged) for begin, end in zip(begins, ends, strict=True)])
+    series = torch.searchsorted(line.starts, first, right=True) - 1
+    lowest, highest = line.starts[series], (line.starts + line.lengths)[series] - window
+    starts = torch.minimum(torch.maximum(first - (window - judged) // 2, lowest), highest)
+    batch = max(1, AT_ONCE // (window * model.n_channels * 8))
+    n_passes = min(MAX_PASSES, model.n_channels)
+    for number in range(n_passes):
+        channels = torch.arange(number, model.n_channels, n_passes)
+        for chosen in torch.arange(len(first)).split(batch):
+            place = (first - starts)[chosen][:, None]
+            near = (step >= place - judged // 2) & (step < place + judged + judged // 2)
+            hidden = torch.zeros(len(chosen), *shape, dtype=torch.bool)
+            hidden[:, :, channels] = near[:, :, None]
+            values, visible = line.windows(starts[chosen], window)
+            found = model(*(part.to(model.share.device) for part in (values, visible & ~hidden.flatten(1))))
+            rows, steps = torch.nonzero(place + inner < window, as_tuple=True)
+            steps = place[rows, 0] + steps
+            target = (starts[chosen][rows] + steps)[:, None]
+            for whole, part in ((mean, found.mean), (deviation, found.deviation)):
+                whole[target, channels] = part.cpu().reshape(-1, *shape)[rows[:, None], steps[:, None], channels]
+    return Completed(mean, deviation.clamp_min(LEAST_DEVIATION))

@@ -1,0 +1,107 @@
+"""How odd windows of series are to a Gaussian, to clusters and by what was missed, brought back to their steps.
+
+Contract: a missing cell is no evidence; windows of which less than half is observed are not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from tabmae.estimators.series.completing import AT_ONCE
+from tabmae.estimators.series.standard import Line
+from tabmae.experts.clusters import Clusters
+from tabmae.experts.stationary import Stationary
+from tabmae.series_model import SeriesAutoencoder
+
+OVERLAP = 16
+"""Windows that hold a step."""
+LARGEST_RATIO = 10.0
+"""Deviations beyond which a cell is no odder: one cell shall not outweigh a window."""
+MAX_WINDOWS = 5000
+"""Windows that clusters are learnt from."""
+
+
+def stationaries(model: SeriesAutoencoder) -> list[tuple[list[int], Stationary]]:
+    """The Gaussian of each group of channels; none without experts."""
+    return [(group, cast(Stationary, each)) for group, each in zip(model.groups, model.experts, strict=False)]
+
+
+def refitted(expert: Stationary, values: Tensor, learnt: Tensor) -> Stationary:
+    """A Gaussian of the same kind, fitted to the steps (N,) that are `learnt`."""
+    other = Stationary(expert.window, expert.n_channels)
+    return other.fit(values, learnt[:, None].expand_as(values), expert.ridge)
+
+
+def precision_of(expert: Stationary, window: int) -> Tensor:
+    """Inverse covariance of a window that is no longer than the expert's."""
+    size = window * expert.n_channels
+    return torch.linalg.inv(expert.covariance[:size, :size]).float().cpu()
+
+
+def learnt_clusters(
+    line: Line, filled: Tensor, starts: Tensor, window: int, kinds: Sequence[bool], seed: int
+) -> list[Clusters]:
+    """Clusters of windows, raw or of shapes; of many windows some, at random: equal steps would miss phases."""
+    chosen = starts[torch.randperm(len(starts), generator=torch.Generator().manual_seed(seed))[:MAX_WINDOWS]]
+    steps = chosen[:, None] + torch.arange(window)
+    windows, seen = filled[steps].flatten(1), line.observed[steps].flatten(1)
+    return [Clusters(filled.shape[1], shapes=shapes).fit(windows, seen, seed) for shapes in kinds]
+
+
+def of_members(
+    line: Line,
+    filled: Tensor,
+    window: int,
+    starts: Tensor,
+    precisions: Sequence[tuple[list[int], Tensor]],
+    clusters: Sequence[Clusters],
+) -> Tensor:
+    """Mean over the windows that hold a step of how odd they are to the Gaussian and to each of the clusters (N, M)."""
+    parts = []
+    for chunk in starts.split(max(1, AT_ONCE // (window * filled.shape[1]))):
+        steps = chunk[:, None] + torch.arange(window)
+        cells, seen = filled[steps], line.observed[steps].flatten(1)
+        found = [clusters_of.distances(cells.flatten(1), seen) for clusters_of in clusters]
+        if precisions:
+            flat = [(cells[:, :, channels].flatten(1), precision) for channels, precision in precisions]
+            found.insert(0, torch.stack([((part @ precision) * part).sum(1) for part, precision in flat]).sum(0))
+        parts.append(torch.stack(found, 1))
+    odd = torch.cat(parts)
+    return over_windows(line, window, starts, odd, counted_cells(line, window, starts)[:, None].expand_as(odd))
+
+
+def of_residuals(line: Line, ratios: Tensor, window: int) -> Tensor:
+    """Mean square of the ratios (N, C) of windows, over those that hold a step: of all channels, then of each."""
+    starts = line.covering(window, max(1, window // OVERLAP))
+    squares = ratios.nan_to_num().clamp_max(LARGEST_RATIO).square()
+    odd, count = (
+        torch.cat([torch.zeros(1, part.shape[1]), part.double()]).cumsum(0) for part in (squares, line.observed)
+    )
+    odd, count = odd[starts + window] - odd[starts], count[starts + window] - count[starts]
+    odd, count = (torch.cat([part.sum(1, keepdim=True), part], 1) for part in (odd, count))
+    return over_windows(line, window, starts, odd, count)
+
+
+def counted_cells(line: Line, window: int, starts: Tensor) -> Tensor:
+    """Observed cells of windows, (n,)."""
+    count = torch.cat([torch.zeros(1), line.observed.sum(1).double()]).cumsum(0)
+    return count[starts + window] - count[starts]
+
+
+def over_windows(line: Line, window: int, starts: Tensor, odd: Tensor, count: Tensor) -> Tensor:
+    """For each step (N, M) what is odd in the windows that hold it, an observed cell; windows (n, M) with their cells.
+
+    Windows of which less than half is observed are left out; NaN where none is left.
+    """
+    full = counted_cells(line, window, starts) >= window * line.values.shape[1] / 2
+    sums = []
+    for part in (odd, count):
+        change = torch.zeros(len(line.values) + 1, part.shape[1], dtype=torch.float64)
+        change.index_add_(0, starts[full], part[full].double())
+        change.index_add_(0, starts[full] + window, -part[full].double())
+        sums.append(change.cumsum(0)[:-1])
+    return torch.where(sums[1] > 0.5, sums[0].clamp_min(0) / sums[1].clamp_min(1), torch.nan)

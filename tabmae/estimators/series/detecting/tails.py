@@ -1,0 +1,79 @@
+"""What values of steps are usual, and how much evidence an unusual one is.
+
+Contract: evidence never falls as the value grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TAIL = 0.1
+"""Share of the steps beyond which evidence grows by the value, not by its rank."""
+N_QUANTILES = 1001
+NO_EVIDENCE = float(np.log(2))
+"""Nats of a median step."""
+
+
+class Tail(NamedTuple):
+    """What values are usual: quantiles, and an exponential tail beyond them.
+
+    quantiles : float64 (Q,), at equal shares. scale : by how much a value grows for one nat beyond the last tenth.
+
+    The tail's scale is the median excess, not the mean: odd steps among those of fit shall not make odd ones usual.
+    """
+
+    quantiles: Tensor
+    scale: Tensor
+
+    @classmethod
+    def fit(cls, values: Tensor, *, wary: bool = False) -> Self:
+        """Learn from the values of steps (n,), NaN where there is none."""
+        known = values[values.isfinite()].double().cpu().numpy()
+        known = known if len(known) else np.zeros(1)
+        shares = np.linspace(0, 1, N_QUANTILES)
+        quantiles = np.quantile(known, shares)
+        middle, start, beyond = np.quantile(known, [0.5, 1 - TAIL, 1 - TAIL / 2])
+        scale = max((beyond - start) / np.log(2), 1e-3 * abs(start), 1e-9)
+        if wary:
+            scale = max(scale, (start - middle) / np.log(0.5 / TAIL))
+        return cls(torch.from_numpy(quantiles), torch.tensor(scale, dtype=torch.float64))
+
+    def share(self, values: Tensor) -> Tensor:
+        """Share of usual values that are at least as large, float64, NaN where NaN; exponential beyond the start."""
+        values = values.double().cpu()
+        n = len(self.quantiles)
+        rank = torch.searchsorted(self.quantiles, values.nan_to_num().contiguous())
+        within = ((n - rank) / n).clamp(TAIL, 1)
+        beyond = TAIL * (-(values - self._start) / self.scale).exp()
+        return torch.where(values.isnan(), torch.nan, torch.where(values > self._start, beyond, within))
+
+    @property
+    def _start(self) -> Tensor:
+        """Where the tail begins."""
+        return self.quantiles[round((1 - TAIL) * (len(self.quantiles) - 1))]
+
+    def value(self, share: float) -> float:
+        """The value that so large a share of usual ones reaches."""
+        if share >= TAIL:
+            return float(self.quantiles[round((1 - share) * (len(self.quantiles) - 1))])
+        return float(self._start + self.scale * np.log(TAIL / share))
+
+    def nats(self, values: Tensor) -> Tensor:
+        """Minus the log of the share of usual values that are as large; it does not end where that is 0."""
+        values, start = values.double().cpu(), self._start
+        return -self.share(torch.minimum(values, start)).log() + ((values - start) / self.scale).clamp_min(0)
+
+
+def evidence(tails: Sequence[Tail], values: Tensor) -> Tensor:
+    """Nats of values (N, M) by the tails of their columns; NaN where NaN."""
+    return torch.stack([tail.nats(column) for tail, column in zip(tails, values.T, strict=True)], 1)
+
+
+def added(nats: Tensor) -> Tensor:
+    """Evidence of members (N, M), added (N,); a member without a say is as of a median step."""
+    return nats.nan_to_num(nan=NO_EVIDENCE).sum(1)

@@ -1,0 +1,390 @@
+"""`TimeSeriesMAE`: what is asked of fitted series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from tabmae.errors import DataError, ParameterError, check_choice, check_number
+from tabmae.estimators import base
+from tabmae.estimators.parameters import check_seed
+from tabmae.estimators.series.backtesting import Ahead, Backtest, backtest, flat, forecast_columns
+from tabmae.estimators.series.checks import checked_levels
+from tabmae.estimators.series.completing import complete, draw, in_batches
+from tabmae.estimators.series.detecting import AnswersOfDetection
+from tabmae.estimators.series.forecasting import led_in
+from tabmae.estimators.series.learner import SeriesLearner
+from tabmae.estimators.series.standard import Matrix, laid_out, last_steps, standardised
+from tabmae.saving import register
+from tabmae.windows import Panel
+
+LEVELS = (80.0, 95.0)
+AT_ONCE = 4_000_000
+"""Cells of the histories that are forecast at once."""
+
+
+@register
+class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
+    """Masked autoencoder that fills the gaps of series, forecasts them with intervals and encodes them.
+
+    A stationary Gaussian and linear interpolation guess every missing step from its window; a masked network corrects
+    the guess as far as held-out cells believe it. Linear forecasters over several contexts look ahead, weighed against
+    each other, the masked model and the last season by origins that nobody learnt from.
+
+    Parameters
+    ----------
+    horizon : steps to forecast in one pass; None for two seasons. Longer ones are rolled.
+    context : steps that a linear forecaster looks back; "auto" blends several contexts by the season.
+    window : steps that the masked model sees at once; "auto" by channels and season.
+    freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
+    id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
+    target_cols : columns of values; None takes all numbers that are nothing else.
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`.
+    static_cols : columns that are constant in a series; they are kept, and not learnt from.
+    mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
+    mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a
+        function.
+    patch : steps of a token. backbone : "auto" (convolutions), "conv", "transformer", "mlp", or a factory.
+    d_token, depth, dropout, batch_size, lr : of the network and its training; "auto" by the size of the panel.
+    loss : "auto" (Huber's), "mse", "mae" or "huber".
+    experts : names out of "gaussian", "linear", "persistence"; () for the pure masked autoencoder.
+    max_epochs : passes over the training windows; 0 leaves the network out. patience : epochs without improvement.
+    device : "auto" (a CUDA GPU where there is one), "cpu", "cuda".
+    callbacks : functions called with a dict after every check. verbose : 1 shows a progress bar.
+    random_state : seed of weights, windows, masks and draws.
+
+    Attributes
+    ----------
+    quality_ : DataFrame, a row a task and channel: `n` held-out cells or steps, `error` (root mean squared, in standard
+        deviations of the channel), `baseline_error` of linear interpolation, or of the better of the last step and the
+        last season, `skill`, the share of it that is gone, `network`, how far the network's correction is believed.
+    history_ : list of dicts, one a check. n_iter_ : epochs trained. season_ : steps, 0 where none was seen.
+    schema_, scales_, size_, model_, forecaster_, intervals_, tail_ : the fitted state.
+
+    Source: masked autoencoders, He et al. 2022; patches, Nie et al. 2023; linear forecasters, Zeng et al. 2023.
+
+    >>> import numpy as np
+    >>> from tabmae import TimeSeriesMAE
+    >>> wave = np.sin(np.arange(400) / 4)[None, :, None]
+    >>> wave[0, 100:110] = np.nan
+    >>> model = TimeSeriesMAE(horizon=12, max_epochs=1, random_state=0).fit(wave)
+    >>> bool(np.isnan(model.impute(wave)).any()), model.forecast(wave).shape
+    (False, (1, 12, 1))
+    """
+
+    def impute(self, X: Any) -> Any:
+        """Fill the gaps of series.
+
+        Parameters
+        ----------
+        X : series of the layout and channels of fit; ids that fit has not seen are welcome.
+
+        Returns
+        -------
+        X of the same container with missing values filled and absent stamps inserted; observed values as they came.
+        """
+        panel, filled, _, _ = self._completed(X)
+        return self.schema_.write(panel, filled, X)
+
+    def transform(self, X: Any) -> Any:
+        """The same as `impute`."""
+        return self.impute(X)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[Any, Any]:
+        """Bounds of the missing values, calibrated on held-out cells of each channel.
+
+        Parameters
+        ----------
+        X : as for `impute`. level : share of missing cells that the interval is to hold, in (0, 1).
+
+        Returns
+        -------
+        lower, upper : as `impute` gives them; both hold the value itself where it is observed.
+        """
+        hint = "Pass the share of cells to hold, for example 0.9."
+        check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
+        panel, filled, deviation, scale = self._completed(X)
+        half = self.intervals_.half_width(deviation, level) * scale
+        return self.schema_.write(panel, filled - half, X), self.schema_.write(panel, filled + half, X)
+
+    def sample(
+        self,
+        X: Any = None,
+        n_samples: int = 5,
+        random_state: int | RandomState | None = None,
+        *,
+        horizon: int | None = None,
+        X_future: Any = None,
+    ) -> list[Any]:
+        """Draw completed series, or with `horizon` paths of the future, from the predictive distribution.
+
+        Parameters
+        ----------
+        X : as for `impute`; with `horizon`, None goes on from the series of fit.
+        n_samples : number of draws. random_state : their seed; None takes the estimator's.
+        horizon : steps ahead; None draws the gaps. X_future : as for `forecast`.
+
+        Returns
+        -------
+        Completed series as `impute` gives them, the missing cells of a window drawn together; or long frames of paths
+        as `forecast` gives them, each with the residuals of one origin: steps and channels hang together.
+        """
+        check_number("n_samples", n_samples, low=1, integer=True, hint="Pass the number of draws.")
+        check_seed(random_state)
+        check_is_fitted(self)
+        generator = base.new_generator(self.random_state if random_state is None else random_state)
+        if horizon is not None:
+            return list(self._paths(X, n_samples, horizon, X_future, generator))
+        panel = self.schema_.read(X)
+        values, level, scale = standardised(panel, self.scales_)
+        line = laid_out(values, panel.lengths, self.model_.window)
+
+        drawn = (draw(self.model_, line, self.intervals_.spread, generator) for _ in range(n_samples))
+        return [self.schema_.write(panel, cells[line.place].double().numpy() * scale + level, X) for cells in drawn]
+
+    def forecast(
+        self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None
+    ) -> pd.DataFrame | NDArray[np.float64]:
+        """Forecast the steps after the end of every series.
+
+        Parameters
+        ----------
+        X : histories, with gaps or without; None goes on from the series of fit.
+        horizon : steps; None for that of fit. Longer ones are forecast from the forecasts before them.
+        level : per cent that intervals are to hold; "auto" is (80, 95), for arrays none.
+        X_future : the columns `future_cols` after the end of every series.
+
+        Returns
+        -------
+        Long frame: id, time, `channel` where there are several, `TimeSeriesMAE`, and a pair such as
+        `TimeSeriesMAE-lo-80`, `TimeSeriesMAE-hi-80` per level. For an array without levels, an array (n, horizon, C).
+
+        Raises
+        ------
+        DataError : `X_future` is missing or lacks steps; a series has no observed value.
+        """
+        check_is_fitted(self)
+        n_steps = self._steps(horizon)
+        is_array = self.schema_.layout == "array"
+        levels = ([] if is_array else list(LEVELS)) if isinstance(level, str) and level == "auto" else level
+        asked = checked_levels(() if levels is None else levels)
+        panel = self.tail_ if X is None else last_steps(self.schema_.read(X), self.schema_, self._reach)
+        found = self._ahead(panel, n_steps, asked, self._future(panel, n_steps, X_future))
+        if is_array and not asked:
+            return found.mean
+        columns = forecast_columns(found)
+        return self.schema_.frame(panel, self.schema_.future_stamps(panel, n_steps), columns)
+
+    def backtest(
+        self, X: Any, n_windows: int = 5, step: int | None = None, horizon: int | None = None, level: Any = LEVELS
+    ) -> Backtest:
+        """Forecast from origins within series, by the fitted model, and compare with what came.
+
+        Parameters
+        ----------
+        X : series as for `forecast`; those of fit were learnt from, later ones are an honest test.
+        n_windows : origins per series, the last one `horizon` steps before its end. step : steps between them; None
+            for the horizon.
+        horizon, level : as for `forecast`.
+
+        Raises
+        ------
+        DataError : a series is too short for so many windows.
+        """
+        check_is_fitted(self)
+        return backtest(self, X, n_windows, step, horizon, level)
+
+    def encode(self, X: Any, per: str = "series") -> NDArray[np.float32]:
+        """Embed series from their observed cells.
+
+        Parameters
+        ----------
+        X : as for `impute`. per : "series" or "step".
+
+        Returns
+        -------
+        float32 (n_series, d), or (sum of lengths, d), series after series on their complete grids.
+        """
+        check_choice("per", per, ("series", "step"))
+        check_is_fitted(self)
+        panel = self.schema_.read(X)
+        values = standardised(panel, self.scales_)[0]
+        model, window = self.model_, self.model_.window
+        line = laid_out(values, panel.lengths, window)
+        total = torch.zeros(len(line.values), self.size_.d_token if self.size_.backbone != "mlp" else self._d_latent)
+        count = torch.zeros(len(line.values), 1)
+
+        def add(starts: Tensor, cells: Tensor, visible: Tensor) -> None:
+            latent = model.encode(cells, visible).cpu()
+            each = latent.repeat_interleave(window // latent.shape[1], 1)  # (B, W, D)
+            steps = (starts[:, None] + torch.arange(window)).flatten()
+            total.index_add_(0, steps, each.flatten(0, 1))
+            count.index_add_(0, steps, torch.ones(len(steps), 1))
+
+        in_batches(model, line, line.covering(window, max(1, window // 2)), add)
+        embedded = (total / count.clamp_min(1))[line.place].numpy()
+        if per == "step":
+            return embedded
+        ends = np.cumsum(panel.lengths)
+        return np.stack([embedded[end - n : end].mean(0) for end, n in zip(ends, panel.lengths, strict=True)])
+
+    @property
+    def _d_latent(self) -> int:
+        cells = torch.zeros(1, self.model_.window * self.model_.n_channels, device=self.model_.share.device)
+        return int(self.model_.encode(cells, cells > 0).shape[-1])
+
+    def _completed(self, X: Any) -> tuple[Panel, Matrix, Matrix, Matrix]:
+        """Panel, its cells completed in units, their deviations in standard deviations, and these in units."""
+        check_is_fitted(self)
+        panel = self.schema_.read(X)
+        values, level, scale = standardised(panel, self.scales_)
+        line = laid_out(values, panel.lengths, self.model_.window)
+        found = complete(self.model_, line)
+        mean, deviation = (part[line.place].double().numpy() for part in found)
+        return panel, mean * scale + level, deviation, scale
+
+    def _steps(self, horizon: int | None) -> int:
+        if horizon is None:
+            return self.horizon_
+        check_number("horizon", horizon, low=1, integer=True, hint="Pass the steps to forecast, for example 24.")
+        return horizon
+
+    def _future(self, panel: Panel, horizon: int, X_future: Any) -> Matrix:
+        """Columns known ahead (n_series, horizon, K)."""
+        names = self.schema_.future_cols
+        if not names:
+            if X_future is not None:
+                raise ParameterError(
+                    "`X_future` must come with `future_cols` in fit; none were named. Name its columns there."
+                )
+            return np.zeros((len(panel.ids), horizon, 0))
+        if X_future is None:
+            raise DataError(
+                f"`X_future` must hold {list(names)} for the next {horizon} steps; got None. Pass a frame of them."
+            )
+        return self.schema_.read_future(X_future, panel, horizon)
+
+    def _ahead(self, panel: Panel, horizon: int, levels: list[float], future: Matrix) -> Ahead:
+        """Forecast the series of a panel that is cut to what a forecast can feel."""
+        each = max(1, AT_ONCE // (self._reach * panel.values.shape[1]))
+        parts = []
+        for begin in range(0, len(panel.ids), each):
+            chosen = slice(begin, begin + each)
+            parts.append(self._ahead_of(some_series(panel, chosen), horizon, levels, future[chosen]))
+        bounds = {
+            level: (
+                np.concatenate([p.bounds[level][0] for p in parts]),
+                np.concatenate([p.bounds[level][1] for p in parts]),
+            )
+            for level in levels
+        }
+        return Ahead(np.concatenate([part.mean for part in parts]), bounds)
+
+    def _histories(self, panel: Panel) -> tuple[Tensor, Tensor, Matrix, Matrix]:
+        """Filled histories (n, reach, C) and their observed cells, level and scale (n, 1, C) of each series."""
+        values, _, _ = standardised(panel, self.scales_)
+        level, scale = (part[:, None] for part in self.scales_.of(panel))
+        line = laid_out(values, panel.lengths, self.model_.window)
+        filled = complete(self.model_, line).mean[line.place].double().numpy()
+        if len(self.regressors_.mean):
+            filled = filled - self.regressors_.effect(panel.future)
+        seen = line.observed[line.place].numpy()
+        reach = max(self._reach, max(panel.lengths))
+        history = np.zeros((len(panel.ids), reach, filled.shape[1]), dtype=np.float32)
+        observed = np.zeros(history.shape, dtype=bool)
+        for i, (end, length) in enumerate(zip(np.cumsum(panel.lengths), panel.lengths, strict=True)):
+            history[i] = led_in(filled[end - length : end], reach)
+            observed[i, reach - length :] = seen[end - length : end]
+        return torch.from_numpy(history), torch.from_numpy(observed), level, scale
+
+    def _ahead_of(self, panel: Panel, horizon: int, levels: list[float], future: Matrix) -> Ahead:
+        history, observed, level, scale = self._histories(panel)
+        forecaster = self.forecaster_
+        mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel)).double().numpy()
+        mean = mean + self.regressors_.effect(future)
+        width = (forecaster.scale(history).double() * self._widths(panel)).numpy()
+        shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
+        floor = self._floor(panel)
+        bounds = {}
+        if levels:
+            found = forecaster.quantiles(shares, horizon).double().numpy()
+            for k, each in enumerate(levels):
+                low, high = found[k], found[len(levels) + k]
+                bounds[each] = tuple(
+                    np.maximum((mean + side * width) * scale + level, np.minimum(0, floor)) for side in (low, high)
+                )
+        return Ahead(np.maximum(mean * scale + level, floor), bounds)
+
+    def _floor(self, panel: Panel) -> Matrix:
+        """The least values (n, 1, C) to forecast; none where columns that are known ahead may lead anywhere."""
+        if len(self.regressors_.mean):
+            return np.full((len(panel.ids), 1, panel.values.shape[1]), -np.inf)
+        return np.stack([floor_of(panel.series(i)) for i in range(len(panel.ids))])[:, None]
+
+    def _known(self, panel: Panel) -> Tensor:
+        """Which series of fit each series of a panel is, -1 for none; int64 (n,)."""
+        place = {name: i for i, name in enumerate(self.known_)}
+        return torch.tensor([place.get(name, -1) for name in panel.ids])
+
+    def _widths(self, panel: Panel) -> Tensor:
+        """How far each series misses, in times of all; 1 for series that fit has not seen, (n, 1, 1)."""
+        widths = torch.cat([self.forecaster_.widths, torch.ones(1)])
+        return widths[self._known(panel)].double()[:, None, None]
+
+    def _paths(self, X: Any, n_samples: int, horizon: int, X_future: Any, generator: torch.Generator) -> Iterator[Any]:
+        """Future paths: the forecast and the residuals of an origin."""
+        n_steps = self._steps(horizon)
+        panel = self.tail_ if X is None else last_steps(self.schema_.read(X), self.schema_, self._reach)
+        future = self._future(panel, n_steps, X_future)
+        mean = self._ahead(panel, n_steps, [], future).mean
+        history, _, _, scale = self._histories(panel)
+        width = (self.forecaster_.scale(history).double() * self._widths(panel)).numpy() * scale
+        stamps = self.schema_.future_stamps(panel, n_steps)
+        paths, floor = self.forecaster_.paths.double(), np.minimum(0, self._floor(panel))
+        for _ in range(n_samples):
+            pieces = [
+                paths[torch.randint(len(paths), (len(mean),), generator=generator)]
+                for _ in range(-(-n_steps // paths.shape[1]))
+            ]
+            drawn = np.maximum(mean + torch.cat(pieces, 1)[:, :n_steps].numpy() * width, floor)
+            is_array = self.schema_.layout == "array"
+            yield drawn if is_array else self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)})
+
+
+def floor_of(history: Matrix) -> Matrix:
+    """The least value (C,) to forecast after a history (T, C), NaN where missing; none where values are negative.
+
+    What is never negative is not forecast below its least value, unless that has been falling: then as far again.
+    """
+    half = len(history) // 2
+    filled = np.where(np.isfinite(history), history, np.inf)
+    old, new = filled[:half].min(0, initial=np.inf), filled[half:].min(0, initial=np.inf)
+    fall = np.where(np.isfinite(old) & np.isfinite(new), np.maximum(0, np.where(np.isfinite(old), old, 0) - new), 0)
+    least = np.minimum(old, new)
+    floor: Matrix = np.where(np.isfinite(least) & (least >= 0), np.maximum(0, least - fall), -np.inf)
+    return floor
+
+
+def some_series(panel: Panel, chosen: slice) -> Panel:
+    """A run of the series of a panel."""
+    offsets = np.concatenate([[0], np.cumsum(panel.lengths)])
+    low, high = offsets[chosen.start], offsets[min(chosen.stop, len(panel.ids))]
+    return replace(
+        panel,
+        ids=panel.ids[chosen],
+        starts=panel.starts[chosen],
+        lengths=panel.lengths[chosen],
+        values=panel.values[low:high],
+        future=panel.future[low:high],
+        static=panel.static[chosen],
+    )

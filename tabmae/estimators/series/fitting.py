@@ -1,0 +1,297 @@
+"""Fit the masked autoencoder of windows: experts, the pool of windows, training, how far its correction is believed.
+
+Contract: validation windows lie in steps that neither the experts nor the training windows have seen before they judge.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabmae.backbones import build_backbone
+from tabmae.estimators import base
+from tabmae.estimators.series.checks import series_experts
+from tabmae.estimators.series.sizes import Size, groups_of
+from tabmae.estimators.series.standard import Line
+from tabmae.experts.interpolation import interpolate
+from tabmae.experts.stationary import Stationary
+from tabmae.masks import SERIES_MASKS, draw_ratio, get_mask
+from tabmae.series_model import SeriesAutoencoder
+from tabmae.tokenizers import PatchTokenizer
+from tabmae.training import Plan, draw_seed, train
+
+RATIO = (0.05, 0.8)
+RIDGES = (1e-3, 1e-2, 1e-1)
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+JUDGED_SHARE = 0.2
+"""Share of the steps, or of the series, that judge."""
+LEAST_SEEN = 2
+"""Steps with an observed cell that a window must hold to teach or judge, where any does."""
+MANY_SERIES = 20
+MAX_JUDGED = 192
+N_ROUNDS = 3
+"""Rounds of estimating lag covariances from series filled by the last ones, where cells are missing."""
+FULL_ENOUGH = 0.98
+MAX_FILLED = 2000
+"""Windows that are filled to estimate the lag covariances again."""
+
+
+class Judgement(NamedTuple):
+    """Held-out cells of validation windows and what is believed of them; each (n_windows, W, C)."""
+
+    values: Tensor
+    visible: Tensor
+    hidden: Tensor
+    guess: Tensor
+    mean: Tensor
+    deviation: Tensor
+    line: Tensor
+
+
+class Drawn(NamedTuple):
+    """Windows (n, W * C): those that teach first, then those that judge by their held-out cells.
+
+    taught : bool (N, C), cells of the line that experts may learn from. mask : the strategy that hides cells.
+    """
+
+    cells: Tensor
+    observed: Tensor
+    held_out: Tensor
+    taught: Tensor
+    n_teaching: int
+    mask: Any
+
+
+class Fitted(NamedTuple):
+    """What fitting leaves."""
+
+    model: SeriesAutoencoder
+    size: Size
+    history: list[dict[str, float]]
+    judgement: Judgement | None
+
+
+def split_steps(lengths: tuple[int, ...], window: int, generator: torch.Generator) -> NDArray[np.int64]:
+    """For every series the step from which on it judges; its length where it only teaches, 0 where it only judges."""
+    length = np.asarray(lengths, dtype=np.int64)
+    if len(length) >= MANY_SERIES:
+        chosen = torch.rand(len(length), generator=generator, device=generator.device) < JUDGED_SHARE
+        return np.where(chosen.cpu().numpy(), 0, length)
+    kept = np.minimum(length - (length * JUDGED_SHARE).astype(np.int64), length - window)
+    return np.where(kept >= 2 * window, kept, length)
+
+
+def fit_windows(
+    estimator: Any, line: Line, values: NDArray[np.float64], lengths: tuple[int, ...], size: Size
+) -> Fitted:
+    """Fit experts and network to a panel in one line.
+
+    Parameters
+    ----------
+    values : (sum of lengths, C), in standard deviations, NaN where missing.
+    """
+    device = base.pick_device(estimator.device)
+    generator = base.new_generator(estimator.random_state)
+    n_channels = values.shape[1]
+    drawn = drawn_windows(estimator, line, lengths, size, generator)
+    experts, groups = [], groups_of(values)
+    if "gaussian" in series_experts(estimator.experts):
+        experts = [fit_expert(line, drawn, channels, size.window) for channels in groups]
+    loss = "huber" if estimator.loss == "auto" else estimator.loss
+    model = build(estimator, size, n_channels, experts, groups, generator, loss).to(device)
+    history = trained(estimator, model, size, drawn.cells, drawn.observed, drawn.held_out, drawn.mask, generator)
+    judgement = judged_by(model, drawn, believed=bool(history))
+    return Fitted(model.eval(), size, history, judgement)
+
+
+def refit_experts(model: SeriesAutoencoder, line: Line) -> None:
+    """Let the experts learn from all steps, once those that judged have judged."""
+    for channels, expert in zip(model.groups if len(model.experts) else (), model.experts, strict=True):
+        cast(Stationary, expert).refit(line.values[:, channels], line.observed[:, channels], MAX_FILLED)
+
+
+def drawn_windows(
+    estimator: Any, line: Line, lengths: tuple[int, ...], size: Size, generator: torch.Generator
+) -> Drawn:
+    """Draw the windows that teach, lay out those that judge, and hide some of the latter's cells."""
+    n_channels, window = line.values.shape[1], size.window
+    splits = split_steps(lengths, window, generator)
+    judging = torch.zeros(len(line.values), dtype=torch.bool)
+    offset = np.concatenate([[0], np.cumsum(lengths)])
+    for i, split in enumerate(splits):
+        judging[line.place[offset[i] + split : offset[i + 1]]] = True
+    starts = line.covering(window, 1)
+    inside = counted(judging, starts, window)
+    seen = counted(line.observed.any(1), starts, window)
+    full = seen >= min(LEAST_SEEN, int(seen.max()))
+    teaching = starts[(inside == 0) & full]
+    judged = thinned(starts[(inside > 0) & judging[starts] & full], window)
+    if not len(teaching):
+        teaching, judged = starts[full], starts[:0]
+        judging = torch.zeros_like(judging)
+    mask = partial(mask_of(estimator.mask), feature_shape=(window, n_channels))
+    pool = teaching[torch.randint(len(teaching), (size.n_windows,), generator=generator)]
+    cells, observed = line.windows(torch.cat([pool, judged]), window)
+    held_out = torch.zeros_like(observed)
+    if len(judged):
+        ratio = draw_ratio(RATIO, len(judged), generator)
+        held_out[len(pool) :] = mask(observed[len(pool) :], ratio, generator)
+    return Drawn(cells, observed, held_out, line.observed & ~judging[:, None], len(pool), mask)
+
+
+def counted(chosen: Tensor, starts: Tensor, window: int) -> Tensor:
+    """How many of the steps of each window are chosen."""
+    total = torch.cat([torch.zeros(1, dtype=torch.float64), chosen.double()]).cumsum(0)
+    return total[starts + window] - total[starts]
+
+
+def judged_by(model: SeriesAutoencoder, drawn: Drawn, *, believed: bool) -> Judgement | None:
+    """Judge a model by the windows kept for that; None where there are none. A network untrained is not believed."""
+    model.eval()
+    judgement = None
+    if len(model.experts) and not believed:
+        model.share.zero_()
+    if len(drawn.cells) > drawn.n_teaching:
+        device = model.share.device
+        parts = (part[drawn.n_teaching :].to(device) for part in (drawn.cells, drawn.observed, drawn.held_out))
+        judgement = judge(model, *parts, believed=believed)
+    return judgement
+
+
+def trained(
+    estimator: Any,
+    model: SeriesAutoencoder,
+    size: Size,
+    cells: Tensor,
+    observed: Tensor,
+    held_out: Tensor,
+    mask: Any,
+    generator: torch.Generator,
+) -> list[dict[str, float]]:
+    """Train the network in place on windows (n, W * C) as the estimator's parameters say; nothing for 0 epochs."""
+    device = model.share.device
+    n_epochs = estimator.max_epochs
+    if n_epochs == "auto":
+        n_epochs = max(1, round(size.n_steps / max(1, round(len(cells) / size.batch_size))))
+    if n_epochs == 0:
+        return []
+    with base.out_of_memory_explained(size.batch_size):
+        return train(
+            model,
+            cells.to(device),
+            (observed & ~held_out).to(device),
+            Plan(
+                mask=mask,
+                mask_ratio=RATIO if estimator.mask_ratio == "auto" else estimator.mask_ratio,
+                max_epochs=n_epochs,
+                patience=n_epochs if estimator.patience == "auto" else estimator.patience,
+                batch_size=size.batch_size,
+                lr=size.lr,
+                weight_decay=0.05,
+            ),
+            generator if device.type == "cpu" else base.new_generator(estimator.random_state, device),
+            held_out=held_out.to(device),
+            callbacks=estimator.callbacks or (),
+            verbose=estimator.verbose,
+        )
+
+
+def tune_windows(estimator: Any, model: SeriesAutoencoder, line: Line, lengths: tuple[int, ...], size: Size) -> Fitted:
+    """Train a copy of a fitted model on with windows of other series; its experts stay."""
+    generator = base.new_generator(estimator.random_state)
+    drawn = drawn_windows(estimator, line, lengths, size, generator)
+    model = deepcopy(model)
+    fewer = size._replace(n_steps=max(1, size.n_steps // base.SHORTER_WHEN_GOING_ON), lr=size.lr / 2)
+    history = trained(estimator, model, fewer, drawn.cells, drawn.observed, drawn.held_out, drawn.mask, generator)
+    return Fitted(model.eval(), size, history, judged_by(model, drawn, believed=bool(history)))
+
+
+def thinned(starts: Tensor, window: int) -> Tensor:
+    """Starts about half a window apart, at most `MAX_JUDGED` of them."""
+    if not len(starts):
+        return starts
+    step = max(1, min(window // 2, len(starts) // 16), -(-len(starts) // MAX_JUDGED))
+    return starts[::step][:MAX_JUDGED]
+
+
+def mask_of(mask: Any) -> Any:
+    """The masking strategy of a name; "mixed" is what series lack."""
+    if callable(mask):
+        return get_mask(mask)
+    return SERIES_MASKS["gaps"] if mask == "mixed" else SERIES_MASKS.get(mask) or get_mask(mask)
+
+
+def fit_expert(line: Line, drawn: Drawn, channels: list[int], window: int) -> Stationary:
+    """Fit the Gaussian of a group of channels; the ridge is the one that misses the held-out cells least."""
+    values, seen = line.values[:, channels], drawn.taught[:, channels]
+    expert = Stationary(window, len(channels)).fit(values, seen, RIDGES[0])
+    judged = slice(drawn.n_teaching, None)
+    shape = len(drawn.cells) - drawn.n_teaching, window, line.values.shape[1]
+    flat = [
+        part[judged].reshape(shape)[:, :, channels].flatten(1) for part in (drawn.cells, drawn.observed, drawn.held_out)
+    ]
+    share = float(seen.sum()) / max(1, int(seen.any(1).sum()) * len(channels))
+    for _ in range(N_ROUNDS if share < FULL_ENOUGH else 0):
+        expert.estimate_again(values, seen, MAX_FILLED)
+    if not bool(flat[2].any()):
+        return expert
+    errors = []
+    for ridge in RIDGES:
+        expert.set_ridge(ridge)
+        found = expert.condition(flat[0], flat[1] & ~flat[2])
+        errors.append(float((found.mean - flat[0]).abs()[flat[2]].mean()))
+    expert.set_ridge(RIDGES[int(np.argmin(errors))])
+    return expert
+
+
+def build(
+    estimator: Any,
+    size: Size,
+    n_channels: int,
+    experts: list[Stationary],
+    groups: list[list[int]],
+    generator: torch.Generator,
+    loss: str,
+) -> SeriesAutoencoder:
+    """The model with the network's first weights drawn under the generator."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(draw_seed(generator))
+        tokenizer = PatchTokenizer(size.window, n_channels, size.patch, size.d_token, loss)
+        backbone = build_backbone(
+            size.backbone,
+            n_tokens=tokenizer.n_tokens,
+            d_token=size.d_token,
+            depth=size.depth,
+            dropout=size.dropout,
+        )
+    return SeriesAutoencoder(tokenizer, backbone, experts, groups)
+
+
+@torch.no_grad()
+def judge(model: SeriesAutoencoder, values: Tensor, observed: Tensor, hidden: Tensor, *, believed: bool) -> Judgement:
+    """Set how far the correction is believed in each channel, by the held-out cells of validation windows."""
+    model.eval()
+    visible = observed & ~hidden
+    guess = model.guess(values, visible)
+    network = model.network(values, visible, guess)
+    shape = len(values), model.window, model.n_channels
+    target, start, end, cells = (part.reshape(shape) for part in (values, guess.mean, network.mean, hidden))
+    if len(model.experts) and believed:
+        count = cells.sum((0, 1)).clamp_min(1)
+        errors = torch.stack(
+            [((start + share * (end - start) - target).abs() * cells).sum((0, 1)) / count for share in SHARES]
+        )
+        pooled = errors.mean(1, keepdim=True)
+        own = errors * (count / (count + 200.0)) + pooled * (200.0 / (count + 200.0))
+        model.share = torch.tensor(SHARES, device=values.device)[own.argmin(0)]
+    mean = model.believed(guess, network, visible).reshape(shape)
+    deviation = network.deviation.reshape(shape)
+    line = interpolate(target, visible.reshape(shape)).mean
+    parts = target, visible.reshape(shape), cells, start, mean, deviation, line
+    return Judgement(*(part.cpu() for part in parts))

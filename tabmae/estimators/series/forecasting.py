@@ -1,0 +1,319 @@
+"""Forecasts: linear experts and the masked model's completion of the future, weighed by origins that nobody learnt.
+
+Contract: a forecast depends on the last `context` steps of its series alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabmae.experts.linear import Linear
+from tabmae.series_model import SeriesAutoencoder
+
+JUDGED_SHARE = 0.2
+"""Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
+MAX_ORIGINS = 500
+MAX_PATH_NUMBERS = 4_000_000
+"""Numbers of the kept residual paths, and the origins they come from."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+NEIGHBOURS = 2
+"""Steps of the horizon to either side that lend a step their residuals."""
+PRIOR_ORIGINS = 30.0
+"""Origins of all series that count for those of one in its own width."""
+LEAST_SCALE = 0.05
+STRIDE_OF_REPEATS = 7919
+"""A prime, so that residuals which are repeated in turn come from everywhere."""
+LEAST_TYPICAL = 1e-3
+"""Least squared error of a series, in those of all, that its origins are measured by."""
+RECENT_SEASONS = 4
+"""Seasons before an origin whose deviation tells how wide its intervals are."""
+
+Matrix = NDArray[np.float64]
+
+
+class Forecaster(torch.nn.Module):
+    """Everything that a forecast needs beside the masked model.
+
+    Buffers
+    -------
+    share : (h, C), how far the masked model's first h steps are believed against the linear forecast.
+    paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories.
+    widths : float32 (n_series,), how far a series of fit misses, in times of all series.
+
+    `recent` : steps before an origin whose deviation is the scale.
+
+    Source: split conformal prediction, Lei et al. 2018, on residuals over a local scale.
+    """
+
+    share: Tensor
+    paths: Tensor
+    widths: Tensor
+
+    def __init__(
+        self, linear: Linear, n_shared: int, n_channels: int, n_paths: int, n_series: int, recent: int
+    ) -> None:
+        super().__init__()
+        self.linear, self.recent = linear, recent
+        self.register_buffer("share", torch.zeros(n_shared, n_channels))
+        self.register_buffer("paths", torch.zeros(n_paths, linear.horizon, n_channels))
+        self.register_buffer("widths", torch.ones(n_series))
+
+    @property
+    def horizon(self) -> int:
+        return self.linear.horizon
+
+    @property
+    def context(self) -> int:
+        return self.linear.context
+
+    @torch.no_grad()
+    def forecast(
+        self,
+        model: SeriesAutoencoder | None,
+        history: Tensor,
+        observed: Tensor,
+        horizon: int,
+        series: Tensor | None = None,
+        linear: Linear | None = None,
+    ) -> Tensor:
+        """The next (n, horizon, C) steps of histories (n, T, C) whose gaps are filled; `observed` are the real cells.
+
+        `series` : which series of fit each is, -1 for none. Steps beyond the fitted horizon are forecast from the
+        forecasts before them.
+        """
+        expert = self.linear if linear is None else linear
+        found = expert.forecast(history[:, -self.context :], series)
+        n_shared = min(len(self.share), horizon)
+        if model is not None and n_shared and bool((self.share > 0).any()):
+            ahead = masked_forecast(model, history, observed, len(self.share))
+            mixed = found[:, : len(self.share)] + self.share * (ahead - found[:, : len(self.share)])
+            found = torch.cat([mixed, found[:, len(self.share) :]], 1)
+        if horizon <= self.horizon:
+            return found[:, :horizon]
+        longer = torch.cat([history[:, self.horizon :], found], 1)
+        shown = torch.cat([observed[:, self.horizon :], torch.ones_like(found, dtype=torch.bool)], 1)
+        return torch.cat([found, self.forecast(model, longer, shown, horizon - self.horizon, series, linear)], 1)
+
+    def quantiles(self, levels: list[float], horizon: int) -> Tensor:
+        """Quantiles (len(levels), horizon, C) of the residuals over their scale; wider beyond the fitted horizon.
+
+        Each is moved outwards by what a finite number of origins asks for.
+        """
+        n = len(self.paths)
+        asked = []
+        for level in levels:
+            outward = level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n)
+            asked.append(min(1.0, max(0.0, outward)))
+        known = min(horizon, self.horizon)
+        found = torch.empty(len(levels), horizon, self.paths.shape[2])
+        for step in range(known):
+            near = self.paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
+            found[:, step] = torch.quantile(near, torch.tensor(asked), dim=0)
+        for step in range(known, horizon):
+            found[:, step] = found[:, known - 1] * ((step + 1) / known) ** 0.5
+        return found
+
+    def scale(self, history: Tensor) -> Tensor:
+        """Standard deviation (n, 1, C) of the last steps of histories, by which residuals are measured."""
+        recent = history[:, -self.recent :]
+        return recent.std(1, correction=0, keepdim=True).clamp_min(LEAST_SCALE)
+
+
+def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor, n_steps: int) -> Tensor:
+    """The masked model's completion of the next (n, n_steps, C) steps after histories (n, T, C)."""
+    kept = model.window - n_steps
+    shape = len(history), model.window, model.n_channels
+    values, visible = history.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=history.device)
+    taken = min(kept, history.shape[1])
+    values[:, kept - taken : kept] = history[:, history.shape[1] - taken :]
+    visible[:, kept - taken : kept] = observed[:, history.shape[1] - taken :]
+    device = model.share.device
+    parts = [
+        model(rows.flatten(1).to(device), shown.flatten(1).to(device)).mean.cpu()
+        for rows, shown in zip(values.split(256), visible.split(256), strict=True)
+    ]
+    return torch.cat(parts).reshape(shape)[:, kept:].to(history)
+
+
+class Origins(NamedTuple):
+    """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series."""
+
+    history: Tensor
+    observed: Tensor
+    future: Tensor
+    known: Tensor
+    series: Tensor
+
+
+def fit_forecaster(
+    model: SeriesAutoencoder | None,
+    filled: list[Matrix],
+    observed: list[NDArray[np.bool_]],
+    horizon: int,
+    contexts: tuple[int, ...],
+    season: int,
+    experts: tuple[str, ...],
+) -> tuple[Forecaster, dict[str, Tensor]]:
+    """Fit, weigh and calibrate.
+
+    Parameters
+    ----------
+    model : None leaves the forecasts to the linear experts.
+    filled : series (T, C) in standard deviations, their gaps filled; observed : their real cells.
+
+    Returns
+    -------
+    forecaster, and per channel the held-out root mean squared errors: "error" of the forecast, "baseline_error" of
+    the better of the last step and the last season, "n" steps.
+    """
+    n_channels = filled[0].shape[1]
+    splits = [len(values) - max(1, round(JUDGED_SHARE * len(values))) for values in filled]
+    splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
+    window = 2 if model is None else model.window
+    if contexts and "linear" in experts:
+        final, early = Linear.fit(filled, splits, horizon, contexts, season)
+    else:
+        final = early = Linear.naive(max(window, 2 * season, 2), horizon, season)
+    n_shared = min(horizon, window // 2)
+    recent = min(final.context, RECENT_SEASONS * season if season else final.context)
+    forecaster = Forecaster(final, n_shared, n_channels, 0, len(filled), recent)
+    origins = origins_of(filled, observed, splits, final.context, horizon)
+    if origins is None:
+        if not (contexts and "linear" in experts):
+            forecaster.share.fill_(float(bool(experts)))
+        forecaster.paths = usual_residuals(1)[:, None, None].expand(-1, horizon, n_channels).clone()
+        nothing = torch.full((n_channels,), torch.nan)
+        return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
+    linear = early.forecast(origins.history, origins.series)
+    if model is not None:
+        ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
+        forecaster.share = shares(linear[:, :n_shared], ahead, origins, season)
+    mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.series, early)
+    residual = torch.where(origins.known, origins.future - mean, torch.nan)
+    scaled = residual / forecaster.scale(origins.history)
+    n_paths = max(30, min(len(scaled), MAX_PATH_NUMBERS // (horizon * n_channels)))
+    kept = torch.linspace(0, len(scaled) - 1, min(n_paths, len(scaled))).round().long()
+    forecaster.widths = own_widths(scaled, origins.series, len(filled))
+    relative = scaled / forecaster.widths[origins.series][:, None, None]
+    forecaster.paths = gaps_drawn(relative)[kept].float()
+    naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
+    floors = [each.forecast(origins.history) for each in naive]
+    return forecaster, {
+        "error": rooted(residual),
+        "baseline_error": torch.stack(
+            [rooted(torch.where(origins.known, origins.future - floor, torch.nan)) for floor in floors]
+        ).amin(0),
+        "n": origins.known.sum((0, 1)),
+    }
+
+
+def usual_residuals(scale: float, n: int = 99) -> Tensor:
+    """Quantiles of a normal residual, for channels that no origin has judged: as wide as their histories."""
+    level = (torch.arange(n) + 0.5) / n
+    return scale * (2 * level - 1).erfinv() * 2**0.5
+
+
+def gaps_drawn(residuals: Tensor) -> Tensor:
+    """Residuals (n, H, C) whose unknown ones, NaN, repeat known ones of the channel in turn."""
+    filled = residuals.clone()
+    for c in range(residuals.shape[2]):
+        cells = filled[:, :, c]
+        unknown = cells.isnan()
+        known = cells[~unknown] if not bool(unknown.all()) else usual_residuals(1.0)
+        count = int(unknown.sum())
+        cells[unknown] = known[(torch.arange(count) * STRIDE_OF_REPEATS) % len(known)].to(cells)
+    return filled
+
+
+def rooted(residual: Tensor) -> Tensor:
+    """Root mean square (C,) of residuals (n, H, C), NaN where not known."""
+    return residual.square().nanmean((0, 1)).sqrt()
+
+
+def origins_of(
+    filled: list[Matrix], observed: list[NDArray[np.bool_]], splits: list[int], context: int, horizon: int
+) -> Origins | None:
+    """Origins spread evenly over the steps that judge; None where no series has both a history and a future."""
+    places = [
+        (i, origin)
+        for i, (values, split) in enumerate(zip(filled, splits, strict=True))
+        for origin in range(max(split, min(context, len(values) - horizon), 2), len(values) - horizon + 1)
+    ]
+    if not places:
+        return None
+    most = max(20, min(MAX_ORIGINS, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
+    step = max(1, -(-len(places) // most))
+    chosen = places[len(places) - 1 :: -step][::-1]
+    n_channels = filled[0].shape[1]
+    history = torch.zeros(len(chosen), context, n_channels)
+    shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
+    future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
+    for row, (i, origin) in enumerate(chosen):
+        past = filled[i][max(0, origin - context) : origin]
+        history[row] = torch.from_numpy(led_in(past, context))
+        shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
+        future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
+        known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
+    return Origins(history, shown, future, known > 0, torch.tensor([i for i, _ in chosen]))
+
+
+def led_in(past: Matrix, context: int) -> Matrix:
+    """The last `context` steps (context, C) of a history; a shorter one is led in by its mean."""
+    if len(past) >= context:
+        return past[-context:]
+    mean = past.mean(0, keepdims=True) if len(past) else np.zeros((1, past.shape[1]))
+    return np.concatenate([np.repeat(mean, context - len(past), 0), past])
+
+
+def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tensor:
+    """How far the masked model's steps are believed, (h, C): the share that misses least in each block of steps."""
+    n_steps, n_channels = ahead.shape[1:]
+    target, known = origins.future[:, :n_steps], origins.known[:, :n_steps].float()
+    size = (linear - target).square().mean((1, 2))
+    count = torch.bincount(origins.series, minlength=int(origins.series.max()) + 1)
+    typical = torch.zeros(len(count)).index_add_(0, origins.series, size) / count.clamp_min(1)
+    known = known / (typical + LEAST_TYPICAL * size.mean())[origins.series][:, None, None]
+    width = max(1, min(n_steps, season // 4 if season else n_steps // 4))
+    found = torch.zeros(n_steps, n_channels)
+    for low in range(0, n_steps, width):
+        block = slice(low, low + width)
+        errors = torch.stack(
+            [((linear + share * (ahead - linear) - target).square() * known)[:, block].sum((0, 1)) for share in SHARES]
+        )
+        own = errors / errors.amin(0).clamp_min(1e-9)
+        found[block] = torch.tensor(SHARES)[(own + own.mean(1, keepdim=True)).argmin(0)]
+    return found
+
+
+def own_widths(scaled: Tensor, series: Tensor, n_series: int) -> Tensor:
+    """Mean absolute residual of each series (n_series,), in times of that of all, drawn to 1 where origins are few."""
+    size = scaled.abs().nanmean((1, 2)).nan_to_num(0.0)
+    typical = size.mean().clamp_min(1e-9)
+    count = torch.zeros(n_series).index_add_(0, series, torch.ones(len(series)))
+    total = torch.zeros(n_series).index_add_(0, series, size / typical)
+    return (total + PRIOR_ORIGINS) / (count + PRIOR_ORIGINS)
+
+
+def state_of(forecaster: Forecaster) -> dict[str, Any]:
+    """Sizes from which an empty forecaster of the same shape is made."""
+    return {
+        "matrix": list(forecaster.linear.coefficients.shape),
+        "weighed": len(forecaster.linear.weights),
+        "share": list(forecaster.share.shape),
+        "paths": len(forecaster.paths),
+        "series": len(forecaster.widths),
+        "recent": forecaster.recent,
+    }
+
+
+def restored(state: dict[str, Any]) -> Forecaster:
+    """An empty forecaster of the shape that `state_of` told."""
+    n_shared, n_channels = state["share"]
+    n_matrices, n_members, context, horizon = state["matrix"]
+    linear = Linear(n_matrices, n_members, context, horizon, state["weighed"] - 1)
+    return Forecaster(linear, n_shared, n_channels, state["paths"], state["series"], state["recent"])

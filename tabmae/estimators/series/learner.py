@@ -1,0 +1,304 @@
+"""What `TimeSeriesMAE` learns and how it is kept: fit, finetune, its quality, save."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.random import RandomState
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from tabmae.errors import DataError, listed
+from tabmae.estimators import base
+from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
+from tabmae.estimators.series.completing import Completed, complete
+from tabmae.estimators.series.detecting import SeriesDetector
+from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
+from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
+from tabmae.estimators.series.intervals import CellIntervals
+from tabmae.estimators.series.regressors import Regressors
+from tabmae.estimators.series.sizes import (
+    Size,
+    auto_size,
+    cells_of,
+    contexts_of,
+    horizon_of,
+    is_holed,
+    season_in,
+    window_of,
+)
+from tabmae.estimators.series.standard import Line, Matrix, Scales, laid_out, last_steps, standardised
+from tabmae.estimators.series.stored import restore, stored
+from tabmae.estimators.tabular import unchanged_by_failure
+from tabmae.saving import save
+from tabmae.series_model import SeriesAutoencoder
+from tabmae.training import Callback, draw_seed
+from tabmae.windows import Panel, SeriesSchema, season_of
+
+
+class SeriesLearner(BaseEstimator):
+    """Parameters, fit and state of `TimeSeriesMAE`."""
+
+    def __init__(
+        self,
+        *,
+        horizon: int | None = None,
+        context: int | str = "auto",
+        window: int | str = "auto",
+        freq: str | int | None = None,
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_cols: Sequence[Any] | None = None,
+        future_cols: Sequence[str] | None = None,
+        static_cols: Sequence[str] | None = None,
+        mask_ratio: float | tuple[float, float] | str = "auto",
+        mask: str | Callable[..., Tensor] = "mixed",
+        patch: int | str = "auto",
+        backbone: str | Callable[..., torch.nn.Module] = "auto",
+        d_token: int | str = "auto",
+        depth: int | str = "auto",
+        dropout: float | str = "auto",
+        loss: str = "auto",
+        experts: Sequence[str] | str = "auto",
+        max_epochs: int | str = "auto",
+        batch_size: int | str = "auto",
+        lr: float | str = "auto",
+        patience: int | str = "auto",
+        device: str = "auto",
+        callbacks: Sequence[Callback] | None = None,
+        verbose: int = 0,
+        random_state: int | RandomState | None = None,
+    ) -> None:
+        self.horizon = horizon
+        self.context = context
+        self.window = window
+        self.freq = freq
+        self.id_col = id_col
+        self.time_col = time_col
+        self.target_cols = target_cols
+        self.future_cols = future_cols
+        self.static_cols = static_cols
+        self.mask_ratio = mask_ratio
+        self.mask = mask
+        self.patch = patch
+        self.backbone = backbone
+        self.d_token = d_token
+        self.depth = depth
+        self.dropout = dropout
+        self.loss = loss
+        self.experts = experts
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.patience = patience
+        self.device = device
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+
+    schema_: SeriesSchema
+    model_: SeriesAutoencoder
+    forecaster_: Forecaster
+    intervals_: CellIntervals
+    scales_: Scales
+    size_: Size
+    tail_: Panel
+    known_: tuple[Any, ...]
+    regressors_: Regressors
+    detector_: SeriesDetector
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Learn series once, for everything that is asked of them later.
+
+        Parameters
+        ----------
+        X : long frame (id, time, value columns), wide frame with a DatetimeIndex, or array (n, T, C). NaN and absent
+            time stamps are missing; series may differ in length.
+        y : ignored.
+
+        Raises
+        ------
+        ParameterError : a parameter is out of range, of the wrong type, or misspelt.
+        DataError : X cannot be read, or a channel holds nothing.
+        TrainingError : the loss is not finite, or a batch does not fit in the device's memory.
+        """
+        check_series_parameters(self)
+        schema = SeriesSchema.fit(
+            X,
+            id_col=self.id_col,
+            time_col=self.time_col,
+            freq=self.freq,
+            target_cols=self.target_cols,
+            future_cols=self.future_cols,
+            static_cols=self.static_cols,
+        )
+        panel = schema.read(X)
+        check_channels(panel, schema)
+        scales = Scales.fit(panel, shared=schema.layout == "array")
+        values = standardised(panel, scales)[0]
+        season = season_in(values, panel.lengths, season_of(schema.freq))
+        size = self._size(panel, values.shape[1], season)
+        line = laid_out(values, panel.lengths, size.window)
+        with unchanged_by_failure(self):
+            fitted = fit_windows(self, line, values, panel.lengths, size)
+            self.schema_, self.scales_, self.season_, self.size_ = schema, scales, season, size
+            self.horizon_ = horizon_of(panel.lengths, season) if self.horizon is None else self.horizon
+            self._keep(fitted, values.shape[1])
+            self.intervals_ = CellIntervals.fit(fitted.judgement, values.shape[1])
+            imputed = judged_quality(fitted.judgement, schema.channels, fitted.model)
+            ahead = self._fit_forecasts(panel, complete(fitted.model, line), line)
+            self.quality_ = with_skill(pd.concat([imputed, ahead], ignore_index=True))
+            refit_experts(self.model_, line)
+            self._fit_detector(values, panel.lengths)
+        return self
+
+    def finetune(self, X: Any) -> Self:
+        """Train the network on with other series of the same channels, and calibrate on them.
+
+        Scales, experts and the coefficients of the forecasters stay those of fit; series that fit has not seen are
+        scaled by their own cells. `forecast()` goes on from these series.
+        """
+        check_is_fitted(self)
+        check_series_parameters(self)
+        panel = self.schema_.read(X)
+        values = standardised(panel, self.scales_)[0]
+        line = laid_out(values, panel.lengths, self.size_.window)
+        fitted = tune_windows(self, self.model_, line, panel.lengths, self.size_)
+        with unchanged_by_failure(self):
+            self._keep(fitted, values.shape[1])
+            if fitted.judgement is not None:
+                self.intervals_ = CellIntervals.fit(fitted.judgement, values.shape[1])
+                imputed = judged_quality(fitted.judgement, self.schema_.channels, fitted.model)
+                ahead = self.quality_[self.quality_["task"] == "forecast"]
+                self.quality_ = pd.concat([imputed, ahead], ignore_index=True)
+            self.tail_ = last_steps(panel, self.schema_, self._reach)
+            self._fit_detector(values, panel.lengths)
+        return self
+
+    def _keep(self, fitted: Fitted, n_channels: int) -> None:
+        self.model_, self.history_ = fitted.model, fitted.history
+        self.n_iter_ = int(np.ceil(fitted.history[-1]["epoch"])) if fitted.history else 0
+        self.n_features_in_ = n_channels
+
+    def _fit_forecasts(self, panel: Panel, completed: Completed, line: Line) -> pd.DataFrame:
+        """Fit the forecasters to the completed series, with and without regressors, and keep what misses less.
+
+        Returns the rows of `quality_` for the forecasts.
+        """
+        cells = completed.mean[line.place].double().numpy()
+        filled = np.split(cells, np.cumsum(panel.lengths)[:-1])
+        observed = np.split(line.observed[line.place].numpy(), np.cumsum(panel.lengths)[:-1])
+        experts = series_experts(self.experts)
+        contexts = (
+            contexts_of(panel.lengths, self.horizon_, self.season_) if is_auto(self.context) else (int(self.context),)
+        )
+        if min(contexts, default=0) + 2 * self.horizon_ > max(panel.lengths):
+            contexts = ()
+        arguments = self.horizon_, contexts, self.season_, experts
+        self.regressors_ = Regressors.none(panel.values.shape[1])
+        self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments)
+        if panel.future.shape[1]:
+            regressors = Regressors.fit(panel.future, np.where(line.observed[line.place], cells, np.nan))
+            effects = np.split(regressors.effect(panel.future), np.cumsum(panel.lengths)[:-1])
+            without = [part - effect for part, effect in zip(filled, effects, strict=True)]
+            forecaster, found = fit_forecaster(None, without, observed, *arguments)
+            if float(found["error"].square().mean()) < float(quality["error"].square().mean()):
+                self.forecaster_, quality, self.regressors_ = forecaster, found, regressors
+        table = pd.DataFrame({name: part.double().numpy() for name, part in quality.items()})
+        table.insert(0, "task", "forecast")
+        table.insert(1, "channel", list(self.schema_.channels))
+        self.tail_ = last_steps(panel, self.schema_, self._reach)
+        # windows of an array have no names by which to know them again
+        self.known_ = () if self.schema_.layout == "array" and len(panel.ids) > 1 else panel.ids
+        return table
+
+    def _fit_detector(self, values: Matrix, lengths: tuple[int, ...]) -> None:
+        seed = draw_seed(base.new_generator(self.random_state))
+        self.detector_ = SeriesDetector.fit(self.model_, values, lengths, seed)
+
+    @property
+    def _reach(self) -> int:
+        """Steps before its begin that a forecast can feel."""
+        return max(self.forecaster_.context, self.size_.window) + self.size_.window
+
+    def _size(self, panel: Panel, n_channels: int, season: int) -> Size:
+        cells = cells_of(panel.values)
+        window = window_of(panel.lengths, n_channels, season, cells) if is_auto(self.window) else int(self.window)
+        pure = not series_experts(self.experts)
+        patch = 1 if is_auto(self.patch) else int(self.patch)
+        if pure and is_auto(self.window):
+            window = min(max(panel.lengths), max(window, 2 * (self.horizon or 0)))
+        window = max(patch, window - window % patch)
+        positions = sum(max(0, length - window + 1) for length in panel.lengths)
+        size = auto_size(window, n_channels, positions, holed=is_holed(panel.values))._replace(patch=patch)
+        names = "backbone", "d_token", "depth", "dropout", "batch_size", "lr"
+        given = {name: getattr(self, name) for name in names if not is_auto(getattr(self, name))}
+        return size._replace(**given)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
+
+        Raises
+        ------
+        ParameterError : a parameter is a function, which cannot be saved.
+        """
+        check_is_fitted(self)
+        save(self, folder)
+
+    def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return stored(self)
+
+    def _set_state(self, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        restore(self, state, weights)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def check_channels(panel: Panel, schema: SeriesSchema) -> None:
+    """Refuse channels without an observed cell.
+
+    Raises
+    ------
+    DataError : names them.
+    """
+    count = np.isfinite(panel.values).sum(0)
+    empty = [name for c, name in enumerate(schema.channels) if not count[c]]
+    if empty:
+        raise DataError(
+            f"Every channel must have an observed value; {listed(empty)} has none. Drop it, or name the others in "
+            "`target_cols`."
+        )
+
+
+def judged_quality(judgement: Judgement | None, channels: tuple[Any, ...], model: SeriesAutoencoder) -> pd.DataFrame:
+    """Rows of `quality_` for the imputation: error and that of linear interpolation on held-out cells."""
+    rows = []
+    for c, name in enumerate(channels):
+        if judgement is None:
+            rows.append(("impute", name, np.nan, np.nan, 0))
+            continue
+        cells = judgement.hidden[:, :, c]
+        target = judgement.values[:, :, c][cells]
+        errors = [
+            float((part[:, :, c][cells] - target).square().mean().sqrt()) for part in (judgement.mean, judgement.line)
+        ]
+        rows.append(("impute", name, *errors, int(cells.sum())))
+    table = pd.DataFrame(rows, columns=["task", "channel", "error", "baseline_error", "n"])
+    table["network"] = model.share.double().cpu().numpy()
+    return with_skill(table)
+
+
+def with_skill(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `skill`, the share of the baseline's error that is gone."""
+    table = table.copy()
+    table["n"] = table["n"].astype(int)
+    table["skill"] = 1 - table["error"] / table["baseline_error"].where(table["baseline_error"] > 0)
+    order = ["task", "channel", "n", "error", "baseline_error", "skill", "network"]
+    return table.reindex(columns=order)

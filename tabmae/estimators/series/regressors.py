@@ -1,0 +1,53 @@
+"""The linear effect of columns that are known ahead, taken off before a forecast and added again after it.
+
+Contract: missing values of the columns have no effect.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+RIDGE = 1e-3
+"""Ridge of the coefficients, in observed steps."""
+
+Matrix = NDArray[np.float64]
+
+
+class Regressors:
+    """Mean and deviation (K,) of the columns, and coefficients (K, C)."""
+
+    def __init__(self, mean: Matrix, deviation: Matrix, coefficients: Matrix) -> None:
+        self.mean, self.deviation, self.coefficients = mean, deviation, coefficients
+
+    @classmethod
+    def none(cls, n_channels: int) -> Self:
+        """No columns."""
+        return cls(np.zeros(0), np.ones(0), np.zeros((0, n_channels)))
+
+    @classmethod
+    def fit(cls, future: Matrix, values: Matrix) -> Self:
+        """Regress observed cells (N, C), NaN where missing, on columns (N, K)."""
+        mean = np.nan_to_num(np.nanmean(future, axis=0))
+        deviation = np.nan_to_num(np.nanstd(future, axis=0))
+        found = cls(mean, np.where(deviation > 0, deviation, 1), np.zeros((future.shape[1], values.shape[1])))
+        inputs = found._inputs(future)
+        for c in range(values.shape[1]):
+            seen = np.isfinite(values[:, c])
+            x = inputs[seen]
+            penalty = RIDGE * max(1, seen.sum()) * np.eye(x.shape[1])
+            found.coefficients[:, c] = np.linalg.solve(x.T @ x + penalty, x.T @ values[seen, c])
+        return found
+
+    def effect(self, future: Matrix) -> Matrix:
+        """What columns (..., K) add to the channels (..., C)."""
+        if not len(self.mean):
+            return np.zeros((*future.shape[:-1], self.coefficients.shape[1]))
+        effect: Matrix = self._inputs(future) @ self.coefficients
+        return effect
+
+    def _inputs(self, future: Matrix) -> Matrix:
+        inputs: Matrix = np.nan_to_num((future - self.mean) / self.deviation)
+        return inputs

@@ -1,0 +1,154 @@
+"""Panels in standard deviations, laid out in one line of steps: what models of windows are fed.
+
+Contract: a series' numbers depend on that series and on what fit learnt, not on the other series of a panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabmae.windows import Panel, SeriesSchema
+
+OWN_STEPS = 200
+"""Median length from which on every series of a panel has a level and a scale of its own."""
+SPREAD_OF_SCALES = 10.0
+"""Ratio of the 9th to the 1st decile of the series' scales beyond which they have their own in any case."""
+LEAST_RATIO = 1e-6
+"""Least standard deviation, in mean absolute values of the channel, that is no rounding error."""
+
+Matrix = NDArray[np.float64]
+
+
+class Scales:
+    """Level and scale of every channel: those of all series together, or each series' own.
+
+    Parameters
+    ----------
+    mean, deviation : (C,), of all observed cells of fit.
+    own : id -> (2, C), level and scale of the series of fit; None where all share one.
+    """
+
+    def __init__(self, mean: Matrix, deviation: Matrix, own: dict[Hashable, Matrix] | None) -> None:
+        self.mean, self.deviation, self.own = mean, deviation, own
+
+    @classmethod
+    def fit(cls, panel: Panel, *, shared: bool) -> Self:
+        """Learn the scales of a panel; `shared` for windows of one process."""
+        mean, deviation = moments(panel.values)
+        if shared or len(panel.ids) == 1:
+            return cls(mean, deviation, None)
+        each = [np.stack(moments(panel.series(i), (mean, deviation))) for i in range(len(panel.ids))]
+        spread = np.quantile(np.stack(each)[:, 1], [0.1, 0.9], axis=0)
+        if np.median(panel.lengths) < OWN_STEPS and (spread[1] / spread[0]).max() < SPREAD_OF_SCALES:
+            return cls(mean, deviation, None)
+        return cls(mean, deviation, dict(zip(panel.ids, each, strict=True)))
+
+    def of(self, panel: Panel) -> tuple[Matrix, Matrix]:
+        """Levels and scales (n_series, C); those of a series that fit has not seen come from its own cells."""
+        shared = np.stack([self.mean, self.deviation])
+        if self.own is None:
+            found = [shared] * len(panel.ids)
+        else:
+            found = [
+                self.own[name] if name in self.own else np.stack(moments(panel.series(i), (self.mean, self.deviation)))
+                for i, name in enumerate(panel.ids)
+            ]
+        both = np.stack(found)
+        return both[:, 0], both[:, 1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        own = None if self.own is None else [[name, pair.tolist()] for name, pair in self.own.items()]
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "own": own}
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Self:
+        own = state["own"]
+        pairs = None if own is None else {name: np.array(pair) for name, pair in own}
+        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs)
+
+
+def moments(values: Matrix, otherwise: tuple[Matrix, Matrix] | None = None) -> tuple[Matrix, Matrix]:
+    """Mean and standard deviation of the observed cells of each channel of (T, C); 1 where nothing varies.
+
+    Channels without two observed cells have those of `otherwise`.
+    """
+    seen = np.isfinite(values)
+    count = seen.sum(0)
+    filled = np.where(seen, values, 0)
+    mean = filled.sum(0) / np.maximum(count, 1)
+    deviation = np.sqrt(np.where(seen, (values - mean) ** 2, 0).sum(0) / np.maximum(count, 1))
+    varies = deviation > LEAST_RATIO * (np.abs(filled).sum(0) / np.maximum(count, 1))
+    fallback = np.ones_like(deviation) if otherwise is None else otherwise[1]
+    deviation = np.where(varies, deviation, np.where(count >= 2, 1.0, fallback))
+    return (mean if otherwise is None else np.where(count > 0, mean, otherwise[0])), deviation
+
+
+class Line(NamedTuple):
+    """A panel's cells in one line of steps, with a window of missing steps before, between and after the series.
+
+    values : float32 (N, C), in standard deviations, 0 where not observed. observed : bool (N, C).
+    place : int64 (sum of lengths,), where each step of the panel lies. starts, lengths : of each series' stretch,
+        which is a window at least.
+    """
+
+    values: Tensor
+    observed: Tensor
+    place: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    def windows(self, starts: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """Values and observed cells (n, W * C) of the windows that begin at `starts`."""
+        steps = starts[:, None] + torch.arange(window)
+        return self.values[steps].flatten(1), self.observed[steps].flatten(1)
+
+    def covering(self, window: int, stride: int) -> Tensor:
+        """Starts of windows that cover every series: `stride` steps apart, the last one at the end."""
+        found = []
+        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
+            begins = torch.arange(start, start + length - window + 1, stride)
+            last = start + length - window
+            found.append(begins if int(begins[-1]) == last else torch.cat([begins, torch.tensor([last])]))
+        return torch.cat(found)
+
+
+def laid_out(values: Matrix, lengths: tuple[int, ...], window: int) -> Line:
+    """Put standardised series (sum of lengths, C), NaN where missing, into one line."""
+    length = np.asarray(lengths, dtype=np.int64)
+    taken = np.maximum(length, window)
+    starts = window + np.concatenate([[0], np.cumsum(taken[:-1] + window)])
+    offset = np.concatenate([[0], np.cumsum(length[:-1])])
+    place = np.arange(length.sum()) + np.repeat(starts - offset, length)
+    total = int(starts[-1] + taken[-1] + window)
+    line = np.zeros((total, values.shape[1]), dtype=np.float32)
+    observed = np.zeros(line.shape, dtype=bool)
+    seen = np.isfinite(values)
+    line[place] = np.where(seen, values, 0)
+    observed[place] = seen
+    return Line(*(torch.from_numpy(part) for part in (line, observed, place, starts, taken)))
+
+
+def standardised(panel: Panel, scales: Scales) -> tuple[Matrix, Matrix, Matrix]:
+    """Values (sum of lengths, C) in standard deviations, and level and scale of each of these steps."""
+    mean, deviation = (np.repeat(part, panel.lengths, axis=0) for part in scales.of(panel))
+    return (panel.values - mean) / deviation, mean, deviation
+
+
+def last_steps(panel: Panel, schema: SeriesSchema, n_steps: int) -> Panel:
+    """The last `n_steps` of every series; shorter ones whole."""
+    kept = tuple(min(length, n_steps) for length in panel.lengths)
+    if kept == panel.lengths:
+        return panel
+    stamps = schema.stamps(panel)
+    starts = tuple(index[len(index) - length] for index, length in zip(stamps, kept, strict=True))
+    ends = np.cumsum(panel.lengths)
+    steps = np.concatenate([np.arange(end - length, end) for end, length in zip(ends, kept, strict=True)])
+    return replace(panel, starts=starts, lengths=kept, values=panel.values[steps], future=panel.future[steps])

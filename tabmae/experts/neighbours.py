@@ -1,0 +1,231 @@
+"""How far a row lies from the rows of fit: the mean distance to its nearest ones, in three scalings of the numbers.
+
+Contract: a missing cell is never compared; a row's distances depend on that row and the rows of fit alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALINGS = ("standard", "log", "rank")
+N_NEIGHBOURS = 5
+N_CANDIDATES = 16
+"""Rows nearest by a fast product in single precision, whose distances are then taken exactly."""
+MAX_REMEMBERED = 10_000
+"""Rows that new ones are compared with; more are thinned to a sample at equal steps."""
+MAX_KNOTS = 257
+"""Quantiles of a column that its normal scores are interpolated between."""
+MAX_LEVELS = 64
+"""Levels of a category that are told apart; rarer ones are one."""
+MAX_CHUNK_CELLS = 4_000_000
+"""Distances, or cells of the candidates, that are held at once: 16 MB, and 32 MB in float64."""
+
+
+class Neighbours(nn.Module):
+    """Distances to the nearest remembered rows.
+
+    Numbers are compared on three scales: in standard deviations, by sign(z) log(1 + abs(z)), where far cells count
+    little, and by their normal scores, where every column is spread alike, linear beyond the range of fit. Two levels
+    of a category are as far apart as two numbers are typically. A distance is the root of the sum of squares over the
+    columns that both rows have, times the number of columns over theirs. A new row has its observed cells; a remembered
+    one may have been completed, since the nearest of many rows with holes would be those with the least to compare.
+
+    Parameters
+    ----------
+    n_levels : for each of F columns 0 for a number, else the number of its levels (codes by falling frequency).
+
+    Buffers: `values` (N, F) of the remembered rows, `observed` (N, F), which cells they had, and `comparable` (N, F),
+    with those that were completed; `location` and `scale` (Fn,), `knots` and `scores` (Fn, K) of the numbers; `spread`
+    (3,), root mean square of the numbers on each scale.
+
+    Source: distance to the nearest neighbours as a score, Ramaswamy et al. 2000; its mean, Angiulli and Pizzuti 2002.
+    Differs: one row that equals the new one in every cell is taken to be the row itself, so that rows of fit get their
+    leave-one-out distance.
+
+    >>> import torch
+    >>> rows = torch.linspace(-1, 1, 21)[:, None]
+    >>> expert = Neighbours([0]).fit(rows, torch.ones(21, 1, dtype=torch.bool))
+    >>> near, far = expert.distances(torch.tensor([[0.02], [3.0]]), torch.ones(2, 1, dtype=torch.bool))
+    >>> bool((far > 5 * near).all())
+    True
+    """
+
+    values: Tensor
+    observed: Tensor
+    comparable: Tensor
+    location: Tensor
+    scale: Tensor
+    knots: Tensor
+    scores: Tensor
+    spread: Tensor
+
+    def __init__(self, n_levels: Sequence[int]) -> None:
+        super().__init__()
+        self.n_levels = tuple(n_levels)
+        self.numbers = [j for j, n in enumerate(n_levels) if n == 0]
+        self.categories = [j for j, n in enumerate(n_levels) if n > 0]
+        n_numbers = len(self.numbers)
+        self.register_buffer("values", torch.zeros(0, len(self.n_levels)))
+        self.register_buffer("observed", torch.zeros(0, len(self.n_levels), dtype=torch.bool))
+        self.register_buffer("comparable", torch.zeros(0, len(self.n_levels), dtype=torch.bool))
+        self.register_buffer("location", torch.zeros(n_numbers, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(n_numbers, dtype=torch.float64))
+        self.register_buffer("knots", torch.zeros(n_numbers, MAX_KNOTS, dtype=torch.float64))
+        self.register_buffer("scores", torch.zeros(n_numbers, MAX_KNOTS, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(len(SCALINGS), dtype=torch.float64))
+
+    def fit(self, values: Tensor, observed: Tensor, completed: Tensor | None = None) -> Neighbours:
+        """Learn the scales of the columns from rows, and remember these.
+
+        Parameters
+        ----------
+        values : (n, F), numbers on any scale, categories as codes; anything where not observed.
+        observed : bool (n, F).
+        completed : (n, F), the same rows without holes; None leaves holes out of comparisons.
+
+        Returns
+        -------
+        self
+        """
+        device = self.location.device
+        values, observed = values.to(device), observed.to(device)
+        completed = None if completed is None else completed.to(device)
+        for place, j in enumerate(self.numbers):
+            known = values[observed[:, j], j].double()
+            if not len(known):
+                continue
+            scale = known.std(correction=0)
+            self.location[place], self.scale[place] = known.mean(), scale if scale > 1e-6 else 1.0
+            self.knots[place], self.scores[place] = _normal_scores((known - self.location[place]) / self.scale[place])
+        shown = observed[:, self.numbers]
+        for number, scaling in enumerate(SCALINGS):
+            squares = torch.where(shown, self._scaled(values, scaling).square(), 0).sum()
+            self.spread[number] = (squares / shown.sum()).sqrt() if squares > 0 else 1.0
+        return self.remember(values, observed, completed)
+
+    def remember(self, values: Tensor, observed: Tensor, completed: Tensor | None = None) -> Neighbours:
+        """Compare new rows with these from now on, on the scales of fit; parameters as there."""
+        step = max(1, -(-len(values) // MAX_REMEMBERED))
+        device = self.location.device
+        self.observed = observed[::step].clone().to(device)
+        self.comparable = self.observed.clone() if completed is None else torch.ones_like(self.observed)
+        holes = torch.zeros_like(values) if completed is None else completed
+        self.values = torch.where(observed, values, holes)[::step].float().to(device)
+        return self
+
+    @classmethod
+    def restored(cls, n_levels: Sequence[int], buffers: dict[str, Tensor]) -> Neighbours:
+        """Neighbours from the buffers that were saved."""
+        neighbours = cls(n_levels)
+        neighbours.values = torch.zeros_like(buffers["values"])
+        neighbours.observed = torch.zeros_like(buffers["observed"])
+        neighbours.comparable = torch.zeros_like(buffers["comparable"])
+        neighbours.load_state_dict(buffers)
+        return neighbours
+
+    def distances(self, values: Tensor, observed: Tensor, scalings: Sequence[str] = SCALINGS) -> Tensor:
+        """Mean distance to the nearest remembered rows on each scale.
+
+        Parameters
+        ----------
+        values : (B, F), as in fit. observed : bool (B, F).
+        scalings : S names out of `SCALINGS`.
+
+        Returns
+        -------
+        distances : float32 (B, S); NaN for rows that share no observed column with any
+            remembered row. Single precision rounds off what the other rows of a batch do to the last digits.
+        """
+        values, observed = values.to(self.values), observed.to(self.observed.device)
+        found = values.new_full((len(values), len(scalings)), torch.nan)
+        n_cells = sum(min(n, MAX_LEVELS) if n else 1 for n in self.n_levels)
+        n_near = min(N_CANDIDATES, len(self.values))
+        chunk = max(1, MAX_CHUNK_CELLS // max(len(self.values), n_near * n_cells))
+        for number, scaling in enumerate(scalings):
+            remembered = self._expanded(self.values, self.comparable, scaling)
+            of_columns = self._of_columns(self.comparable)
+            for start in range(0, len(values), chunk):
+                rows, shown = values[start : start + chunk], observed[start : start + chunk]
+                cells, seen = self._expanded(rows, shown, scaling), self._of_columns(shown)
+                nearest = self._nearest(cells.float(), shown, seen, remembered.float(), of_columns, n_near)
+                mean = self._mean_distance(cells, shown, seen, remembered, nearest)
+                found[start : start + chunk, number] = mean.float()
+        return found
+
+    def _scaled(self, values: Tensor, scaling: str) -> Tensor:
+        """The numbers (B, Fn) of cells on a scale."""
+        standard = (values[:, self.numbers].double() - self.location) / self.scale
+        if scaling == "log":
+            return standard.sign() * standard.abs().log1p()
+        if scaling == "rank" and self.numbers:
+            return _interpolated(standard, self.knots, self.scores)
+        return standard
+
+    def _expanded(self, values: Tensor, observed: Tensor, scaling: str) -> Tensor:
+        """Cells as they are compared on a scale, float64 (B, E), 0 where not observed."""
+        parts = [self._scaled(values, scaling) * observed[:, self.numbers]]
+        for j in self.categories:
+            n_levels = min(self.n_levels[j], MAX_LEVELS)
+            levels = F.one_hot(values[:, j].long().clamp(0, n_levels - 1), n_levels)
+            parts.append(levels * observed[:, j, None] * self.spread[SCALINGS.index(scaling)])
+        return torch.cat(parts, 1)
+
+    def _of_columns(self, observed: Tensor) -> Tensor:
+        """Which of the compared cells are observed, bool (B, E)."""
+        parts = [observed[:, self.numbers]]
+        parts += [observed[:, j, None].expand(-1, min(self.n_levels[j], MAX_LEVELS)) for j in self.categories]
+        return torch.cat(parts, 1)
+
+    def _nearest(
+        self, cells: Tensor, shown: Tensor, seen: Tensor, remembered: Tensor, of_columns: Tensor, n_near: int
+    ) -> Tensor:
+        """Positions (B, n_near) of the remembered rows that are nearest, but for rounding."""
+        squares = seen.float() @ remembered.square().T - 2 * cells @ remembered.T
+        if not bool(self.comparable.all()):
+            shared = shown.float() @ self.comparable.float().T
+            squares = squares + cells.square() @ of_columns.float().T
+            squares = torch.where(shared > 0, squares / shared, torch.inf)
+        return squares.topk(n_near, dim=1, largest=False).indices
+
+    def _mean_distance(self, cells: Tensor, shown: Tensor, seen: Tensor, remembered: Tensor, nearest: Tensor) -> Tensor:
+        """Mean of the exact distances to the nearest of the candidates (B, K), the row itself left out; (B,)."""
+        known = self.comparable[nearest]
+        both = shown[:, None] & known
+        gaps = (cells[:, None] - remembered[nearest]) * (seen[:, None] & self._of_columns_of(known))
+        squares = gaps.square().sum(2) * shown.shape[1] / both.sum(2)
+        is_self = (squares == 0) & (self.observed[nearest] == shown[:, None]).all(2)
+        distance = torch.where(both.any(2), squares, torch.inf).sqrt().sort(1).values
+        first = is_self.any(1).long()
+        place = torch.arange(distance.shape[1], device=distance.device)
+        counted = (place >= first[:, None]) & (place < first[:, None] + N_NEIGHBOURS) & distance.isfinite()
+        return torch.where(counted, distance, 0).sum(1) / counted.sum(1)
+
+    def _of_columns_of(self, observed: Tensor) -> Tensor:
+        """As `_of_columns`, for candidates (B, K, F)."""
+        return self._of_columns(observed.flatten(0, 1)).unflatten(0, observed.shape[:2])
+
+
+def _normal_scores(known: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantiles (K,) of a column and the normal scores of their mean ranks; the last ones repeated up to K."""
+    ordered = known.sort().values
+    position = torch.linspace(0, len(ordered) - 1, MAX_KNOTS, device=known.device).round().long()
+    knots = ordered[position].unique()
+    below, above = (torch.searchsorted(ordered, knots, right=right) for right in (False, True))
+    share = (below + above) / (2 * len(ordered))
+    scores = torch.special.ndtri(share)
+    padding = MAX_KNOTS - len(knots)
+    return F.pad(knots, (0, padding), value=float(knots[-1])), F.pad(scores, (0, padding), value=float(scores[-1]))
+
+
+def _interpolated(standard: Tensor, knots: Tensor, scores: Tensor) -> Tensor:
+    """Normal scores of numbers (B, Fn), linear between the knots, and beyond them one a standard deviation."""
+    place = torch.searchsorted(knots, standard.T.contiguous()).clamp(1, MAX_KNOTS - 1)
+    low, high = torch.gather(knots, 1, place - 1), torch.gather(knots, 1, place)
+    share = ((standard.T - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    left, right = torch.gather(scores, 1, place - 1), torch.gather(scores, 1, place)
+    beyond = (standard.T - knots[:, -1:]).clamp_min(0) + (standard.T - knots[:, :1]).clamp_max(0)
+    return (left + share * (right - left) + beyond).T

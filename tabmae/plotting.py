@@ -1,0 +1,139 @@
+"""Pictures of what an estimator found; the only room beside the demo that draws.
+
+Contract: matplotlib is imported when a picture is asked for, and no global figure is opened.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tabmae.errors import DataError, check_number
+from tabmae.estimators.detector import TabMAEDetector
+from tabmae.estimators.series import Detection
+from tabmae.schema import open_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ODD, USUAL = "#D55E00", "#999999"
+MAX_CELLS = 20
+"""Cells that are drawn, the oddest first."""
+MAX_CHANNELS = 6
+"""Channels of a series that are drawn, those first that lie outside their bounds most often where it is flagged."""
+
+
+def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: float = 0.9) -> Figure:
+    """Draw which cells make a row odd: a bar for each cell's contribution, with its value and what was expected.
+
+    Parameters
+    ----------
+    detector : fitted, with the network among its members.
+    X : (n, F), a container as in fit. row : position of the row in X.
+    level : share of a column's normal cells that the interval is to hold.
+
+    Returns
+    -------
+    matplotlib Figure; `figure.savefig("row.png")` writes it. At most 20 cells, the oddest above.
+
+    Raises
+    ------
+    DataError : X has no such row.
+    ParameterError : `row` is no integer; the detector has no network; `level` is out of range.
+    """
+    from matplotlib.figure import Figure
+
+    check_number("row", row, low=0, integer=True, hint="Pass the position of a row of X, for example 0.")
+    n_rows = open_table(X).n_rows
+    if row >= n_rows:
+        raise DataError(f"X must hold the row; it has {n_rows} rows, and `row` is {row}. Pass a smaller one.")
+    one = X.iloc[row : row + 1] if isinstance(X, pd.DataFrame) else X[row : row + 1]
+    cells = detector.explain(one, level)
+    name = repr(cells["row"].iloc[0]) if isinstance(X, pd.DataFrame) else row
+    shown = cells.sort_values("contribution", ascending=False, kind="stable").head(MAX_CELLS)[::-1]
+    figure = Figure(figsize=(9, 1.2 + 0.36 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = [ODD if contribution >= 1 else USUAL for contribution in shown["contribution"]]
+    axes.barh(range(len(shown)), shown["contribution"], color=colours)
+    axes.set_yticks(range(len(shown)), [f"{cell.column} = {_text(cell.value)}" for cell in shown.itertuples()])
+    widest = max(1.0, float(shown["contribution"].max()))
+    for place, cell in enumerate(shown.itertuples()):
+        axes.text(cell.contribution + 0.02 * widest, place, f"expected {_expected(cell)}", va="center", fontsize=9)
+    axes.set_xlim(0, 1.6 * widest)
+    axes.set_xlabel(f"nats less likely than usual, given the other cells (bounds hold {level:.0%})")
+    axes.set_title(f"Row {name}: p-value {detector.p_value(one)[0]:.3g}")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_detection(detection: Detection, id: Any = None) -> Figure:
+    """Draw what is odd in a series: its channels over what was expected of them, the odd stamps shaded, the scores below.
+
+    Parameters
+    ----------
+    detection : of `TimeSeriesMAE.detect`.
+    id : the series to draw; None for the one with the highest score.
+
+    Returns
+    -------
+    matplotlib Figure; `figure.savefig("odd.png")` writes it. At most 6 channels, the oddest above.
+
+    Raises
+    ------
+    DataError : there is no such series.
+    """
+    from matplotlib.figure import Figure
+
+    points = detection.points
+    *owner, time = [name for name in points.columns[: points.columns.get_loc("value")] if name != "channel"]
+    if owner:
+        owners = points[owner[0]]
+        chosen = owners[points["score"].idxmax() if points["score"].notna().any() else 0] if id is None else id
+        points = points[owners == chosen]
+        if points.empty:
+            raise DataError(
+                f"`id` must name a series that was judged; got {id!r}. Pass one of the column {owner[0]!r}."
+            )
+        title = f"{chosen}: "
+    else:
+        title = ""
+    outside = points["flag"] & ~points["value"].between(points["lower"], points["upper"]) & points["value"].notna()
+    channels = points.get("channel", pd.Series("value", index=points.index))
+    order = outside.groupby(channels, sort=False).sum().sort_values(ascending=False, kind="stable").index[:MAX_CHANNELS]
+    figure = Figure(figsize=(11, 1.6 + 1.7 * len(order)), layout="constrained")
+    *above, below = figure.subplots(len(order) + 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(above, order, strict=True):
+        one = points[channels == name]
+        stamps = one[time].array if not isinstance(one[time].dtype, pd.PeriodDtype) else one[time].dt.to_timestamp()
+        axes.fill_between(stamps, one["lower"], one["upper"], color=USUAL, alpha=0.35, linewidth=0, label="usual")
+        axes.plot(stamps, one["value"], color="black", linewidth=0.8)
+        axes.plot(stamps, one["value"].where(outside[one.index]), ".", color=ODD, markersize=5, label="odd")
+        axes.set_ylabel(name)
+    below.plot(stamps, one["score"], color="black", linewidth=0.8)
+    below.set_ylabel("score, nats")
+    flag = one["flag"].to_numpy()
+    for axes in (*above, below):
+        axes.fill_between(
+            stamps, 0, 1, where=flag, color=ODD, alpha=0.25, transform=axes.get_xaxis_transform(), step="mid"
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    n_events = int((flag[1:] & ~flag[:-1]).sum() + flag[:1].sum())
+    figure.suptitle(f"{title}{n_events} odd {'stretch' if n_events == 1 else 'stretches'}")
+    return figure
+
+
+def _expected(cell: Any) -> str:
+    bounds = f" ({_text(cell.lower)} to {_text(cell.upper)})" if not pd.isna(cell.lower) else ""
+    return _text(cell.expected) + bounds
+
+
+def _text(value: Any) -> str:
+    """A cell as a label: short, without a time of day where it is midnight."""
+    if pd.isna(value):
+        return "missing"
+    if isinstance(value, pd.Timestamp):
+        return str(value.date())
+    if isinstance(value, bool | str):
+        return str(value)[:30]
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)[:30]

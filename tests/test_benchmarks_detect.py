@@ -1,0 +1,96 @@
+"""Claims about the benchmark of detectors: the same rows for every method, nothing twice, figures from the rows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.detect_tables import LEAST_OUTLIERS, load_set, main, make_task
+from benchmarks.detecting import METHODS, OF_PYOD, scores_of
+from benchmarks.markdown import markers
+
+START, END = markers("detect")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one set: 200 rows along a line, and 40 off it, first in the file."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(240, 1))
+    rows = np.hstack([factor, factor, -factor]) + 0.1 * rng.normal(size=(240, 3))
+    rows[:40, 1] += 3
+    (folder / "ad").mkdir()
+    np.savez(folder / "ad" / "line.npz", X=rows, y=np.r_[np.ones(40), np.zeros(200)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("detect") / "rows.jsonl"
+    run(data, out)
+    return out
+
+
+def run(data: Path, out: Path) -> None:
+    few = ["--methods", "knn", "tabmae-distances", "--seeds", "0", "--threads", "1", "--missing", "0", "0.2"]
+    main(["--data", str(data), "--out", str(out), *few])
+
+
+def test_a_run_gives_a_row_with_scores_and_costs_and_none_is_repeated(data: Path, rows: Path) -> None:
+    before = rows.read_text()
+    found = [json.loads(line) for line in before.splitlines()]
+    assert [(row["method"], row["missing"]) for row in found] == [
+        *[("knn", 0), ("tabmae-distances", 0)],
+        *[("knn", 0.2), ("tabmae-distances", 0.2)],
+    ]
+    assert all(row["status"] == "ok" and row["auroc"] > 0.8 and row["seconds"] > 0 for row in found)
+    run(data, rows)
+    assert rows.read_text() == before
+
+
+def test_the_report_stands_between_its_markers(rows: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{START}\nold\n{END}\nafter\n")
+    main(["--report", str(rows), "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "**Clean.** " in text and "**Clean, 20% of all cells hidden.** " in text
+    row = json.loads(rows.read_text().splitlines()[0])
+    (line,) = [line for line in text.splitlines() if "kNN (5), mean" in line and f"{100 * row['auroc']:.1f}" in line]
+    assert f"{100 * row['auprc']:.1f}" in line
+
+
+def test_half_of_the_normal_rows_train_and_no_row_is_on_both_sides(data: Path) -> None:
+    cells, is_outlier = load_set("line", data, 0, 0)
+    clean, published = (make_task(cells, is_outlier, protocol, 0, 0) for protocol in ("clean", "published"))
+    assert len(clean.train) == 100 and clean.is_outlier.sum() == 40 and len(clean.test) == 140
+    assert not {tuple(row) for row in clean.train} & {tuple(row) for row in clean.test}
+    assert len(published.train) + len(published.test) == 1000
+    contaminated = make_task(cells, is_outlier, "contaminated", 0, 0)
+    assert contaminated.same and contaminated.train is contaminated.test and len(contaminated.test) == 240
+
+
+def test_a_sample_keeps_outliers_and_holes_do_not_depend_on_the_method(data: Path) -> None:
+    cells, is_outlier = load_set("line", data, 60, 0)
+    assert is_outlier.sum() == LEAST_OUTLIERS and 60 <= len(cells) <= 60 + LEAST_OUTLIERS
+    one, other = (make_task(cells, is_outlier, "clean", 0.3, 0) for _ in range(2))
+    np.testing.assert_array_equal(one.test, other.test)
+    assert np.isnan(one.train).mean() == pytest.approx(0.3, abs=0.08)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*OF_PYOD, "tabmae", "tabmae-network")])
+def test_higher_is_odder_for_every_peer_with_and_without_holes(data: Path, method: str) -> None:
+    cells, is_outlier = load_set("line", data, 0, 0)
+    for protocol, missing, first in (("clean", 0.0, 0), ("clean", 0.1, 0), ("contaminated", 0.0, 35)):
+        task = make_task(cells[first:], is_outlier[first:], protocol, missing, 0)
+        scores = scores_of(method, task.train, task.test, task.same, 0)
+        assert roc_auc_score(task.is_outlier, scores) > 0.7
+
+
+def test_a_run_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "rows.jsonl")])
+    assert "a run needs --data DIR" in capsys.readouterr().err

@@ -1,0 +1,351 @@
+"""Claims about `TabMAEDetector`: what it finds, what it blames, what its p-values promise."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
+
+import tabmae
+from tabmae import TabMAE, TabMAEDetector
+from tabmae.errors import DataError, ParameterError
+from tabmae.estimators import members as batches
+from tabmae.estimators.detector.evidence import Evidence, p_value
+from tabmae.estimators.detector.network import CellNetwork
+from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
+
+DISTANCES = ("distance", "log_distance", "rank_distance")
+QUICK: dict[str, Any] = {"max_epochs": 40, "random_state": 0}
+
+
+def normal_rows(n_rows: int, seed: int = 0) -> NDArray[np.float64]:
+    """Draw rows whose four columns all follow one factor."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(n_rows, 1))
+    return np.hstack([factor, -factor, factor**3, 2 * factor]) + 0.2 * rng.normal(size=(n_rows, 4))
+
+
+@pytest.fixture(scope="module")
+def detector() -> TabMAEDetector:
+    """A detector of rows whose columns follow one factor; nothing may change it."""
+    return TabMAEDetector(**QUICK).fit(normal_rows(400))
+
+
+@pytest.fixture(scope="module")
+def of_mixed(mixed: pd.DataFrame) -> TabMAEDetector:
+    """A detector of a table of every kind of column, with holes."""
+    return TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(mixed)
+
+
+def broken(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give every other row the second column of one far from it, a value that is normal by itself."""
+    order = rows[:, 0].argsort()
+    swapped = rows.copy()
+    swapped[order, 1] = rows[order[::-1], 1]
+    return swapped[np.abs(rows[:, 0]) > 0.8]
+
+
+def test_rows_whose_columns_do_not_go_together_are_found(detector: TabMAEDetector) -> None:
+    new = normal_rows(300, seed=1)
+    odd = broken(new)
+    truth = np.r_[np.zeros(len(new)), np.ones(len(odd))]
+    assert (odd.min(0) >= new.min(0)).all() and (odd.max(0) <= new.max(0)).all()
+    assert roc_auc_score(truth, detector.anomaly_score(np.vstack([new, odd]))) > 0.97
+    by_member = detector.anomaly_score(np.vstack([new, odd]), by_member=True)
+    assert roc_auc_score(truth, by_member["network"]) > 0.97
+    assert (detector.predict(odd) == -1).mean() > 0.8 and (detector.predict(new) == 1).mean() > 0.85
+
+
+def test_the_planted_cell_is_blamed_most(detector: TabMAEDetector) -> None:
+    odd = broken(normal_rows(300, seed=1))
+    cells = detector.explain(odd)
+    blamed = cells.loc[cells.groupby("row")["contribution"].idxmax(), "column"]
+    assert (blamed == 1).mean() > 0.9
+    planted = cells[cells["column"] == 1]
+    outside = (planted["value"] < planted["lower"]) | (planted["value"] > planted["upper"])
+    assert outside.mean() > 0.9
+    assert np.corrcoef(planted["expected"], -odd[:, 0])[0, 1] > 0.97
+
+
+def test_an_explanation_has_a_row_for_each_cell_in_the_units_of_the_table(
+    mixed: pd.DataFrame, of_mixed: TabMAEDetector
+) -> None:
+    cells = of_mixed.explain(mixed[::-1])
+    assert list(cells) == ["row", "column", "value", "contribution", "expected", "lower", "upper"]
+    assert cells["row"].tolist() == np.repeat(mixed.index[::-1], mixed.shape[1]).tolist()
+    assert cells["column"].tolist() == list(mixed) * len(mixed)
+    assert (cells["contribution"] >= 0).all() and (cells["contribution"] > 0).any()
+    held = cells.pivot(index="row", columns="column", values="value").loc[mixed.index, mixed.columns]
+    for name in mixed:
+        known = mixed[name].notna().to_numpy()
+        assert held[name][known].tolist() == mixed[name][known].tolist() and held[name][~known].isna().all()
+    of_day, of_city = (cells[cells["column"] == name] for name in ("day", "city"))
+    assert of_day["expected"].map(lambda value: abs(value - mixed["day"].mean()) < pd.Timedelta(days=90)).all()
+    assert (of_day["lower"] < of_day["upper"]).all()
+    assert of_city["expected"].isin(["Oslo", "Rome", "Bonn"]).all() and of_city["lower"].isna().all()
+    assert cells.loc[cells["value"].isna(), "contribution"].eq(0).all()
+
+
+def test_intervals_hold_their_share_of_new_normal_cells(detector: TabMAEDetector) -> None:
+    for level in (0.5, 0.9):
+        cells = detector.explain(normal_rows(500, seed=2), level=level)
+        held = (cells["value"] >= cells["lower"]) & (cells["value"] <= cells["upper"])
+        assert held.mean() == pytest.approx(level, abs=0.06)
+
+
+def test_missing_cells_are_no_evidence(detector: TabMAEDetector) -> None:
+    new = normal_rows(400, seed=3)
+    holes = np.where(np.random.default_rng(0).random(new.shape) < 0.4, np.nan, new)
+    whole, with_holes = detector.anomaly_score(new), detector.anomaly_score(holes)
+    assert np.isfinite(with_holes).all()
+    assert with_holes.mean() < 1.1 * whole.mean()
+    assert (detector.p_value(holes) <= 0.05).mean() < 0.08
+    without = np.where(np.arange(4) == 1, np.nan, broken(new))
+    assert (detector.predict(without) == -1).mean() < 0.15
+
+
+def test_a_row_without_a_cell_is_as_odd_as_the_median_row(detector: TabMAEDetector) -> None:
+    blank = np.full((1, 4), np.nan)
+    assert detector.anomaly_score(blank) == pytest.approx(4 * np.log(2))
+    assert detector.p_value(blank) == 1 and detector.predict(blank) == 1
+    assert detector.explain(blank)["contribution"].eq(0).all()
+
+
+def test_neither_the_batch_nor_its_size_leaves_a_trace(
+    mixed: pd.DataFrame, of_mixed: TabMAEDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = of_mixed.score_samples(mixed)
+    alone = [of_mixed.score_samples(mixed.iloc[[row]])[0] for row in range(len(mixed))]
+    np.testing.assert_array_equal(alone, whole)
+    monkeypatch.setattr(batches, "MAX_BATCH_OUTPUTS", 7 * of_mixed.members_.network.model_.tokenizer.n_outputs)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(of_mixed.score_samples(mixed[::-1])[::-1], whole)
+
+
+@pytest.mark.parametrize("members", ["auto", DISTANCES])
+def test_false_alarms_are_as_rare_as_promised(members: Any) -> None:
+    settings: dict[str, Any] = {"max_epochs": 2, "d_token": 4, "members": members}
+    n_fits = 60 if members == DISTANCES else 25
+    rates = []
+    for seed in range(n_fits):
+        detector = TabMAEDetector(random_state=seed, **settings).fit(normal_rows(395, seed))
+        new = normal_rows(500, seed=10_000 + seed)
+        rates.append([(detector.p_value(new) <= 0.05).mean(), (detector.predict(new) == -1).mean()])
+    assert np.mean(rates, axis=0) == pytest.approx(0.05, abs=0.01)
+
+
+def test_p_values_count_held_out_rows_and_the_row_itself(detector: TabMAEDetector) -> None:
+    new = normal_rows(50, seed=4)
+    held_out, scores = detector.held_out_scores_.numpy(), detector.anomaly_score(new)
+    expected = [(1 + (held_out >= score).sum()) / (1 + len(held_out)) for score in scores]
+    np.testing.assert_allclose(detector.p_value(new), expected)
+    assert len(held_out) == 80
+    assert p_value(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 2.5, 0.0])).tolist() == [0.75, 0.25, 1.0]
+
+
+def test_nothing_learns_from_the_held_out_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, seen = normal_rows(200), []
+    learn = CellNetwork.learn
+
+    def watched(network: CellNetwork, values: torch.Tensor, *others: Any) -> CellNetwork:
+        seen.append(values)
+        return learn(network, values, *others)
+
+    monkeypatch.setattr(CellNetwork, "learn", watched)
+    detector = TabMAEDetector(max_epochs=3, d_token=4, random_state=0).fit(rows)
+    found = detector.members_.neighbours, detector.members_.network
+    values, observed = detector._read(rows)
+    network = found[1]
+    assert network is not None and found[0] is not None
+    generator = torch.Generator().manual_seed(int(np.random.RandomState(0).randint(2**31 - 1)))
+    torch.randint(0, 2**31 - 1, (1,), generator=generator)
+    held_out = draw_held_out_rows(len(rows), generator)
+    assert torch.equal(seen[0], values[~held_out])
+    torch.testing.assert_close(found[0].location, values[~held_out].double().mean(0), rtol=1e-4, atol=1e-5)
+    surprise = network.surprise(values[held_out], observed[held_out]).mean(1)
+    np.testing.assert_allclose(detector.members_.evidence["network"].ranks, surprise.sort().values, rtol=1e-5)
+
+
+def test_evidence_is_a_rank_with_an_exponential_tail() -> None:
+    learnt = torch.arange(1.0, 101)
+    evidence = Evidence.fit(learnt)
+    nats = evidence.nats(torch.tensor([0.0, 50.5, 1000.0, torch.nan]))
+    assert nats[0] == 0 and nats[1] == pytest.approx(-np.log(51 / 101)) and nats[3] == pytest.approx(np.log(2))
+    start, scale = 90.1, float((learnt[learnt > 90.1] - 90.1).mean())
+    assert nats[2] == pytest.approx(np.log(101) + (1000 - start) / scale, rel=1e-6)
+    assert (evidence.nats(torch.linspace(-5, 200, 1000)).diff() >= 0).all()
+    constant = Evidence.fit(torch.zeros(30))
+    assert constant.nats(torch.tensor([0.0, 5.0])).isfinite().all()
+
+
+def test_outliers_among_the_rows_of_fit_are_found_and_counted() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.vstack([normal_rows(270), rng.normal(size=(30, 4)) * 0.2 + [4, 4, -4, 4]])
+    detector = TabMAEDetector(contamination=0.1, **QUICK).fit(rows)
+    assert (detector.predict(rows) == -1).sum() == 30
+    assert (detector.predict(rows[270:]) == -1).mean() > 0.9
+    naive = TabMAEDetector(**QUICK).fit(rows)
+    truth = np.r_[np.zeros(270), np.ones(30)]
+    assert roc_auc_score(truth, detector.anomaly_score(rows)) > roc_auc_score(truth, naive.anomaly_score(rows)) + 0.05
+
+
+def test_the_trimmed_rows_are_the_worst_ones() -> None:
+    values = torch.from_numpy(np.r_[normal_rows(90), np.full((10, 4), 30.0)]).float()
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[5] = False
+    kept = least_odd_rows(values, observed, 0.05, 0)
+    assert len(kept) == round(0.8 * 99) and kept.max() < 90 and 5 not in kept
+    assert len(least_odd_rows(values, observed, 0.4, 0)) == round(0.6 * 99)
+    assert least_odd_rows(values, observed, 0, 0).tolist() == [row for row in range(100) if row != 5]
+
+
+def test_scores_offsets_and_predictions_agree(detector: TabMAEDetector) -> None:
+    new = np.vstack([normal_rows(50, seed=5), broken(normal_rows(50, seed=6))])
+    score = detector.score_samples(new)
+    np.testing.assert_array_equal(score, -detector.anomaly_score(new))
+    np.testing.assert_allclose(detector.decision_function(new), score - detector.offset_)
+    np.testing.assert_array_equal(detector.predict(new) == -1, detector.anomaly_score(new) > detector.threshold_)
+    np.testing.assert_array_equal(detector.predict(new) == -1, detector.p_value(new) <= 0.05)
+    np.testing.assert_allclose(detector.anomaly_score(new, by_member=True).sum(axis=1), -score)
+
+
+def test_a_loaded_detector_is_the_saved_one(mixed: pd.DataFrame, of_mixed: TabMAEDetector, tmp_path: Path) -> None:
+    of_mixed.save(tmp_path / "model")
+    loaded = tabmae.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.score_samples(mixed), of_mixed.score_samples(mixed))
+    np.testing.assert_array_equal(loaded.p_value(mixed), of_mixed.p_value(mixed))
+    pd.testing.assert_frame_equal(loaded.explain(mixed), of_mixed.explain(mixed))
+    pd.testing.assert_frame_equal(loaded.quality_, of_mixed.quality_)
+    assert loaded.get_params() == of_mixed.get_params() and loaded.offset_ == of_mixed.offset_
+
+
+def test_a_detector_without_a_network_is_saved_too(tmp_path: Path) -> None:
+    detector = TabMAEDetector(members=("distance", "rank_distance"), random_state=0).fit(normal_rows(100))
+    detector.save(tmp_path / "model")
+    loaded, new = tabmae.load(tmp_path / "model"), normal_rows(20, seed=1)
+    np.testing.assert_array_equal(loaded.score_samples(new), detector.score_samples(new))
+    assert list(detector.anomaly_score(new, by_member=True)) == ["distance", "rank_distance"]
+
+
+def test_the_same_seed_gives_the_same_detector() -> None:
+    rows = normal_rows(100)
+    settings: dict[str, Any] = {"max_epochs": 2, "d_token": 4}
+    one, other, third = (TabMAEDetector(random_state=seed, **settings).fit(rows) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.score_samples(rows), other.score_samples(rows))
+    assert (one.score_samples(rows) != third.score_samples(rows)).any()
+    assert one.offset_ == clone(one).fit(rows).offset_
+
+
+def test_a_pretrained_network_is_used_and_left_as_it_is(mixed: pd.DataFrame, model: TabMAE, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in model.model_.state_dict().items()}
+    imputed, attributes = model.transform(mixed), set(vars(model))
+    detector = TabMAEDetector(pretrained=model, random_state=0).fit(mixed)
+    after = model.model_.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert set(vars(model)) == attributes
+    pd.testing.assert_frame_equal(model.transform(mixed), imputed)
+    assert detector.members_.network is not None
+    assert detector.members_.network.model_.backbone is model.model_.backbone
+    frozen = clone(TabMAEDetector(pretrained=FrozenEstimator(model), random_state=0)).fit(mixed)
+    np.testing.assert_array_equal(frozen.score_samples(mixed), detector.score_samples(mixed))
+    detector.save(tmp_path / "model")
+    loaded = tabmae.load(tmp_path / "model")
+    assert loaded.pretrained is None
+    np.testing.assert_array_equal(loaded.score_samples(mixed), detector.score_samples(mixed))
+
+
+@pytest.mark.parametrize("container", [pl.from_pandas, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
+def test_other_containers_give_the_same_scores_and_explanations(
+    mixed: pd.DataFrame, of_mixed: TabMAEDetector, container: Callable[[pd.DataFrame], Any]
+) -> None:
+    table = container(mixed)
+    np.testing.assert_array_equal(of_mixed.score_samples(table), of_mixed.score_samples(mixed))
+    contributions = of_mixed.explain(table)["contribution"], of_mixed.explain(mixed)["contribution"]
+    np.testing.assert_array_equal(*contributions)
+
+
+def test_other_columns_are_refused(mixed: pd.DataFrame, of_mixed: TabMAEDetector) -> None:
+    with pytest.raises(DataError, match="city"):
+        of_mixed.score_samples(mixed.drop(columns="city"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"contamination": 0.6}, "`contamination` must lie in (0, 0.5]; got 0.6. Pass the share of outliers"),
+        ({"contamination": "some"}, "`contamination` must be a finite number in (0, 0.5]; got 'some'."),
+        ({"members": "distance"}, "`members` must be 'auto' or a tuple of names out of ['distance', "),
+        ({"members": ()}, "`members` must be 'auto' or a tuple of names"),
+        ({"members": ("netwrok",)}, "got 'netwrok'. Did you mean 'network'?"),
+        ({"pretrained": "model"}, "`pretrained` must be a fitted TabMAE; got str. Pass TabMAE().fit(X)."),
+        ({"mask_ratio": 1.5}, "`mask_ratio` must lie in (0, 1)"),
+        ({"random_state": "a"}, "`random_state` must be None, an integer"),
+        ({"backbone": "mpl"}, "Did you mean 'mlp'?"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_is_done(settings: dict[str, Any], message: str) -> None:
+    detector = TabMAEDetector(**settings)
+    with pytest.raises(ParameterError) as caught:
+        detector.fit(normal_rows(20))
+    assert message in str(caught.value)
+    assert not hasattr(detector, "offset_") and not hasattr(detector, "n_features_in_")
+
+
+def test_a_pretrained_network_without_its_member_is_refused(model: TabMAE, mixed: pd.DataFrame) -> None:
+    with pytest.raises(ParameterError, match="`pretrained` must serve a member; `members` is .* Add 'network'"):
+        TabMAEDetector(pretrained=model, members=DISTANCES).fit(mixed)
+
+
+def test_distances_alone_do_not_explain() -> None:
+    detector = TabMAEDetector(members=DISTANCES).fit(normal_rows(50))
+    for ask in (lambda: detector.explain(normal_rows(2)), lambda: detector.quality_):
+        with pytest.raises(ParameterError, match="needs the network; `members` was .* Fit with members='auto'"):
+            ask()
+
+
+@pytest.mark.parametrize("level", [0, 1, "a"])
+def test_a_wrong_level_is_refused(detector: TabMAEDetector, level: Any) -> None:
+    with pytest.raises(ParameterError, match="`level` must .*Pass the share of cells to hold"):
+        detector.explain(normal_rows(1), level=level)
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(DataError, match="X must have at least 4 rows; got n_samples = 3"):
+        TabMAEDetector().fit(normal_rows(3))
+    rows = np.full((10, 4), np.nan)
+    rows[:3] = 1.0
+    with pytest.raises(DataError, match="X must have at least 4 rows with an observed cell; got 3 of 10"):
+        TabMAEDetector().fit(rows)
+
+
+def test_a_network_from_a_function_is_not_saved(tmp_path: Path) -> None:
+    def backbone(n_tokens: int, d_token: int) -> torch.nn.Module:
+        return torch.nn.Linear(d_token, d_token)
+
+    detector = TabMAEDetector(backbone=backbone, max_epochs=1).fit(normal_rows(20))
+    with pytest.raises(ParameterError, match="A network must be one of this package's to be saved; `backbone`"):
+        detector.save(tmp_path / "model")
+
+
+def test_a_failed_fit_leaves_the_detector_as_it_was(detector: TabMAEDetector) -> None:
+    new, before = normal_rows(10, seed=7), dict(vars(detector))
+    score = detector.score_samples(new)
+    with pytest.raises(DataError):
+        detector.fit(np.full((3, 2), 1.0))
+    assert vars(detector) == before
+    np.testing.assert_array_equal(detector.score_samples(new), score)
+
+
+@pytest.mark.parametrize("n_rows", [4, 5, 12])
+def test_tiny_tables_are_served(n_rows: int) -> None:
+    rows = normal_rows(n_rows)
+    detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
+    assert np.isfinite(detector.score_samples(rows)).all() and detector.p_value(rows).min() > 0

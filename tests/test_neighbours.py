@@ -1,0 +1,146 @@
+"""Claims about distances to the nearest rows: they are the textbook's, holes are no evidence, copies count once."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from tabmae.experts import neighbours
+from tabmae.experts.neighbours import N_NEIGHBOURS, SCALINGS, Neighbours
+
+
+def numbers(n_rows: int, seed: int = 0, n_columns: int = 4) -> Tensor:
+    return torch.randn(n_rows, n_columns, generator=torch.Generator().manual_seed(seed))
+
+
+def shown(values: Tensor) -> Tensor:
+    return torch.ones_like(values, dtype=torch.bool)
+
+
+def standardised(values: Tensor, by: Tensor) -> np.ndarray:
+    return ((values - by.mean(0)) / by.std(0, correction=0)).double().numpy()
+
+
+def test_distances_of_complete_rows_are_those_of_scikit_learn() -> None:
+    rows, new = 3 * numbers(300) + 5, 3 * numbers(40, seed=1) + 5
+    expert = Neighbours([0] * 4).fit(rows, shown(rows))
+    nearest = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(standardised(rows, rows))
+    expected = nearest.kneighbors(standardised(new, rows))[0].mean(1)
+    np.testing.assert_allclose(expert.distances(new, shown(new), ["standard"])[:, 0], expected, rtol=1e-5)
+
+
+def test_a_row_of_fit_gets_its_leave_one_out_distance() -> None:
+    rows = numbers(200)
+    expert = Neighbours([0] * 4).fit(rows, shown(rows))
+    points = standardised(rows, rows)
+    expected = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(points).kneighbors()[0].mean(1)
+    np.testing.assert_allclose(expert.distances(rows, shown(rows), ["standard"])[:, 0], expected, rtol=1e-5)
+
+
+def test_of_several_copies_one_is_the_row_itself() -> None:
+    rows = torch.cat([torch.zeros(3, 1), torch.arange(1.0, 31)[:, None]])
+    expert = Neighbours([0]).fit(rows, shown(rows))
+    step = 1 / float(rows.std(correction=0))
+    found = expert.distances(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), ["standard"])
+    assert float(found) == pytest.approx((0 + 0 + 1 + 2 + 3) / 5 * step, rel=1e-5)
+
+
+def test_each_scaling_is_its_formula() -> None:
+    rows = torch.from_numpy(np.random.default_rng(0).lognormal(size=(400, 1))).float()
+    expert = Neighbours([0]).fit(rows, shown(rows))
+    standard = torch.from_numpy(standardised(rows, rows))
+    scaled = {scaling: expert._scaled(rows, scaling)[:, 0] for scaling in SCALINGS}
+    torch.testing.assert_close(scaled["log"], (standard.sign() * standard.abs().log1p())[:, 0], atol=1e-5, rtol=1e-5)
+    rank = torch.from_numpy(stats.norm.ppf((stats.rankdata(rows[:, 0]) - 0.5) / 400))
+    assert (scaled["rank"] - rank).abs().max() < 0.1
+    beyond = expert._scaled(torch.stack([rows.max(), rows.max() + 10 * rows.std(correction=0)])[:, None], "rank")
+    assert float(beyond.diff(dim=0)) == pytest.approx(10, rel=1e-4)
+
+
+def test_another_level_is_as_far_as_two_typical_numbers_on_every_scale() -> None:
+    rows = torch.cat([numbers(500, n_columns=1), (torch.arange(500)[:, None] % 2).float()], 1)
+    expert = Neighbours([0, 2]).fit(rows, shown(rows))
+    for scaling in SCALINGS:
+        cells = expert._expanded(rows, shown(rows), scaling)
+        between = (cells[0, 1:] - cells[1, 1:]).square().sum()
+        typical = 2 * expert._scaled(rows, scaling).var(correction=0)
+        assert float(between) == pytest.approx(float(typical), rel=0.05)
+
+
+def test_a_distance_over_fewer_columns_is_scaled_up_to_all_of_them() -> None:
+    rows = numbers(50)
+    expert = Neighbours([0] * 4).fit(rows, shown(rows))
+    seen = torch.tensor([[True, True, False, False]])
+    found = expert.distances(rows[:1] + 100, seen, ["standard"])
+    points = standardised(rows, rows)[:, :2]
+    new = standardised(rows[:1] + 100, rows)[:, :2]
+    expected = np.sort(np.sqrt(2 * ((new - points) ** 2).sum(1)))[:N_NEIGHBOURS].mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_completed_cells_are_compared_with_but_a_new_row_keeps_its_holes() -> None:
+    rows, seen = numbers(50), torch.rand(50, 4, generator=torch.Generator().manual_seed(2)) < 0.7
+    completed = torch.where(seen, rows, 7.0)
+    expert = Neighbours([0] * 4).fit(rows, seen, completed)
+    whole = Neighbours([0] * 4).fit(rows, seen)
+    whole.remember(completed, torch.ones_like(seen))
+    new, holes = numbers(20, seed=1), torch.rand(20, 4, generator=torch.Generator().manual_seed(3)) < 0.7
+    assert torch.equal(expert.distances(new, holes).nan_to_num(-1), whole.distances(new, holes).nan_to_num(-1))
+    again = expert.distances(rows, seen)
+    alone = torch.tensor([float(expert.distances(rows[[5]], seen[[5]])[0, k]) for k in range(3)])
+    others = [row for row in range(50) if row != 5]
+    expert.remember(rows[others], seen[others], completed[others])
+    assert torch.equal(expert.distances(rows[[5]], seen[[5]])[0], again[5]) and torch.equal(alone, again[5])
+
+
+def test_what_lies_beneath_a_hole_changes_nothing() -> None:
+    rows, seen = numbers(60), torch.rand(60, 4, generator=torch.Generator().manual_seed(2)) < 0.7
+    other = torch.where(seen, rows, 1e6)
+    found = [Neighbours([0] * 4).fit(cells, seen).distances(cells, seen) for cells in (rows, other)]
+    assert torch.equal(found[0].nan_to_num(-1), found[1].nan_to_num(-1))
+
+
+def test_a_row_that_shares_no_column_has_no_distance() -> None:
+    rows, seen = numbers(30), torch.ones(30, 4, dtype=torch.bool)
+    seen[:, 3] = False
+    expert = Neighbours([0] * 4).fit(rows, seen)
+    asked = torch.tensor([[False, False, False, True], [False] * 4, [True] * 4])
+    assert expert.distances(rows[:3], asked).isnan().all(1).tolist() == [True, True, False]
+
+
+def test_neither_the_batch_nor_its_size_leaves_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, new = numbers(300, n_columns=7), numbers(101, seed=1, n_columns=7)
+    expert = Neighbours([0] * 7).fit(rows, shown(rows))
+    whole = expert.distances(new, shown(new))
+    alone = torch.cat([expert.distances(row[None], shown(row[None])) for row in new])
+    monkeypatch.setattr(neighbours, "MAX_CHUNK_CELLS", 300 * 9)
+    assert torch.equal(whole, alone) and torch.equal(whole, expert.distances(new, shown(new)))
+
+
+def test_a_large_table_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MAX_REMEMBERED", 100)
+    rows = numbers(1001)
+    assert len(Neighbours([0] * 4).fit(rows, shown(rows)).values) <= 100
+
+
+def test_extreme_and_constant_columns_stay_finite() -> None:
+    rows = torch.cat([numbers(40, n_columns=2), torch.zeros(40, 1)], 1)
+    rows[0, 0], rows[1, 1] = 1e6, -1e6
+    expert = Neighbours([0, 0, 0]).fit(rows, shown(rows))
+    assert expert.distances(torch.cat([rows, -rows]), shown(torch.cat([rows, rows]))).isfinite().all()
+
+
+def test_categories_alone_have_distances() -> None:
+    codes = (torch.arange(90)[:, None] % torch.tensor([2, 3])).float()
+    codes[0] = torch.tensor([1.0, 2.0])
+    expert = Neighbours([2, 3]).fit(codes, shown(codes))
+    assert expert.distances(codes, shown(codes)).isfinite().all()
+
+
+def test_restored_buffers_give_the_same_distances() -> None:
+    rows = torch.cat([numbers(80), (torch.arange(80)[:, None] % 3).float()], 1)
+    expert = Neighbours([0, 0, 0, 0, 3]).fit(rows, shown(rows))
+    other = Neighbours.restored([0, 0, 0, 0, 3], expert.state_dict())
+    assert torch.equal(other.distances(rows, shown(rows)), expert.distances(rows, shown(rows)))

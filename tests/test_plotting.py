@@ -1,0 +1,76 @@
+"""Claims about pictures: an explanation draws the row that was asked for, and says what was expected."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from matplotlib.patches import Rectangle
+
+from tabmae import TabMAEDetector, plot_explanation
+from tabmae.errors import DataError, ParameterError
+from tabmae.plotting import MAX_CELLS, ODD, USUAL
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """Rows whose numbers follow one factor, the third with a cell that does not, and a hole."""
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=120)
+    frame = pd.DataFrame({name: factor + 0.1 * rng.normal(size=120) for name in "abc"})
+    frame["city"] = np.where(factor > 0, "Oslo", "Rome")
+    frame["day"] = pd.Timestamp("2024-03-01") + pd.to_timedelta(np.round(20 * factor), unit="D")
+    frame.loc[2, "a"], frame.loc[2, "c"] = frame.loc[2, "b"] + 4, np.nan
+    frame.index = pd.Index([f"r{row}" for row in range(120)])
+    return frame
+
+
+@pytest.fixture(scope="module")
+def detector(table: pd.DataFrame) -> TabMAEDetector:
+    return TabMAEDetector(max_epochs=40, random_state=0).fit(table)
+
+
+def test_bars_are_the_contributions_of_the_row_the_oddest_above(detector: TabMAEDetector, table: pd.DataFrame) -> None:
+    (axes,) = plot_explanation(detector, table, 2).axes
+    cells = detector.explain(table).query("row == 'r2'").sort_values("contribution", kind="stable")
+    bars = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    assert bars == sorted(bars) and bars == pytest.approx(cells["contribution"].tolist())
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[-1].startswith("a = ") and "c = missing" in labels
+    assert any(label in ("city = Oslo", "city = Rome") for label in labels)
+    said = axes.texts[-1].get_text()
+    planted = cells.iloc[-1]
+    assert said == f"expected {planted['expected']:.4g} ({planted['lower']:.4g} to {planted['upper']:.4g})"
+    assert axes.get_title().startswith("Row 'r2': p-value 0.0")
+    assert axes.patches[-1].get_facecolor() != axes.patches[0].get_facecolor() and ODD != USUAL
+
+
+def test_a_picture_is_written(detector: TabMAEDetector, table: pd.DataFrame, tmp_path: Path) -> None:
+    plot_explanation(detector, table, 2).savefig(tmp_path / "row.png")
+    assert (tmp_path / "row.png").stat().st_size > 5_000
+
+
+def test_other_containers_are_drawn(detector: TabMAEDetector, table: pd.DataFrame) -> None:
+    (axes,) = plot_explanation(detector, pl.from_pandas(table), 2).axes
+    assert axes.get_title().startswith("Row 2: p-value 0.0")
+
+
+def test_wide_tables_show_their_oddest_cells() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, MAX_CELLS + 5))
+    detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
+    (axes,) = plot_explanation(detector, rows).axes
+    assert len(axes.patches) == MAX_CELLS
+
+
+@pytest.mark.parametrize("row", [-1, 1.5, "r2"])
+def test_a_row_is_a_position(detector: TabMAEDetector, table: pd.DataFrame, row: int) -> None:
+    with pytest.raises(
+        ParameterError, match="`row` must be an integer of at least 0; got .*Pass the position of a row"
+    ):
+        plot_explanation(detector, table, row)
+
+
+def test_a_row_that_is_not_there_is_refused(detector: TabMAEDetector, table: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match="X must hold the row; it has 120 rows, and `row` is 120. Pass a smaller one."):
+        plot_explanation(detector, table, 120)

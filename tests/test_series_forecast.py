@@ -1,0 +1,293 @@
+"""`TimeSeriesMAE` looks ahead: where forecasts begin, how good they are, and how far their intervals can be trusted."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from generated_series import LEVELS, SCALES, SEASON, frame_with_runs, rooted, seasonal, waves, wide
+
+from tabmae import TimeSeriesMAE
+
+SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
+EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
+N_STEPS, N_AHEAD = 276, 36
+WHOLE = seasonal(N_STEPS + N_AHEAD, noise=0.3)
+STEP = WHOLE.groupby("unique_id").cumcount()
+PAST = frame_with_runs(WHOLE[STEP < N_STEPS])
+FUTURE = WHOLE[STEP >= N_STEPS]
+BOUNDS = ["TimeSeriesMAE-lo-80", "TimeSeriesMAE-hi-80", "TimeSeriesMAE-lo-95", "TimeSeriesMAE-hi-95"]
+
+
+@pytest.fixture(scope="module")
+def model() -> TimeSeriesMAE:
+    """A model of `PAST`; nothing may change it."""
+    return TimeSeriesMAE(**SMALL).fit(PAST)
+
+
+def autoregressive(n_steps: int, n_series: int, seed: int = 0) -> pd.DataFrame:
+    """Draw daily series x(t) = 0.8 x(t - 1) + noise about 5."""
+    noise = np.random.default_rng(seed).normal(size=(n_series, n_steps))
+    x = np.zeros_like(noise)
+    for t in range(1, n_steps):
+        x[:, t] = 0.8 * x[:, t - 1] + noise[:, t]
+    stamps = pd.date_range("2024-01-01", periods=n_steps, freq="D")
+    frames = [pd.DataFrame({"unique_id": i, "ds": stamps, "y": 5 + row}) for i, row in enumerate(x)]
+    return pd.concat(frames, ignore_index=True)
+
+
+def driven(n_steps: int = 324, seed: int = 0) -> pd.DataFrame:
+    """Draw a series of which a promotion, known ahead, makes three standard deviations."""
+    rng = np.random.default_rng(seed)
+    promotion = (rng.random(n_steps) < 0.2).astype(float)
+    wave = np.sin(2 * np.pi * np.arange(n_steps) / SEASON)
+    stamps = pd.date_range("2024-01-01", periods=n_steps, freq="h")
+    values = 10 + wave + 3 * promotion + 0.2 * rng.normal(size=n_steps)
+    return pd.DataFrame({"ds": stamps, "y": values, "promotion": promotion})
+
+
+def test_a_forecast_has_a_row_for_each_series_and_step_and_the_stamps_that_follow(model: TimeSeriesMAE) -> None:
+    for horizon, n_steps in ((None, 12), (5, 5), (30, 30)):
+        found = model.forecast(horizon=horizon)
+        assert found.columns.tolist() == ["unique_id", "ds", "TimeSeriesMAE", *BOUNDS]
+        expected = FUTURE[FUTURE.groupby("unique_id").cumcount() < n_steps][["unique_id", "ds"]]
+        pd.testing.assert_frame_equal(found[["unique_id", "ds"]], expected.reset_index(drop=True), check_dtype=False)
+        assert np.isfinite(found.drop(columns=["unique_id", "ds"]).to_numpy()).all()
+
+
+def test_forecasts_are_in_the_units_of_each_series_and_beat_the_last_value(model: TimeSeriesMAE) -> None:
+    found = model.forecast(horizon=N_AHEAD).merge(FUTURE, on=["unique_id", "ds"])
+    for name, scale, level in zip(("s0", "s1"), SCALES, LEVELS, strict=True):
+        own = found[found["unique_id"] == name]
+        last = PAST.loc[PAST["unique_id"] == name, "y"].iloc[-1]
+        assert rooted(own["TimeSeriesMAE"] - own["y"]) < 0.6 * rooted(own["y"] - last)
+        assert rooted(own["TimeSeriesMAE"] - own["y"]) < 1.5 * 0.3 * scale, "half as much again as the noise"
+        assert abs(own["TimeSeriesMAE"].mean() - level) < scale
+
+
+def test_the_forecast_without_data_is_that_of_the_series_of_fit(model: TimeSeriesMAE) -> None:
+    for asked in ({}, {"horizon": 40}, {"level": [50]}):
+        pd.testing.assert_frame_equal(model.forecast(**asked), model.forecast(PAST, **asked), check_exact=True)
+
+
+def test_a_shorter_horizon_is_the_first_steps_and_a_longer_one_goes_on_from_them(model: TimeSeriesMAE) -> None:
+    fitted, shorter, longer = (model.forecast(horizon=horizon) for horizon in (12, 4, 24))
+    for name in ("s0", "s1"):
+        own, short, long = (frame[frame["unique_id"] == name] for frame in (fitted, shorter, longer))
+        for part in (own[:4], short):
+            np.testing.assert_allclose(part["TimeSeriesMAE"], long["TimeSeriesMAE"][:4], rtol=1e-6, atol=1e-6)
+    first = longer[longer.groupby("unique_id").cumcount() < 12].rename(columns={"TimeSeriesMAE": "y"})
+    extended = pd.concat([PAST, first[["unique_id", "ds", "y"]]])
+    again = model.forecast(extended, level=None).merge(longer, on=["unique_id", "ds"])
+    assert len(again) == 24
+    scale = np.repeat(SCALES, 12)
+    np.testing.assert_allclose(again["TimeSeriesMAE_x"] / scale, again["TimeSeriesMAE_y"] / scale, rtol=0, atol=0.02)
+
+
+def test_intervals_widen_beyond_the_fitted_horizon(model: TimeSeriesMAE) -> None:
+    found = model.forecast(horizon=60)
+    width = (found["TimeSeriesMAE-hi-80"] - found["TimeSeriesMAE-lo-80"]).to_numpy().reshape(2, 60)
+    assert (width[:, 48:].mean(1) > 1.3 * width[:, :12].mean(1)).all()
+
+
+def test_a_history_may_have_holes_and_end_in_a_gap(model: TimeSeriesMAE) -> None:
+    whole = model.forecast(WHOLE[STEP < N_STEPS])
+    scale = np.repeat(SCALES, 12)
+    trailing = PAST.assign(y=PAST["y"].mask(STEP >= N_STEPS - 5))
+    for history in (PAST, trailing):
+        found = model.forecast(history)
+        assert (found["ds"] == whole["ds"]).all()
+        assert rooted((found["TimeSeriesMAE"] - whole["TimeSeriesMAE"]) / scale) < 0.3
+    absent = model.forecast(trailing[trailing["y"].notna()], horizon=17)
+    last = absent[absent.groupby("unique_id").cumcount() >= 5].reset_index(drop=True)
+    assert (last["ds"] == whole["ds"]).all(), "five steps earlier, where the rows end"
+    assert rooted((last["TimeSeriesMAE"] - whole["TimeSeriesMAE"]) / scale) < 0.4
+
+
+def test_a_forecast_does_not_feel_what_is_out_of_its_reach(model: TimeSeriesMAE) -> None:
+    expected = model.forecast(PAST)
+    back = N_STEPS - STEP
+    changed = PAST.assign(y=PAST["y"].where(back <= model._reach, -5 * PAST["y"] + 3))
+    assert not changed.equals(PAST)
+    pd.testing.assert_frame_equal(model.forecast(changed), expected, check_exact=True)
+
+
+def test_a_series_is_forecast_alone_as_among_others(model: TimeSeriesMAE) -> None:
+    together = model.forecast(PAST)
+    for name in ("s0", "s1"):
+        alone = model.forecast(PAST[PAST["unique_id"] == name])
+        among = together[together["unique_id"] == name].reset_index(drop=True)
+        for column in ["TimeSeriesMAE", *BOUNDS]:
+            np.testing.assert_allclose(alone[column], among[column], rtol=1e-5, atol=1e-5)
+
+
+def test_forecasts_of_new_series_move_with_their_level_and_scale() -> None:
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY, experts=("gaussian", "linear")).fit(PAST)
+    one, other = (
+        fitted.forecast(PAST.assign(unique_id="n" + PAST["unique_id"], y=a * PAST["y"] + b))
+        for a, b in ((1.0, 0.0), (70.0, -3e5))
+    )
+    scale = 70 * np.repeat(SCALES, 12)
+    for column in ["TimeSeriesMAE", *BOUNDS]:
+        np.testing.assert_allclose(other[column] / scale, (70 * one[column] - 3e5) / scale, rtol=0, atol=1e-3)
+
+
+def test_series_may_differ_in_length_and_end_and_be_short(model: TimeSeriesMAE) -> None:
+    parts = [
+        WHOLE[(WHOLE["unique_id"] == "s0") & (STEP < 100)],
+        WHOLE[(WHOLE["unique_id"] == "s1") & (STEP >= 40)],
+        WHOLE[(WHOLE["unique_id"] == "s0") & (STEP < 6)].assign(unique_id="new"),
+    ]
+    found = model.forecast(pd.concat(parts), horizon=3)
+    first = found.groupby("unique_id", sort=False)["ds"].first()
+    assert first.tolist() == [part["ds"].iloc[-1] + pd.Timedelta(1, "h") for part in parts]
+    assert np.isfinite(found["TimeSeriesMAE"]).all()
+
+
+def test_levels_are_asked_for_in_per_cent(model: TimeSeriesMAE) -> None:
+    assert model.forecast(level=None).columns.tolist() == ["unique_id", "ds", "TimeSeriesMAE"]
+    assert model.forecast(level=90).columns[3:].tolist() == ["TimeSeriesMAE-lo-90", "TimeSeriesMAE-hi-90"]
+    found = model.forecast(level=[99.5, 50])
+    names = [f"TimeSeriesMAE-{side}-{level}" for level in ("50", "99.5") for side in ("lo", "hi")]
+    assert found.columns[3:].tolist() == names
+
+
+def test_arrays_give_arrays_and_wide_frames_a_row_for_each_channel() -> None:
+    array = TimeSeriesMAE(**EXPERTS_ONLY).fit(waves())
+    assert array.forecast().shape == (3, 12, 2) and array.forecast(waves()[:1], horizon=5).shape == (1, 5, 2)
+    framed = array.forecast(level=80)
+    assert framed.columns.tolist() == ["unique_id", "ds", "channel", "TimeSeriesMAE", *BOUNDS[:2]]
+    np.testing.assert_allclose(
+        framed["TimeSeriesMAE"].to_numpy().reshape(3, 2, 12).transpose(0, 2, 1), array.forecast(), rtol=1e-12
+    )
+    assert framed["ds"].tolist() == [*range(120, 132)] * 6
+    table = TimeSeriesMAE(**EXPERTS_ONLY).fit(wide()).forecast(horizon=2)
+    assert table.columns.tolist() == ["when", "channel", "TimeSeriesMAE", *BOUNDS]
+    assert table["channel"].tolist() == ["c0", "c0", "c1", "c1", "c2", "c2"]
+    assert table["when"].tolist() == [*pd.date_range(wide().index[-1], periods=3, freq="h")[1:]] * 3
+
+
+def test_intervals_of_stationary_series_nest_and_hold_about_their_share() -> None:
+    whole = autoregressive(460, 5)
+    step = whole.groupby("unique_id").cumcount()
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(whole[step < 320])
+    later = whole[step >= 200].reset_index(drop=True)
+    result = fitted.backtest(later, n_windows=16, step=8)
+    assert result.forecasts["cutoff"].min() >= whole["ds"].unique()[319 - 12]
+    for level, tolerance in ((80, 0.12), (95, 0.05)):
+        assert result.metrics[f"coverage-{level}"].mean() == pytest.approx(level / 100, abs=tolerance)
+    low80, high80, low95, high95 = (result.forecasts[name] for name in BOUNDS)
+    mean = result.forecasts["TimeSeriesMAE"]
+    assert ((low95 <= low80) & (low80 <= mean) & (mean <= high80) & (high80 <= high95)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 1), (1, 12, 2)], ids=str)
+def test_series_too_short_to_judge_by_are_not_thought_to_be_sure(shape: tuple[int, int, int]) -> None:
+    X = np.random.default_rng(0).normal(size=shape)
+    fitted = TimeSeriesMAE(horizon=shape[1], max_epochs=0, random_state=0).fit(X)
+    found = fitted.forecast(level=[80, 95])
+    assert not (found["TimeSeriesMAE-hi-95"] - found["TimeSeriesMAE-lo-95"] < 0.5).any()
+
+
+def test_columns_known_ahead_are_used() -> None:
+    whole = driven()
+    past, ahead = whole[:312], whole[312:]
+    known = TimeSeriesMAE(**EXPERTS_ONLY, future_cols=["promotion"]).fit(past)
+    unknown = TimeSeriesMAE(**EXPERTS_ONLY, target_cols=["y"]).fit(past)
+    with_it, without = (
+        rooted(found["TimeSeriesMAE"].to_numpy() - ahead["y"].to_numpy())
+        for found in (known.forecast(X_future=ahead[["ds", "promotion"]]), unknown.forecast())
+    )
+    assert with_it < 0.4 * without and with_it < 2 * 0.2
+    more = known.forecast(X_future=ahead[["ds"]].assign(promotion=ahead["promotion"] + 1), level=None)
+    moved = more["TimeSeriesMAE"] - known.forecast(X_future=ahead, level=None)["TimeSeriesMAE"]
+    np.testing.assert_allclose(moved, 3, atol=0.15)
+    from_history = known.forecast(past, X_future=whole[["ds", "promotion"]])
+    pd.testing.assert_frame_equal(from_history, known.forecast(X_future=ahead), check_exact=True)
+
+
+def test_what_is_known_ahead_may_leave_the_range_of_the_history() -> None:
+    whole = driven()
+    whole["y"] += 100
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY, future_cols=["promotion"]).fit(whole[:312])
+    found = fitted.forecast(X_future=whole[312:].assign(promotion=-10.0))
+    assert (found["TimeSeriesMAE"] < 90).all()
+    assert (
+        (found["TimeSeriesMAE-lo-95"] <= found["TimeSeriesMAE"]) & (found["TimeSeriesMAE"] <= found[BOUNDS[3]])
+    ).all()
+
+
+def test_what_has_never_been_negative_is_not_forecast_to_be() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.7, size=(2, 300, 1)).astype(float)
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(counts)
+    found = fitted.forecast(level=[80, 95])
+    assert (found.drop(columns=["unique_id", "ds"]) >= 0).to_numpy().all()
+    assert all((draw >= 0).all() for draw in fitted.sample(counts, n_samples=5, horizon=12))
+
+
+def test_a_backtest_forecasts_from_its_cutoffs_and_tells_what_came(model: TimeSeriesMAE) -> None:
+    result = model.backtest(WHOLE, n_windows=3, step=5)
+    table = result.forecasts
+    assert table.columns.tolist() == ["unique_id", "ds", "cutoff", "y", "TimeSeriesMAE", *BOUNDS]
+    stamps = WHOLE["ds"].unique()
+    last = N_STEPS + N_AHEAD - 1
+    assert table["cutoff"].unique().tolist() == [stamps[last - 12 - back] for back in (10, 5, 0)]
+    assert len(table) == 3 * 2 * 12
+    for cutoff, part in table.groupby("cutoff"):
+        assert part.groupby("unique_id")["ds"].min().unique().tolist() == [cutoff + pd.Timedelta(1, "h")]
+        expected = model.forecast(WHOLE[WHOLE["ds"] <= cutoff])
+        for column in ("TimeSeriesMAE", *BOUNDS):
+            np.testing.assert_allclose(part[column], expected[column], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(table["y"], table.merge(WHOLE, on=["unique_id", "ds"])["y_y"])
+
+
+def test_a_backtest_measures_what_it_shows(model: TimeSeriesMAE) -> None:
+    table, metrics = model.backtest(frame_with_runs(WHOLE), n_windows=4, horizon=6)
+    assert metrics.columns.tolist() == ["cutoff", "mae", "rmse", "coverage-80", "coverage-95"]
+    known = table[table["y"].notna()]
+    for _, row in metrics.iterrows():
+        part = known[known["cutoff"] == row["cutoff"]]
+        error = part["TimeSeriesMAE"] - part["y"]
+        assert row["mae"] == pytest.approx(error.abs().mean()) and row["rmse"] == pytest.approx(rooted(error))
+        held = (part["y"] >= part[BOUNDS[0]]) & (part["y"] <= part[BOUNDS[1]])
+        assert row["coverage-80"] == pytest.approx(held.mean())
+    plain = model.backtest(WHOLE, n_windows=1, level=None)
+    assert plain.metrics.columns.tolist() == ["cutoff", "mae", "rmse"] and len(plain.forecasts) == 24
+
+
+@pytest.mark.parametrize("future_cols", [None, ["promotion"]])
+def test_a_backtest_never_sees_the_future(future_cols: list[str] | None) -> None:
+    whole = driven()
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY, target_cols=["y"], future_cols=future_cols).fit(whole[:280])
+    table = fitted.backtest(whole, n_windows=3).forecasts
+    for cutoff in table["cutoff"].unique():
+        changed = whole.assign(y=whole["y"].where(whole["ds"] <= cutoff, -50 * whole["y"] - 9))
+        for other in (changed, whole.assign(y=whole["y"].where(whole["ds"] <= cutoff))):
+            again = fitted.backtest(other, n_windows=3).forecasts
+            rows = (table["cutoff"] <= cutoff).to_numpy()
+            columns = ["ds", "cutoff", "TimeSeriesMAE", *BOUNDS]
+            pd.testing.assert_frame_equal(again[rows][columns], table[rows][columns], check_exact=True)
+
+
+def test_paths_differ_follow_their_seed_and_spread_as_the_intervals_do() -> None:
+    series = autoregressive(320, 4)
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(series)
+    paths = fitted.sample(n_samples=200, horizon=20, random_state=1)
+    forecast = fitted.forecast(horizon=20)
+    assert len(paths) == 200 and paths[0].columns.tolist() == ["unique_id", "ds", "TimeSeriesMAE"]
+    pd.testing.assert_frame_equal(paths[0][["unique_id", "ds"]], forecast[["unique_id", "ds"]])
+    for seed, same in ((1, True), (2, False)):
+        assert paths[0].equals(fitted.sample(series, 1, random_state=seed, horizon=20)[0]) == same
+    drawn = np.stack([path["TimeSeriesMAE"] for path in paths])
+    held = (drawn >= forecast[BOUNDS[0]].to_numpy()) & (drawn <= forecast[BOUNDS[1]].to_numpy())
+    assert held.mean() == pytest.approx(0.8, abs=0.1)
+    about = (drawn - forecast["TimeSeriesMAE"].to_numpy()).reshape(200, 4, 20)[:, :, 3:12]
+    neighbours = np.corrcoef(about[:, :, :-1].ravel(), about[:, :, 1:].ravel())[0, 1]
+    assert neighbours > 0.5, "the steps of a path hang together"
+
+
+def test_paths_of_arrays_are_arrays() -> None:
+    paths = TimeSeriesMAE(**EXPERTS_ONLY).fit(waves()).sample(waves()[:2], n_samples=3, horizon=7)
+    assert [path.shape for path in paths] == [(2, 7, 2)] * 3
+    assert not np.allclose(paths[0], paths[1])
