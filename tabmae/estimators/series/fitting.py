@@ -228,7 +228,7 @@ def mask_of(mask: Any) -> Any:
 
 
 def fit_expert(line: Line, drawn: Drawn, channels: list[int], window: int) -> Stationary:
-    """Fit the Gaussian of a group of channels; the ridge is the one that misses the held-out cells least."""
+    """Fit the Gaussian of a group of channels; the ridge is the one that misses cells of the judging windows least."""
     values, seen = line.values[:, channels], drawn.taught[:, channels]
     expert = Stationary(window, len(channels)).fit(values, seen, RIDGES[0])
     judged = slice(drawn.n_teaching, None)
@@ -244,9 +244,17 @@ def fit_expert(line: Line, drawn: Drawn, channels: list[int], window: int) -> St
     errors = []
     for ridge in RIDGES:
         expert.set_ridge(ridge)
-        found = expert.condition(flat[0], flat[1] & ~flat[2])
-        errors.append(float((found.mean - flat[0]).abs()[flat[2]].mean()))
-    expert.set_ridge(RIDGES[int(np.argmin(errors))])
+        visible = flat[1] & ~flat[2]
+        found = expert.condition(flat[0], visible)
+        # of hidden cells, most of them far from visible ones, and of single cells left out, as most gaps are
+        errors.append(
+            [
+                float(missed.abs().mean())
+                for missed in ((found.mean - flat[0])[flat[2]], (found.left_out - flat[0])[visible])
+            ]
+        )
+    relative = np.array(errors) / np.min(errors, axis=0).clip(1e-9)
+    expert.set_ridge(RIDGES[int(np.argmin(relative.sum(1)))])
     return expert
 
 
