@@ -29,12 +29,13 @@ def readings() -> pd.DataFrame:
 
 def main() -> None:
     table = readings()
-    model = TimeSeriesMAE(max_epochs=1, random_state=0).fit(table.iloc[:2000])
+    model = TimeSeriesMAE(max_epochs=0, random_state=0).fit(table.iloc[:2000])
     detection = model.detect(table.iloc[2000:], alpha=0.01)
-    print(detection.events.round(3).to_string(index=False))
+    print(detection.events.to_string(index=False, float_format="%.1f"))
     odd = detection.points[detection.points["flag"]]
     print(f"\n{len(odd) // 2} of {len(detection.points) // 2} hours are odd; what was expected of some of them:")
-    print(odd[["time", "channel", "value", "expected", "lower", "upper"]].head(4).round(2).to_string(index=False))
+    columns = ["time", "channel", "value", "expected", "lower", "upper"]
+    print(odd[columns].head(4).to_string(index=False, float_format="%.2f"))
     plot_detection(detection).savefig("detect_in_series.png", dpi=100)
 
 

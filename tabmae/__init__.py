@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
-    from tabmae.plotting import plot_explanation
+    from tabmae.plotting import plot_detection, plot_explanation, plot_series
     from tabmae.pooling import pool
 
 __version__ = "0.1.0"
@@ -32,7 +32,9 @@ __all__ = [
     "ampute",
     "evaluate",
     "load",
+    "plot_detection",
     "plot_explanation",
+    "plot_series",
     "pool",
 ]
 
@@ -48,7 +50,9 @@ _ROOMS = {
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
+    "plot_detection": "tabmae.plotting",
     "plot_explanation": "tabmae.plotting",
+    "plot_series": "tabmae.plotting",
     "pool": "tabmae.pooling",
 }
 

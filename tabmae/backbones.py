@@ -245,7 +245,7 @@ class Conv(Backbone):
 
     def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         grid = (
-            (tokens + self.position).transpose(1, 2).reshape(len(tokens), -1, *self.shape)
+            (tokens + self.position).transpose(1, 2).reshape(len(tokens), tokens.shape[2], *self.shape)
         )  # (B, D, N) or (B, D, h, w)
         latent: Tensor = self.norm(self.blocks(grid).flatten(2).transpose(1, 2))
         return latent

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from tabmae.errors import DataError, check_number
+from tabmae.errors import DataError, check_number, listed
 from tabmae.estimators.detector import TabMAEDetector
-from tabmae.estimators.series import Detection
+from tabmae.estimators.series import Detection, TimeSeriesMAE
 from tabmae.schema import open_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ODD, USUAL = "#D55E00", "#999999"
+ODD, USUAL, AHEAD = "#D55E00", "#999999", "#0072B2"
 MAX_CELLS = 20
 """Cells that are drawn, the oddest first."""
 MAX_CHANNELS = 6
-"""Channels of a series that are drawn, those first that lie outside their bounds most often where it is flagged."""
+"""Channels of a series that are drawn, those first that lie farthest outside of their bounds where it is flagged."""
 
 
 def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: float = 0.9) -> Figure:
@@ -68,7 +69,7 @@ def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: floa
 
 
 def plot_detection(detection: Detection, id: Any = None) -> Figure:
-    """Draw what is odd in a series: its channels over what was expected of them, the odd stamps shaded, the scores below.
+    """Draw what is odd in a series: its channels and what is usual of them, odd stamps shaded, the scores below.
 
     Parameters
     ----------
@@ -98,9 +99,11 @@ def plot_detection(detection: Detection, id: Any = None) -> Figure:
         title = f"{chosen}: "
     else:
         title = ""
-    outside = points["flag"] & ~points["value"].between(points["lower"], points["upper"]) & points["value"].notna()
+    distance = (points["value"] - points["expected"]).abs() / (points["upper"] - points["expected"])
+    outside = points["flag"] & (distance > 1)
     channels = points.get("channel", pd.Series("value", index=points.index))
-    order = outside.groupby(channels, sort=False).sum().sort_values(ascending=False, kind="stable").index[:MAX_CHANNELS]
+    farthest = distance.where(points["flag"], 0).groupby(channels, sort=False).max()
+    order = farthest.sort_values(ascending=False, kind="stable").index[:MAX_CHANNELS]
     figure = Figure(figsize=(11, 1.6 + 1.7 * len(order)), layout="constrained")
     *above, below = figure.subplots(len(order) + 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(above, order, strict=True):
@@ -121,6 +124,84 @@ def plot_detection(detection: Detection, id: Any = None) -> Figure:
     n_events = int((flag[1:] & ~flag[:-1]).sum() + flag[:1].sum())
     figure.suptitle(f"{title}{n_events} odd {'stretch' if n_events == 1 else 'stretches'}")
     return figure
+
+
+def plot_series(
+    model: TimeSeriesMAE,
+    X: Any,
+    id: Any = None,
+    channel: Any = None,
+    n_steps: int = 200,
+    horizon: int | None = None,
+    X_future: Any = None,
+) -> Figure:
+    """Draw the last steps of a series, its gaps filled with their band, and its forecast with its fan.
+
+    Parameters
+    ----------
+    model : fitted. X : series as for `impute`. id, channel : which series and channel; None for the first.
+    n_steps : of the history. horizon : steps ahead; None for that of fit. X_future : as for `forecast`.
+
+    Returns
+    -------
+    matplotlib Figure; `figure.savefig("series.png")` writes it. Bands hold 90 % of the missing values, fans 80 and 95 %
+    of those to come.
+
+    Raises
+    ------
+    DataError : X has no such series or channel.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    check_number("n_steps", n_steps, low=2, integer=True, hint="Pass the steps to draw, for example 200.")
+    schema = model.schema_
+    panel = schema.read(X)
+    number = _position("id", id, panel.ids)
+    place = _position("channel", channel, schema.channels)
+    lower, upper = (schema.read(bound) for bound in model.predict_interval(X, 0.9))
+    low, filled, high = (part.series(number)[-n_steps:, place] for part in (lower, schema.read(model.impute(X)), upper))
+    known = panel.series(number)[-n_steps:, place]
+    missing = np.isnan(known)
+    stamps = schema.stamps(panel)[number][-n_steps:]
+    ahead = model.forecast(X, horizon, level=(80, 95), X_future=X_future)
+    length = len(ahead) // (len(panel.ids) * len(schema.channels))
+    begin = (number * len(schema.channels) + place) * length
+    ahead = ahead.iloc[begin : begin + length]
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots()
+    times = stamps.to_timestamp() if isinstance(stamps, pd.PeriodIndex) else stamps
+    gap = missing | np.roll(missing, 1) | np.roll(missing, -1)
+    gap[[0, -1]] = missing[[0, -1]]
+    axes.fill_between(times, np.where(gap, low, np.nan), np.where(gap, high, np.nan), color=ODD, alpha=0.25, lw=0)
+    axes.plot(times, known, color="#333333", lw=1, label="observed")
+    if missing.any():
+        axes.plot(times, np.where(gap, filled, np.nan), color=ODD, lw=1.4, label="filled, 90 %")
+    later = schema.future_stamps(panel, length)[number]
+    later = later.to_timestamp() if isinstance(later, pd.PeriodIndex) else later
+    for per_cent, alpha in ((95, 0.18), (80, 0.3)):
+        sides = [ahead[f"TimeSeriesMAE-{side}-{per_cent}"].to_numpy() for side in ("lo", "hi")]
+        axes.fill_between(later, *sides, color=AHEAD, alpha=alpha, lw=0)
+    axes.plot(later, ahead["TimeSeriesMAE"].to_numpy(), color=AHEAD, lw=1.4, label="forecast, 80 and 95 %")
+    title = [str(part) for part in (panel.ids[number], schema.channels[place]) if part is not None]
+    axes.set_title(", ".join(title), loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0.4, 1.0))
+    if isinstance(later, pd.DatetimeIndex):
+        locator = AutoDateLocator(maxticks=8)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    return figure
+
+
+def _position(name: str, wanted: Any, there: tuple[Any, ...]) -> int:
+    """Where a series or channel stands; the first where none is named."""
+    if wanted is None:
+        return 0
+    if wanted not in there:
+        raise DataError(f"`{name}` must be one of X's; got {wanted!r}. X has {listed(there)}.")
+    return there.index(wanted)
 
 
 def _expected(cell: Any) -> str:

@@ -1,4 +1,4 @@
-"""Claims about pictures: an explanation draws the row that was asked for, and says what was expected."""
+"""Claims about pictures: they draw the row or series that was asked for, and what was expected of it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from matplotlib.patches import Rectangle
 
-from tabmae import TabMAEDetector, plot_explanation
+from tabmae import TabMAEDetector, TimeSeriesMAE, plot_explanation, plot_series
 from tabmae.errors import DataError, ParameterError
 from tabmae.plotting import MAX_CELLS, ODD, USUAL
 
@@ -74,3 +74,20 @@ def test_a_row_is_a_position(detector: TabMAEDetector, table: pd.DataFrame, row:
 def test_a_row_that_is_not_there_is_refused(detector: TabMAEDetector, table: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="X must hold the row; it has 120 rows, and `row` is 120. Pass a smaller one."):
         plot_explanation(detector, table, 120)
+
+
+def test_a_series_is_drawn_with_its_filled_gaps_and_its_forecast() -> None:
+    hours = pd.date_range("2024-01-01", periods=200, freq="h")
+    day = np.sin(2 * np.pi * np.arange(200) / 24)
+    frame = pd.DataFrame({"roof": day, "room": 2 * day + 50}, index=hours)
+    frame.iloc[150:160, 1] = np.nan
+    model = TimeSeriesMAE(horizon=12, max_epochs=0, random_state=0).fit(frame)
+    axes = plot_series(model, frame, channel="room", n_steps=100).axes[0]
+    observed, filled, ahead = (np.asarray(line.get_ydata()) for line in axes.lines)
+    assert np.isnan(observed).sum() == 10 and len(observed) == 100
+    imputed = model.impute(frame)["room"].to_numpy()[150:160]
+    assert np.array_equal(filled[50:60], imputed)
+    expected = model.forecast(frame).query("channel == 'room'")["TimeSeriesMAE"]
+    assert np.array_equal(ahead, expected)
+    with pytest.raises(DataError, match="`channel` must be one of"):
+        plot_series(model, frame, channel="cellar")

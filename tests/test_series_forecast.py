@@ -189,6 +189,21 @@ def test_series_too_short_to_judge_by_are_not_thought_to_be_sure(shape: tuple[in
     assert not (found["TimeSeriesMAE-hi-95"] - found["TimeSeriesMAE-lo-95"] < 0.5).any()
 
 
+def test_intervals_of_one_short_series_hold_the_forecast_and_most_of_what_comes() -> None:
+    """A series of a hundred steps has few origins to judge by: a handful of residuals is no distribution."""
+    noise = np.random.default_rng(0).normal(size=(2, 8, 124))
+    held = []
+    for walk in (noise[0] + 0.3 * noise[1].cumsum(1))[:, :, None]:
+        fitted = TimeSeriesMAE(**{**EXPERTS_ONLY, "horizon": 24}).fit(walk[None, :100])
+        found = fitted.forecast(level=[80])
+        low, mean, high = (found[name].to_numpy() for name in (*BOUNDS[:1], "TimeSeriesMAE", BOUNDS[1]))
+        assert ((low <= mean) & (mean <= high)).all()
+        held.append((low <= walk[100:, 0]) & (walk[100:, 0] <= high))
+        paths = fitted.sample(n_samples=2, horizon=24)
+        assert not np.allclose(*paths)
+    assert np.mean(held) > 0.6
+
+
 def test_columns_known_ahead_are_used() -> None:
     whole = driven()
     past, ahead = whole[:312], whole[312:]
@@ -204,6 +219,16 @@ def test_columns_known_ahead_are_used() -> None:
     np.testing.assert_allclose(moved, 3, atol=0.15)
     from_history = known.forecast(past, X_future=whole[["ds", "promotion"]])
     pd.testing.assert_frame_equal(from_history, known.forecast(X_future=ahead), check_exact=True)
+
+
+def test_the_effect_of_known_columns_is_not_carried_on() -> None:
+    whole = driven()
+    past, ahead = whole[:312], whole[312:].assign(promotion=0.0)
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY, future_cols=["promotion"]).fit(past)
+    late = past.index >= 288
+    promoted = past.assign(y=past["y"] + 3 * (1 - past["promotion"]) * late, promotion=past["promotion"].mask(late, 1))
+    found, expected = (fitted.forecast(X, X_future=ahead)["TimeSeriesMAE"] for X in (promoted, past))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.3)
 
 
 def test_what_is_known_ahead_may_leave_the_range_of_the_history() -> None:
@@ -224,6 +249,16 @@ def test_what_has_never_been_negative_is_not_forecast_to_be() -> None:
     found = fitted.forecast(level=[80, 95])
     assert (found.drop(columns=["unique_id", "ds"]) >= 0).to_numpy().all()
     assert all((draw >= 0).all() for draw in fitted.sample(counts, n_samples=5, horizon=12))
+
+
+def test_what_falls_is_forecast_to_fall_within_its_intervals() -> None:
+    step = np.arange(500)
+    falling = 1500 - 2 * step + np.sin(2 * np.pi * step / SEASON)
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(falling[None, :300, None])
+    found = fitted.forecast(horizon=200, level=[80, 95])
+    low, mean, high = (found[name].to_numpy() for name in (BOUNDS[2], "TimeSeriesMAE", BOUNDS[3]))
+    assert ((low <= mean) & (mean <= high)).all()
+    np.testing.assert_allclose(mean, falling[300:], rtol=0, atol=20)
 
 
 def test_a_backtest_forecasts_from_its_cutoffs_and_tells_what_came(model: TimeSeriesMAE) -> None:

@@ -26,13 +26,11 @@ def model() -> TimeSeriesMAE:
 
 def test_the_same_seed_gives_the_same_model_and_the_global_one_is_left_alone(model: TimeSeriesMAE) -> None:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        np.random.seed(5)  # noqa: NPY002
-        state, drawn = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+        state, drawn = torch.random.get_rng_state(), np.random.get_state(legacy=False)  # noqa: NPY002
         again, other = TimeSeriesMAE(**SMALL).fit(HOLES), TimeSeriesMAE(**{**SMALL, "random_state": 1}).fit(HOLES)
         again.sample(HOLES, 1)
         assert torch.equal(torch.random.get_rng_state(), state)
-        np.testing.assert_array_equal(np.random.get_state()[1], drawn)  # type: ignore[index]  # noqa: NPY002
+        np.testing.assert_equal(np.random.get_state(legacy=False), drawn)  # noqa: NPY002
     pd.testing.assert_frame_equal(again.impute(HOLES), model.impute(HOLES), check_exact=True)
     pd.testing.assert_frame_equal(again.forecast(), model.forecast(), check_exact=True)
     assert again.history_ == model.history_
@@ -139,6 +137,15 @@ def test_a_constant_channel_stays_constant() -> None:
     np.testing.assert_allclose(fitted.impute(holes)["same"], 7.0, rtol=0, atol=0.01)
     forecast = fitted.forecast()
     np.testing.assert_allclose(forecast.loc[forecast["channel"] == "same", "TimeSeriesMAE"], 7.0, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("scale", "level"), [(1e-9, 0.0), (1e30, 0.0), (500.0, 1e9), (1.0, 1e12)])
+def test_the_unit_and_the_level_do_not_matter(scale: float, level: float) -> None:
+    complete = seasonal(n_series=1)["y"].to_numpy()
+    holes = (scale * with_runs(complete) + level)[None, :, None]
+    missing = np.isnan(holes[0, :, 0])
+    found = (TimeSeriesMAE(**EXPERTS_ONLY).fit(holes).impute(holes)[0, :, 0] - level) / scale
+    assert rooted((found - complete)[missing]) < 2 * 0.2, "at most twice the noise"
 
 
 def test_a_series_without_a_value_is_filled_from_what_the_others_taught(model: TimeSeriesMAE) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
@@ -154,7 +153,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
     def forecast(
         self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None
-    ) -> pd.DataFrame | NDArray[np.float64]:
+    ) -> Any:
         """Forecast the steps after the end of every series.
 
         Parameters

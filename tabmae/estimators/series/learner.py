@@ -178,7 +178,7 @@ class SeriesLearner(BaseEstimator):
                 ahead = self.quality_[self.quality_["task"] == "forecast"]
                 self.quality_ = pd.concat([imputed, ahead], ignore_index=True)
             self.tail_ = last_steps(panel, self.schema_, self._reach)
-            self._fit_detector(values, panel.lengths)
+            self._fit_detector(values, panel.lengths, experts_stay=True)
         return self
 
     def _keep(self, fitted: Fitted, n_channels: int) -> None:
@@ -218,9 +218,9 @@ class SeriesLearner(BaseEstimator):
         self.known_ = () if self.schema_.layout == "array" and len(panel.ids) > 1 else panel.ids
         return table
 
-    def _fit_detector(self, values: Matrix, lengths: tuple[int, ...]) -> None:
+    def _fit_detector(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
         seed = draw_seed(base.new_generator(self.random_state))
-        self.detector_ = SeriesDetector.fit(self.model_, values, lengths, seed)
+        self.detector_ = SeriesDetector.fit(self.model_, values, lengths, seed, experts_stay=experts_stay)
 
     @property
     def _reach(self) -> int:

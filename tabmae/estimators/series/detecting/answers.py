@@ -5,7 +5,6 @@ Contract: a missing cell has no score, no p-value and no flag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,11 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from tabmae.errors import check_number
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
+from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.standard import Matrix, standardised
 from tabmae.windows import Panel, SeriesSchema
-
-HALF = 0.5
-"""Of the distance at the peak of an event, in deviations: so far off are its first and last stamp, and its channels."""
 
 
 class Detection(NamedTuple):
@@ -29,8 +26,7 @@ class Detection(NamedTuple):
 
     points : long frame: id, time, `channel` where there are several, `value`, `expected`, `lower`, `upper`, and the
         `score`, `p_value` and `flag` of the stamp.
-    events : a row an event: id, `start`, `end` and `peak` (stamps), `peak_score`, `p_value` (the least of its stamps),
-        `channels` (names, the oddest first).
+    events : a row an event: id, `start`, `end` and `peak` (stamps), `peak_score`, `channels` (names, the oddest first).
     """
 
     points: pd.DataFrame
@@ -86,11 +82,12 @@ class AnswersOfDetection:
 
         Returns
         -------
-        Detection(points, events). A stamp is flagged when its p-value is at most `alpha`: the share of the steps of fit
-        that are as odd, by clusters and a Gaussian that did not learn from them, beyond the last tenth by an
-        exponential tail, so that odd series of fit do not hide each other. Neighbours are flagged together: usual
-        series have few false events, but long ones. `lower` and `upper` hold 1 - `alpha` of usual cells. An event is
-        a run of flagged stamps, cut to those that lie at least half as far off as its `peak`.
+        Detection(points, events). The p-value of a stamp is the share of the steps of fit that are as odd, to clusters
+        and a Gaussian that did not learn from them; beyond the last tenth that of an exponential tail, so that odd
+        steps of fit do not hide each other. Windows that hold an odd stamp make its neighbours odd, too: an event is a
+        run of stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else
+        is odd within a window of it is taken for its doing. The stamps of events are flagged. `lower` and `upper` hold
+        1 - `alpha` of usual cells.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -99,7 +96,7 @@ class AnswersOfDetection:
         p_value = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
-        events, flag = events_of(schema, panel, found, p_value, p_value <= alpha)
+        events, flag = event_table(schema, panel, found, p_value <= alpha, detector.window)
         of_stamp = {"score": found.scores, "p_value": p_value, "flag": flag}
         points = schema.frame(
             panel,
@@ -110,32 +107,19 @@ class AnswersOfDetection:
         return Detection(points, events)
 
 
-def events_of(
-    schema: SeriesSchema, panel: Panel, found: Judged, p_value: Matrix, odd: NDArray[np.bool_]
+def event_table(
+    schema: SeriesSchema, panel: Panel, found: Judged, odd: NDArray[np.bool_], window: int
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """A row for each run of odd stamps, cut to what lies far off; and the stamps (T,) that are in one of these."""
-    far = np.nan_to_num(found.ratios)
-    stamps, offset = schema.stamps(panel), panel.offsets
-    flag, rows = np.zeros(len(odd), dtype=bool), []
+    """A row an event, and whether each stamp (T,) is odd and in one."""
+    ratios, scores = np.nan_to_num(found.ratios), np.nan_to_num(found.scores)
+    stamps, flag, rows = schema.stamps(panel), np.zeros(len(odd), dtype=bool), []
     for i, name in enumerate(panel.ids):
-        for begin, end in runs(odd[offset[i] : offset[i + 1]]):
-            run = slice(offset[i] + begin, offset[i] + end)
-            farthest = far[run].max(1)
-            peak, near = farthest.argmax(), np.flatnonzero(farthest >= HALF * farthest.max())[[0, -1]]
-            kept = slice(run.start + near[0], run.start + near[1] + 1)
-            flag[kept] = odd[kept]
-            of_channel = far[kept].max(0)
-            order = np.argsort(-of_channel, kind="stable")
-            channels = [schema.channels[c] for c in order if of_channel[c] >= HALF * of_channel.max()]
-            start, end_, at = (stamps[i][begin + place] for place in (*near, peak))
-            rows.append((name, start, end_, at, found.scores[kept].max(), p_value[kept].min(), channels))
-    columns = ["id", "start", "end", "peak", "peak_score", "p_value", "channels"]
-    table = pd.DataFrame(rows, columns=columns)
+        own = slice(panel.offsets[i], panel.offsets[i + 1])
+        for event in events_of(odd[own], scores[own], ratios[own], window):
+            flag[own][event.start : event.end + 1] = odd[own][event.start : event.end + 1]
+            places = (event.start, event.end, event.peak)
+            channels = [schema.channels[c] for c in event.channels]
+            rows.append((name, *(stamps[i][place] for place in places), event.peak_score, channels))
+    table = pd.DataFrame(rows, columns=["id", "start", "end", "peak", "peak_score", "channels"])
     table = table.drop(columns="id") if schema.id_col is None else table.rename(columns={"id": schema.id_col})
     return table, flag
-
-
-def runs(flag: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """First step of each run of flagged ones, and the one after its last."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flag.astype(np.int8), [0]])))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tabmae.estimators.series.completing import complete
+from tabmae.estimators.series.completing import Completed, complete
 from tabmae.estimators.series.detecting.left_out import left_out
 from tabmae.estimators.series.detecting.members import (
     OVERLAP,
@@ -20,12 +20,12 @@ from tabmae.estimators.series.detecting.members import (
     of_members,
     of_residuals,
     precision_of,
-    refitted,
+    relearnt,
     stationaries,
 )
 from tabmae.estimators.series.detecting.tails import Tail, added, evidence
 from tabmae.estimators.series.sizes import season_in
-from tabmae.estimators.series.standard import Matrix, laid_out
+from tabmae.estimators.series.standard import Line, Matrix, laid_out
 from tabmae.experts.clusters import Clusters
 from tabmae.series_model import SeriesAutoencoder
 
@@ -86,40 +86,48 @@ class SeriesDetector:
         self.of_members, self.of_scores = list(of_members), of_scores
 
     @classmethod
-    def fit(cls, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...], seed: int) -> Self:
-        """Learn what is usual from series (sum of lengths, C), in standard deviations, NaN where missing."""
+    def fit(
+        cls,
+        model: SeriesAutoencoder,
+        values: Matrix,
+        lengths: tuple[int, ...],
+        seed: int,
+        *,
+        experts_stay: bool = False,
+    ) -> Self:
+        """Learn what is usual from series (sum of lengths, C), in standard deviations, NaN where missing.
+
+        `experts_stay` says that the model's Gaussian did not learn from these series, and judges all folds itself.
+        """
         values, lengths = some_steps(values, lengths)
         season = season_in(values, lengths, ())
         window = window_of_detection(season, max(lengths), model.window)
         line = laid_out(values, lengths, model.window)
-        filled, left = complete(model, line).mean, left_out(model, line)
-        ratios = torch.where(line.observed, (line.values - left.mean).abs() / left.deviation, torch.nan)
-        residual = of_residuals(line, ratios, window)
-
+        filled = complete(model, line).mean
         every, starts = line.covering(window, 1), line.covering(window, max(1, window // OVERLAP))
         kinds = (False, True) if season else (False,)
         fold = torch.full((len(line.values),), -1)
         fold[line.place] = torch.arange(len(line.place)) * N_FOLDS // len(line.place)
+        ratios = torch.full_like(line.values, torch.nan)
         of_windows = torch.full((len(fold), bool(len(model.experts)) + len(kinds)), torch.nan, dtype=torch.float64)
         for number in range(N_FOLDS):
             touched = (fold[starts] == number) | (fold[starts + window - 1] == number)
             others = every[(fold[every] != number) & (fold[every + window - 1] != number)]
             learnt = (fold >= 0) & (fold != number) if len(others) else fold >= 0
             others = others if len(others) else every
-            precisions = [
-                (channels, precision_of(refitted(expert, filled[:, channels], learnt), window))
-                for channels, expert in stationaries(model)
-            ]
+            judge, own = model if experts_stay else relearnt(model, filled, learnt), fold == number
+            ratios[own] = ratios_of(line, left_out(judge, line, own))[own]
+            precisions = [(channels, precision_of(expert, window)) for channels, expert in stationaries(judge)]
             clusters = learnt_clusters(line, filled, others, window, kinds, seed)
-            found = of_members(line, filled, window, starts[touched], precisions, clusters)
-            of_windows[fold == number] = found[fold == number]
+            of_windows[own] = of_members(line, filled, window, starts[touched], precisions, clusters)[own]
+        residual = of_residuals(line, ratios, window)
         members = torch.cat([residual[:, :1], of_windows], 1)
-        tails = [Tail.fit(column[line.place]) for column in members.T]
+        tails = [Tail.fit(column[line.place], wary=True) for column in members.T]
         return cls(
             window,
             learnt_clusters(line, filled, every, window, kinds, seed),
             [Tail.fit(column) for column in ratios.T],
-            [Tail.fit(column[line.place]) for column in residual[:, 1:].T],
+            [Tail.fit(column[line.place], wary=True) for column in residual[:, 1:].T],
             tails,
             Tail.fit(added(evidence(tails, members))[line.place], wary=True),
         )
@@ -128,7 +136,7 @@ class SeriesDetector:
         """Judge the steps of series (sum of lengths, C), in standard deviations, NaN where missing."""
         line = laid_out(values, lengths, model.window)
         filled, left = complete(model, line).mean, left_out(model, line)
-        ratios = torch.where(line.observed, (line.values - left.mean).abs() / left.deviation, torch.nan)
+        ratios = ratios_of(line, left)
         residual = of_residuals(line, ratios, self.window)
         starts = line.covering(self.window, max(1, self.window // OVERLAP))
         precisions = [(channels, precision_of(expert, self.window)) for channels, expert in stationaries(model)]
@@ -182,6 +190,11 @@ def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[
     ends = np.cumsum(lengths)
     chosen = [slice(end - n, end) for end, n in zip(ends[::every], each[::every], strict=True)]
     return np.concatenate([values[part] for part in chosen]), tuple(int(n) for n in each[::every])
+
+
+def ratios_of(line: Line, left: Completed) -> Tensor:
+    """How many deviations every cell (N, C) lies off what was expected; NaN where not observed."""
+    return torch.where(line.observed, (line.values - left.mean).abs() / left.deviation, torch.nan)
 
 
 def window_of_detection(season: int, longest: int, most: int) -> int:

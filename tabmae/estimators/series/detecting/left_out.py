@@ -6,8 +6,10 @@ Contract: what is expected of a cell does not know that cell, nor the steps of i
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from tabmae.estimators.series.completing import AT_ONCE, Completed
+from tabmae.estimators.series.detecting.members import stationaries
 from tabmae.estimators.series.standard import Line
 from tabmae.series_model import SeriesAutoencoder
 
@@ -19,11 +21,11 @@ LEAST_DEVIATION = 1e-3
 
 
 @torch.no_grad()
-def left_out(model: SeriesAutoencoder, line: Line) -> Completed:
+def left_out(model: SeriesAutoencoder, line: Line, chosen: Tensor | None = None) -> Completed:
     """Mean and spread of every cell (N, C), its patch hidden, in standard deviations; 0 outside of series.
 
     A window moves along the series so that the patch lies in its middle. Of a patch the inner half is judged: a cell
-    does not see the odd one beside it.
+    does not see the odd one beside it. `chosen` : the steps (N,) to judge, None for all.
     """
     window, shape = model.window, (model.window, model.n_channels)
     judged = max(1, window // PATCHES_IN_WINDOW)
@@ -31,6 +33,8 @@ def left_out(model: SeriesAutoencoder, line: Line) -> Completed:
     step, inner = torch.arange(window), torch.arange(judged)
     begins, ends = line.starts.tolist(), (line.starts + line.lengths).tolist()
     first = torch.cat([torch.arange(begin, end, judged) for begin, end in zip(begins, ends, strict=True)])
+    if chosen is not None:
+        first = first[chosen[first] | chosen[(first + judged - 1).clamp_max(len(chosen) - 1)]]
     series = torch.searchsorted(line.starts, first, right=True) - 1
     lowest, highest = line.starts[series], (line.starts + line.lengths)[series] - window
     starts = torch.minimum(torch.maximum(first - (window - judged) // 2, lowest), highest)
@@ -38,16 +42,34 @@ def left_out(model: SeriesAutoencoder, line: Line) -> Completed:
     n_passes = min(MAX_PASSES, model.n_channels)
     for number in range(n_passes):
         channels = torch.arange(number, model.n_channels, n_passes)
-        for chosen in torch.arange(len(first)).split(batch):
-            place = (first - starts)[chosen][:, None]
+        for some in torch.arange(len(first)).split(batch):
+            place = (first - starts)[some][:, None]
             near = (step >= place - judged // 2) & (step < place + judged + judged // 2)
-            hidden = torch.zeros(len(chosen), *shape, dtype=torch.bool)
+            hidden = torch.zeros(len(some), *shape, dtype=torch.bool)
             hidden[:, :, channels] = near[:, :, None]
-            values, visible = line.windows(starts[chosen], window)
-            found = model(*(part.to(model.share.device) for part in (values, visible & ~hidden.flatten(1))))
+            values, visible = line.windows(starts[some], window)
+            visible &= ~hidden.flatten(1)
+            found = model(values.to(model.share.device), visible.to(model.share.device))
             rows, steps = torch.nonzero(place + inner < window, as_tuple=True)
             steps = place[rows, 0] + steps
-            target = (starts[chosen][rows] + steps)[:, None]
-            for whole, part in ((mean, found.mean), (deviation, found.deviation)):
+            target = (starts[some][rows] + steps)[:, None]
+            for whole, part in ((mean, found.mean), (deviation, spread_of(model, visible, found.deviation))):
                 whole[target, channels] = part.cpu().reshape(-1, *shape)[rows[:, None], steps[:, None], channels]
     return Completed(mean, deviation.clamp_min(LEAST_DEVIATION))
+
+
+def spread_of(model: SeriesAutoencoder, visible: Tensor, otherwise: Tensor) -> Tensor:
+    """Standard deviation (B, W * C) of the cells of windows by the experts; `otherwise` without any.
+
+    The model's own is wider in windows that the experts miss, and would excuse odd ones.
+    """
+    if not len(model.experts):
+        return otherwise
+    patterns, pattern_of = torch.unique(visible, dim=0, return_inverse=True)
+    seen = patterns.unflatten(1, (model.window, model.n_channels))
+    variance = torch.ones(seen.shape)
+    for channels, expert in stationaries(model):
+        flat = seen[:, :, channels].flatten(1).to(model.share.device)
+        found = expert.condition(torch.zeros(flat.shape, device=flat.device), flat).variance
+        variance[:, :, channels] = found.cpu().unflatten(1, (model.window, len(channels)))
+    return variance.flatten(1).sqrt()[pattern_of]

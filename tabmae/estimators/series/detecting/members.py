@@ -6,10 +6,11 @@ Contract: a missing cell is no evidence; windows of which less than half is obse
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tabmae.estimators.series.completing import AT_ONCE
 from tabmae.estimators.series.standard import Line
@@ -30,10 +31,15 @@ def stationaries(model: SeriesAutoencoder) -> list[tuple[list[int], Stationary]]
     return [(group, cast(Stationary, each)) for group, each in zip(model.groups, model.experts, strict=False)]
 
 
-def refitted(expert: Stationary, values: Tensor, learnt: Tensor) -> Stationary:
-    """A Gaussian of the same kind, fitted to the steps (N,) that are `learnt`."""
-    other = Stationary(expert.window, expert.n_channels)
-    return other.fit(values, learnt[:, None].expand_as(values), expert.ridge)
+def relearnt(model: SeriesAutoencoder, values: Tensor, learnt: Tensor) -> SeriesAutoencoder:
+    """The model with Gaussians of the same kind that know the `learnt` steps (N,) of values (N, C) alone."""
+    experts = []
+    for channels, expert in stationaries(model):
+        known = learnt[:, None].expand(-1, len(channels))
+        experts.append(Stationary(expert.window, len(channels)).fit(values[:, channels], known, expert.ridge))
+    other = deepcopy(model)
+    other.experts = nn.ModuleList(experts).to(model.share.device)
+    return other
 
 
 def precision_of(expert: Stationary, window: int) -> Tensor:

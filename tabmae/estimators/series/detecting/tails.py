@@ -24,7 +24,7 @@ class Tail(NamedTuple):
 
     quantiles : float64 (Q,), at equal shares. scale : by how much a value grows for one nat beyond the last tenth.
 
-    The tail's scale is the median excess, not the mean: odd steps among those of fit shall not make odd ones usual.
+    The tail's scale is by quantiles, not by its mean: odd steps among those of fit shall not make odd ones usual.
     """
 
     quantiles: Tensor
@@ -32,15 +32,18 @@ class Tail(NamedTuple):
 
     @classmethod
     def fit(cls, values: Tensor, *, wary: bool = False) -> Self:
-        """Learn from the values of steps (n,), NaN where there is none."""
+        """Learn from the values of steps (n,), NaN where there is none.
+
+        `wary` takes the tail's slope from the median to its begin, not from within: of values that are alike for many
+        neighbours few are independent, and some odd steps of fit make up many of the last ones.
+        """
         known = values[values.isfinite()].double().cpu().numpy()
         known = known if len(known) else np.zeros(1)
         shares = np.linspace(0, 1, N_QUANTILES)
         quantiles = np.quantile(known, shares)
         middle, start, beyond = np.quantile(known, [0.5, 1 - TAIL, 1 - TAIL / 2])
-        scale = max((beyond - start) / np.log(2), 1e-3 * abs(start), 1e-9)
-        if wary:
-            scale = max(scale, (start - middle) / np.log(0.5 / TAIL))
+        slope = (start - middle) / np.log(0.5 / TAIL) if wary else (beyond - start) / np.log(2)
+        scale = max(slope, 1e-3 * abs(start), 1e-9)
         return cls(torch.from_numpy(quantiles), torch.tensor(scale, dtype=torch.float64))
 
     def share(self, values: Tensor) -> Tensor:

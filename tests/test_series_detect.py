@@ -1,0 +1,255 @@
+"""Claims about odd stretches of series: found where and in which channel they are, gaps are none, nothing in units."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tabmae import TimeSeriesMAE, load
+from tabmae.errors import DataError, ParameterError
+from tabmae.estimators.series import Detection
+from tabmae.estimators.series.detecting.events import Event, events_of
+from tabmae.estimators.series.detecting.tails import Tail
+from tabmae.plotting import plot_detection
+
+N_FIT, N_STEPS = 1200, 2400
+NAMES = ["load", "heat", "flow"]
+
+
+def machine(seed: int = 0, n_steps: int = N_STEPS) -> pd.DataFrame:
+    """Hourly channels: the second follows the first, in thousands; the third a rhythm of its own."""
+    rng = np.random.default_rng(seed)
+    load = np.zeros(n_steps)
+    for step in range(1, n_steps):
+        load[step] = 0.8 * load[step - 1] + 0.6 * rng.normal()
+    noise = rng.normal(size=(2, n_steps))
+    heat = 5000 + 1000 * (load + 0.2 * noise[0])
+    flow = np.sin(2 * np.pi * np.arange(n_steps) / 24) + 0.1 * noise[1]
+    stamps = pd.date_range("2024-01-01", periods=n_steps, freq="h", name="when")
+    return pd.DataFrame(dict(zip(NAMES, (load, heat, flow), strict=True)), index=stamps)
+
+
+@pytest.fixture(scope="module")
+def model() -> TimeSeriesMAE:
+    """A model of the first half of `machine`, without network and forecasters; nothing may change it."""
+    return fitted(machine().iloc[:N_FIT])
+
+
+def fitted(table: Any, **parameters: Any) -> TimeSeriesMAE:
+    quick = {"max_epochs": 0, "window": 48, "horizon": 4, "experts": ("gaussian",), "random_state": 0}
+    return TimeSeriesMAE(**quick | parameters).fit(table)
+
+
+def later() -> pd.DataFrame:
+    return machine().iloc[N_FIT:]
+
+
+def only_event(detection: Detection, near: pd.Timestamp) -> pd.Series:
+    """The event that holds a stamp; it is the oddest of all."""
+    events = detection.events.sort_values("peak_score", ascending=False)
+    first = events.iloc[0]
+    assert first["start"] <= near <= first["end"]
+    return first
+
+
+def test_a_spike_is_found_at_its_stamp_in_its_channel(model: TimeSeriesMAE) -> None:
+    table = later()
+    at = table.index[700]
+    table.loc[at, "heat"] += 4000
+    detection = model.detect(table)
+    event = only_event(detection, at)
+    assert event["start"] == event["peak"] == event["end"] == at and event["channels"][0] == "heat"
+    assert "flow" not in event["channels"]
+    point = detection.points.query("when == @at and channel == 'heat'").iloc[0]
+    assert point["flag"] and point["p_value"] < 1e-4
+    assert not point["lower"] <= point["value"] <= point["upper"]
+    assert abs(point["expected"] - (point["value"] - 4000)) < 1500
+
+
+def test_a_broken_correlation_is_found_though_each_channel_is_as_usual(model: TimeSeriesMAE) -> None:
+    table = later()
+    begin, end = table.index[[600, 660]]
+    table.loc[begin:end, "heat"] = machine(seed=5).iloc[N_FIT + 600 : N_FIT + 661]["heat"].to_numpy()
+    assert table["heat"].between(*machine()["heat"].iloc[:N_FIT].agg(["min", "max"])).all()
+    event = only_event(model.detect(table), table.index[630])
+    assert set(event["channels"]) <= {"load", "heat"} and "heat" in event["channels"]
+
+
+def test_a_rhythm_that_slips_and_a_level_that_shifts_are_found(model: TimeSeriesMAE) -> None:
+    slipped = later()
+    slipped.iloc[600:680, 2] = machine().iloc[N_FIT + 606 : N_FIT + 686, 2].to_numpy()
+    assert "flow" in only_event(model.detect(slipped), slipped.index[600])["channels"]
+    shifted = later()
+    shifted.iloc[600:680, 2] += 1.5
+    event = only_event(model.detect(shifted), shifted.index[640])
+    assert event["channels"][0] == "flow"
+    assert abs(event["start"] - shifted.index[600]) <= pd.Timedelta(hours=12)
+    assert abs(event["end"] - shifted.index[679]) <= pd.Timedelta(hours=12)
+
+
+def test_what_is_odd_in_the_series_of_fit_is_found_there() -> None:
+    table = machine()
+    table.iloc[500, 1] += 6000
+    table.iloc[1500:1540, 2] += 3
+    events = fitted(table).detect(table).events
+    for place in (500, 1520):
+        assert ((events["start"] <= table.index[place]) & (events["end"] >= table.index[place])).any()
+
+
+def test_false_alarms_are_about_as_many_as_asked_for() -> None:
+    # A window's neighbours are flagged with it: the share of one series is far from its mean over many.
+    shares = []
+    for seed in range(3):
+        table = machine(seed, n_steps=N_FIT + 2000)
+        detection = fitted(table.iloc[:N_FIT]).detect(table.iloc[N_FIT:], alpha=0.05)
+        of_stamp = detection.points.query("channel == 'load'")
+        shares.append([(of_stamp["p_value"] <= 0.05).mean(), of_stamp["flag"].mean()])
+    p_values, flags = np.mean(shares, axis=0)
+    assert 0.005 <= p_values <= 0.15 and flags <= p_values
+
+
+def test_bounds_hold_their_share_of_later_cells(model: TimeSeriesMAE) -> None:
+    points = model.detect(later(), alpha=0.1).points
+    held = points["value"].between(points["lower"], points["upper"]).groupby(points["channel"]).mean()
+    assert held.between(0.82, 0.97).all()
+
+
+def test_gaps_are_no_evidence(model: TimeSeriesMAE) -> None:
+    whole, gappy = later(), later()
+    rng = np.random.default_rng(0)
+    gappy = gappy.mask(rng.random(gappy.shape) < 0.2)
+    gappy.iloc[300:420] = np.nan
+    gappy = gappy.drop(index=gappy.index[800:850])
+    detection = model.detect(gappy)
+    scores = model.anomaly_score(gappy)["score"].to_numpy()
+    missing = gappy.reindex(whole.index).isna().all(axis=1).to_numpy()
+    np.testing.assert_array_equal(np.isnan(scores), missing)
+    assert np.nanmean(scores) < 1.3 * model.anomaly_score(whole)["score"].mean()
+    assert (detection.points["p_value"] <= 0.01).mean() <= 0.03
+    lost = detection.points[detection.points["value"].isna()]
+    assert len(lost) and not lost.loc[lost["score"].isna(), "flag"].any() and lost["expected"].notna().all()
+
+
+def test_a_spike_beside_a_gap_is_found(model: TimeSeriesMAE) -> None:
+    table = later()
+    table.iloc[560:600] = np.nan
+    table.iloc[603, 1] += 6000
+    assert only_event(model.detect(table), table.index[603])["peak"] == table.index[603]
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_scores_have_no_unit(model: TimeSeriesMAE, by_channel: bool) -> None:
+    table = machine() * [100, 0.001, 7] + [5, -3, 1000]
+    other = fitted(table.iloc[:N_FIT]).anomaly_score(table.iloc[N_FIT:], by_channel=by_channel)
+    mine = model.anomaly_score(later(), by_channel=by_channel)
+    np.testing.assert_allclose(other["score"], mine["score"], rtol=0.02, atol=0.02)
+    assert list(mine.columns) == ["when", *(["channel"] if by_channel else []), "score"]
+
+
+def test_a_channel_has_scores_of_its_own(model: TimeSeriesMAE) -> None:
+    table = later()
+    table.iloc[700, 0] += 6
+    scores = model.anomaly_score(table, by_channel=True).pivot(index="when", columns="channel", values="score")
+    assert scores["load"].max() > 4 * scores["flow"].max()
+    assert abs(scores.index.get_loc(scores["load"].idxmax()) - 700) <= 6
+
+
+def test_a_series_is_scored_alone() -> None:
+    frames = [machine(seed, 600).reset_index().assign(unique_id=f"s{seed}") for seed in range(3)]
+    table = pd.concat(frames).rename(columns={"when": "ds"})
+    model = fitted(table)
+    scores = model.anomaly_score(table)
+    assert list(scores.columns) == ["unique_id", "ds", "score"] and len(scores) == len(table)
+    alone = model.anomaly_score(frames[1].rename(columns={"when": "ds"}))
+    np.testing.assert_allclose(alone["score"], scores.loc[scores["unique_id"] == "s1", "score"], rtol=1e-4, atol=1e-4)
+    table.loc[(table["unique_id"] == "s2") & (table.groupby("unique_id").cumcount() == 300), "flow"] += 8
+    events = model.detect(table).events
+    assert events.sort_values("peak_score").iloc[-1][["unique_id", "channels"]].tolist() == ["s2", ["flow"]]
+
+
+def test_arrays_have_arrays_of_scores() -> None:
+    rng = np.random.default_rng(0)
+    waves = np.sin(np.arange(150) / 4)[None, :, None] + 0.1 * rng.normal(size=(12, 150, 2))
+    model = fitted(waves)
+    waves[3, 70, 1], waves[5, 20:30] = 4.0, np.nan
+    scores, each = model.anomaly_score(waves), model.anomaly_score(waves, by_channel=True)
+    assert scores.shape == (12, 150) and each.shape == (12, 150, 2)
+    assert np.argmax(np.nanmax(scores, axis=1)) == 3 and np.isnan(scores[5, 20:30]).all()
+    event = model.detect(waves).events.sort_values("peak_score").iloc[-1]
+    assert event[["unique_id", "start", "end", "channels"]].tolist() == [3, 70, 70, [1]]
+
+
+def test_short_series_and_the_pure_masked_model_have_scores() -> None:
+    short = np.random.default_rng(0).normal(size=(1, 12, 1))
+    assert np.isfinite(TimeSeriesMAE(max_epochs=0, random_state=0).fit(short).anomaly_score(short)).all()
+    pure = TimeSeriesMAE(max_epochs=1, experts=(), window=16, random_state=0).fit(machine().iloc[:200])
+    assert pure.detector_.member_names[:2] == ["residual", "clusters"]
+    assert pure.anomaly_score(later().iloc[:100])["score"].notna().all()
+
+
+def test_loaded_judges_bit_for_bit_the_same(model: TimeSeriesMAE, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    mine, loaded = (each.detect(later()) for each in (model, load(tmp_path / "model")))
+    pd.testing.assert_frame_equal(loaded.points, mine.points, check_exact=True)
+    pd.testing.assert_frame_equal(loaded.events, mine.events, check_exact=True)
+
+
+def test_finetuned_knows_what_is_usual_of_the_other_series(model: TimeSeriesMAE) -> None:
+    other = later()
+    other["flow"] = np.sin(2 * np.pi * np.arange(len(other)) / 8)
+    before = model.anomaly_score(other)["score"].mean()
+    tuned = fitted(machine().iloc[:N_FIT]).finetune(other)
+    assert tuned.anomaly_score(other)["score"].mean() < 0.5 * before
+
+
+def test_what_is_asked_is_checked(model: TimeSeriesMAE) -> None:
+    with pytest.raises(ParameterError, match=r"`alpha` must lie in \(0, 1\); got 1"):
+        model.detect(later(), alpha=1)
+
+
+def bump(n_steps: int, centre: int, height: float, reach: int) -> NDArray[np.float64]:
+    distance = np.abs(np.arange(n_steps) - centre)
+    found: NDArray[np.float64] = height * np.clip(1 - distance / reach, 0, None)
+    return found
+
+
+def test_an_event_is_cut_to_what_lies_far_off_and_its_neighbourhood_is_its_doing() -> None:
+    scores = bump(200, 60, 10, 20) + bump(200, 150, 4, 20)
+    ratios = np.ones((200, 2))
+    ratios[60, 1], ratios[64, 1], ratios[75, 1], ratios[150, 0] = 8, 5, 6, 9
+    found = events_of(scores > 1, scores, ratios, window=20)
+    assert found == [Event(60, 64, 60, 10.0, [1]), Event(150, 150, 150, 4.0, [0])]
+    assert events_of(scores > 11, scores, ratios, window=20) == []
+    edge = events_of(scores < 99, np.ones(200), np.ones((200, 2)), window=5)
+    assert [(event.start, event.end) for event in edge] == [(0, 199)]
+
+
+def test_a_tail_gives_the_share_of_usual_values_and_does_not_end() -> None:
+    values = torch.from_numpy(np.random.default_rng(0).exponential(size=20_000))
+    for tail in (Tail.fit(values), Tail.fit(values, wary=True)):
+        shares = tail.share(torch.tensor([0.0, 0.7, 2.3, 4.6, 11.5, torch.nan])).numpy()
+        np.testing.assert_allclose(shares[:5], np.exp([0, -0.7, -2.3, -4.6, -11.5]), rtol=0.4)
+        assert np.isnan(shares[5]) and tail.value(0.01) == pytest.approx(4.6, rel=0.1)
+        nats = tail.nats(torch.linspace(0, 1000, 500))
+        assert bool((nats.diff() >= 0).all()) and nats[-1] == pytest.approx(1000, rel=0.1)
+    spoilt = torch.cat([values, torch.full((400,), 500.0)])
+    assert Tail.fit(spoilt).value(0.001) < 12
+
+
+def test_a_picture_shades_what_is_flagged(model: TimeSeriesMAE, tmp_path: Path) -> None:
+    table = later()
+    table.iloc[700, 1] += 6000
+    figure = plot_detection(model.detect(table))
+    assert isinstance(figure, Figure) and len(figure.axes) == 4 and figure.axes[0].get_ylabel() == "heat"
+    figure.savefig(tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").stat().st_size > 10_000
+    waves = np.random.default_rng(0).normal(size=(4, 80, 1))
+    detection = fitted(waves, window=8).detect(waves)
+    assert len(plot_detection(detection, id=2).axes) == 2
+    with pytest.raises(DataError, match="`id` must name a series that was judged; got 9"):
+        plot_detection(detection, id=9)
