@@ -193,7 +193,8 @@ def work(folder: Path) -> None:
     start, start_cpu = time.perf_counter(), cpu_seconds()
     scores = scores_of(job["method"], arrays["train"], arrays["test"], job["seed"])
     spent = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - start_cpu}
-    np.savez(folder / "scores.npz", **{name or "all": each for name, each in scores.items()})
+    named: dict[str, Any] = {name or "all": each for name, each in scores.items()}
+    np.savez(folder / "scores.npz", **named)
     (folder / "result.json").write_text(json.dumps({**spent, "peak_mb": peak_mb(), "versions": versions()}))
 
 

@@ -79,7 +79,7 @@ BAD_SERIES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: wide().assign(gone=np.nan, away=np.nan),
         "Every channel must have an observed value; 'gone', 'away'",
     ),
-    "an empty array": (lambda: np.full((2, 30, 1), np.nan), "Every channel must have an observed value; 0 has none"),
+    "an empty array": (lambda: np.full((2, 30, 1), np.nan), "Every channel must have an observed value; "),
 }
 
 

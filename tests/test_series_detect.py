@@ -41,7 +41,7 @@ def model() -> TimeSeriesMAE:
 
 
 def fitted(table: Any, **parameters: Any) -> TimeSeriesMAE:
-    quick = {"max_epochs": 0, "window": 48, "horizon": 4, "experts": ("gaussian",), "random_state": 0}
+    quick: dict[str, Any] = {"max_epochs": 0, "window": 48, "horizon": 4, "experts": ("gaussian",), "random_state": 0}
     return TimeSeriesMAE(**quick | parameters).fit(table)
 
 

@@ -90,7 +90,14 @@ class Linear(nn.Module):
 
     @classmethod
     def fit(
-        cls, series: Sequence[Matrix], splits: Sequence[int], horizon: int, contexts: Sequence[int], season: int
+        cls,
+        series: Sequence[Matrix],
+        splits: Sequence[int],
+        horizon: int,
+        contexts: Sequence[int],
+        season: int,
+        *,
+        with_naive: bool = True,
     ) -> tuple[Self, Self]:
         """Choose, weigh and fit members.
 
@@ -100,6 +107,7 @@ class Linear(nn.Module):
             left out.
         splits : for each series the step from which on its targets choose and weigh the members.
         contexts : steps, each a member's; season : of the seasonal naive member, 0 for none.
+        with_naive : whether the last step and the last season are members, too.
 
         Returns
         -------
@@ -118,8 +126,8 @@ class Linear(nn.Module):
         for c in range(n_channels):
             pooled[0][:] += gram(before, c, size)
             pooled[1][:] += gram(after, c, size)
-        naive = [naive_matrix("last", context, horizon)]
-        if 0 < season <= context:
+        naive = [naive_matrix("last", context, horizon)] if with_naive else []
+        if with_naive and 0 < season <= context:
             naive.append(naive_matrix(season, context, horizon))
         members = [(centre, length) for length in contexts for centre in ("mean", "last")]
         bases = [solved(pooled, context, length, centre, RIDGES) for centre, length in members]

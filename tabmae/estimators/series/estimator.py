@@ -28,6 +28,8 @@ from tabmae.saving import register
 from tabmae.windows import Panel
 
 LEVELS = (80.0, 95.0)
+FALLING = 1.5
+"""How much faster than in its history a series' least value may fall in a forecast."""
 AT_ONCE = 4_000_000
 """Cells of the histories that are forecast at once."""
 
@@ -151,9 +153,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         drawn = (draw(self.model_, line, self.intervals_.spread, generator) for _ in range(n_samples))
         return [self.schema_.write(panel, cells[line.place].double().numpy() * scale + level, X) for cells in drawn]
 
-    def forecast(
-        self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None
-    ) -> Any:
+    def forecast(self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None) -> Any:
         """Forecast the steps after the end of every series.
 
         Parameters
@@ -170,7 +170,9 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
         Raises
         ------
-        DataError : `X_future` is missing or lacks steps; a series has no observed value.
+        DataError : `X_future` is missing or lacks steps.
+
+        A series without an observed value is forecast at its level.
         """
         check_is_fitted(self)
         n_steps = self._steps(horizon)
@@ -313,7 +315,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         mean = mean + self.regressors_.effect(future)
         width = (forecaster.scale(history).double() * self._widths(panel)).numpy()
         shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
-        floor = self._floor(panel)
+        floor = self._floor(panel, horizon)
         bounds = {}
         if levels:
             found = forecaster.quantiles(shares, horizon).double().numpy()
@@ -324,11 +326,11 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
                 )
         return Ahead(np.maximum(mean * scale + level, floor), bounds)
 
-    def _floor(self, panel: Panel) -> Matrix:
+    def _floor(self, panel: Panel, horizon: int) -> Matrix:
         """The least values (n, 1, C) to forecast; none where columns that are known ahead may lead anywhere."""
         if len(self.regressors_.mean):
             return np.full((len(panel.ids), 1, panel.values.shape[1]), -np.inf)
-        return np.stack([floor_of(panel.series(i)) for i in range(len(panel.ids))])[:, None]
+        return np.stack([floor_of(panel.series(i), horizon) for i in range(len(panel.ids))])[:, None]
 
     def _known(self, panel: Panel) -> Tensor:
         """Which series of fit each series of a panel is, -1 for none; int64 (n,)."""
@@ -349,7 +351,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         history, _, _, scale = self._histories(panel)
         width = (self.forecaster_.scale(history).double() * self._widths(panel)).numpy() * scale
         stamps = self.schema_.future_stamps(panel, n_steps)
-        paths, floor = self.forecaster_.paths.double(), np.minimum(0, self._floor(panel))
+        paths, floor = self.forecaster_.paths.double(), np.minimum(0, self._floor(panel, n_steps))
         for _ in range(n_samples):
             pieces = [
                 paths[torch.randint(len(paths), (len(mean),), generator=generator)]
@@ -360,16 +362,18 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
             yield drawn if is_array else self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)})
 
 
-def floor_of(history: Matrix) -> Matrix:
+def floor_of(history: Matrix, horizon: int) -> Matrix:
     """The least value (C,) to forecast after a history (T, C), NaN where missing; none where values are negative.
 
-    What is never negative is not forecast below its least value, unless that has been falling: then as far again.
+    What is never negative is not forecast below its least value, unless that has been falling: then at `FALLING` times
+    the pace.
     """
-    half = len(history) // 2
+    half = max(1, len(history) // 2)
     filled = np.where(np.isfinite(history), history, np.inf)
     old, new = filled[:half].min(0, initial=np.inf), filled[half:].min(0, initial=np.inf)
     fall = np.where(np.isfinite(old) & np.isfinite(new), np.maximum(0, np.where(np.isfinite(old), old, 0) - new), 0)
     least = np.minimum(old, new)
+    fall = FALLING * fall * max(1, horizon / half)
     floor: Matrix = np.where(np.isfinite(least) & (least >= 0), np.maximum(0, least - fall), -np.inf)
     return floor
 

@@ -20,6 +20,8 @@ JUDGED_SHARE = 0.2
 MAX_ORIGINS = 500
 MAX_PATH_NUMBERS = 4_000_000
 """Numbers of the kept residual paths, and the origins they come from."""
+FEW_ORIGINS = 30
+"""Origins below which residuals are mirrored and widened."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEIGHBOURS = 2
 """Steps of the horizon to either side that lend a step their residuals."""
@@ -176,7 +178,7 @@ def fit_forecaster(
     splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
     window = 2 if model is None else model.window
     if contexts and "linear" in experts:
-        final, early = Linear.fit(filled, splits, horizon, contexts, season)
+        final, early = Linear.fit(filled, splits, horizon, contexts, season, with_naive="persistence" in experts)
     else:
         final = early = Linear.naive(max(window, 2 * season, 2), horizon, season)
     n_shared = min(horizon, window // 2)
@@ -201,6 +203,10 @@ def fit_forecaster(
     forecaster.widths = own_widths(scaled, origins.series, len(filled))
     relative = scaled / forecaster.widths[origins.series][:, None, None]
     forecaster.paths = gaps_drawn(relative)[kept].float()
+    if len(kept) < FEW_ORIGINS:
+        # few residuals know neither the side that they err to nor how far they may
+        wider = forecaster.paths * (1 + 2 / len(kept)) ** 0.5
+        forecaster.paths = torch.cat([wider, -wider])
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
     floors = [each.forecast(origins.history) for each in naive]
     return forecaster, {

@@ -119,7 +119,8 @@ class SeriesLearner(BaseEstimator):
         Parameters
         ----------
         X : long frame (id, time, value columns), wide frame with a DatetimeIndex, or array (n, T, C). NaN and absent
-            time stamps are missing; series may differ in length.
+            time stamps are missing; series may differ in length. The n series of an array are windows of one
+            process and share one scale; series in different units go into a long frame.
         y : ignored.
 
         Raises
@@ -161,8 +162,8 @@ class SeriesLearner(BaseEstimator):
     def finetune(self, X: Any) -> Self:
         """Train the network on with other series of the same channels, and calibrate on them.
 
-        Scales, experts and the coefficients of the forecasters stay those of fit; series that fit has not seen are
-        scaled by their own cells. `forecast()` goes on from these series.
+        Scales, experts and the coefficients of the forecasters stay those of fit; where every series has its own scale,
+        those that fit has not seen are scaled by their own cells. `forecast()` goes on from these series.
         """
         check_is_fitted(self)
         check_series_parameters(self)
@@ -272,7 +273,7 @@ def check_channels(panel: Panel, schema: SeriesSchema) -> None:
     empty = [name for c, name in enumerate(schema.channels) if not count[c]]
     if empty:
         raise DataError(
-            f"Every channel must have an observed value; {listed(empty)} has none. Drop it, or name the others in "
+            f"Every channel must have an observed value; {listed(empty)} without any. Drop it, or name the others in "
             "`target_cols`."
         )
 

@@ -5,7 +5,7 @@ Contract: a series' numbers depend on that series and on what fit learnt, not on
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -20,8 +20,10 @@ OWN_STEPS = 200
 """Median length from which on every series of a panel has a level and a scale of its own."""
 SPREAD_OF_SCALES = 10.0
 """Ratio of the 9th to the 1st decile of the series' scales beyond which they have their own in any case."""
-LEAST_RATIO = 1e-6
+LEAST_RATIO = 1e-12
 """Least standard deviation, in mean absolute values of the channel, that is no rounding error."""
+
+TINY = 1e-300
 
 Matrix = NDArray[np.float64]
 
@@ -63,15 +65,16 @@ class Scales:
         both = np.stack(found)
         return both[:, 0], both[:, 1]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Values for JSON."""
-        own = None if self.own is None else [[name, pair.tolist()] for name, pair in self.own.items()]
+    def to_dict(self, named: Callable[[Any], Any]) -> dict[str, Any]:
+        """Values for JSON, ids as `named` gives them."""
+        own = None if self.own is None else [[named(name), pair.tolist()] for name, pair in self.own.items()]
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "own": own}
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> Self:
+    def from_dict(cls, state: dict[str, Any], name_of: Callable[[Any], Any]) -> Self:
+        """Undo `to_dict`, with the function that undoes `named`."""
         own = state["own"]
-        pairs = None if own is None else {name: np.array(pair) for name, pair in own}
+        pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
         return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs)
 
 
@@ -82,10 +85,12 @@ def moments(values: Matrix, otherwise: tuple[Matrix, Matrix] | None = None) -> t
     """
     seen = np.isfinite(values)
     count = seen.sum(0)
-    filled = np.where(seen, values, 0)
+    unit = max(float(np.abs(values, where=seen, out=np.zeros_like(values)).max(initial=0)), TINY)
+    filled = np.where(seen, values, 0) / unit  # squares of the largest numbers would overflow
     mean = filled.sum(0) / np.maximum(count, 1)
-    deviation = np.sqrt(np.where(seen, (values - mean) ** 2, 0).sum(0) / np.maximum(count, 1))
+    deviation = np.sqrt(np.where(seen, (filled - mean) ** 2, 0).sum(0) / np.maximum(count, 1))
     varies = deviation > LEAST_RATIO * (np.abs(filled).sum(0) / np.maximum(count, 1))
+    mean, deviation = mean * unit, deviation * unit
     fallback = np.ones_like(deviation) if otherwise is None else otherwise[1]
     deviation = np.where(varies, deviation, np.where(count >= 2, 1.0, fallback))
     return (mean if otherwise is None else np.where(count > 0, mean, otherwise[0])), deviation

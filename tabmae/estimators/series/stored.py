@@ -31,7 +31,7 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     detector, usual = estimator.detector_.state()
     state = {
         "schema": estimator.schema_.to_dict(),
-        "scales": estimator.scales_.to_dict(),
+        "scales": estimator.scales_.to_dict(named),
         "size": list(estimator.size_),
         "season": estimator.season_,
         "horizon": estimator.horizon_,
@@ -40,12 +40,16 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "ridges": [expert.ridge for expert in estimator.model_.experts],
         "forecaster": state_of(estimator.forecaster_),
         "detector": detector,
-        "known": list(estimator.known_),
+        "known": [named(each) for each in estimator.known_],
         "history": estimator.history_,
         "n_iter": estimator.n_iter_,
         "n_features_in": estimator.n_features_in_,
         "quality": {name: quality[name].tolist() for name in quality.columns},
-        "tail": {"ids": list(tail.ids), "starts": [written(start) for start in tail.starts], "lengths": tail.lengths},
+        "tail": {
+            "ids": [named(each) for each in tail.ids],
+            "starts": [written(start) for start in tail.starts],
+            "lengths": tail.lengths,
+        },
     }
     weights = {f"model.{name}": tensor.contiguous() for name, tensor in estimator.model_.state_dict().items()}
     weights |= {f"forecaster.{name}": tensor for name, tensor in estimator.forecaster_.state_dict().items()}
@@ -63,10 +67,10 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Set the fitted state of an estimator from what `stored` gave."""
     estimator.schema_ = SeriesSchema.from_dict(state["schema"])
-    estimator.scales_ = Scales.from_dict(state["scales"])
+    estimator.scales_ = Scales.from_dict(state["scales"], name_of)
     size = estimator.size_ = Size(*state["size"])
     estimator.season_, estimator.horizon_ = state["season"], state["horizon"]
-    estimator.known_ = tuple(state["known"])
+    estimator.known_ = tuple(name_of(each) for each in state["known"])
     estimator.history_, estimator.n_iter_ = state["history"], state["n_iter"]
     estimator.n_features_in_ = n_channels = state["n_features_in"]
     groups = [list(group) for group in state["groups"]]
@@ -86,7 +90,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     tail = state["tail"]
     arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future", "static"))
     starts = tuple(stamp(start) for start in tail["starts"])
-    estimator.tail_ = Panel(tuple(tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
+    estimator.tail_ = Panel(tuple(name_of(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
     estimator.regressors_ = Regressors(*parts)
     estimator.intervals_ = CellIntervals(
@@ -96,6 +100,16 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
         ]
     )
     estimator.quality_ = pd.DataFrame(state["quality"])
+
+
+def named(name: Any) -> Any:
+    """A series' id for JSON; times carry a tag."""
+    return {"time": written(name)} if isinstance(name, pd.Timestamp | pd.Period) else name
+
+
+def name_of(named: Any) -> Any:
+    """Undo `named`."""
+    return stamp(named["time"]) if isinstance(named, dict) else named
 
 
 def written(start: Any) -> Any:

@@ -47,7 +47,7 @@ class AnswersOfDetection:
     detector_: SeriesDetector
     schema_: SeriesSchema
 
-    def anomaly_score(self, X: Any, *, by_channel: bool = False) -> pd.DataFrame | NDArray[np.float64]:
+    def anomaly_score(self, X: Any, *, by_channel: bool = False) -> Any:
         """How odd each stamp of series is, in nats; higher is odder.
 
         Parameters

@@ -175,11 +175,11 @@ class SeriesDetector:
         clusters = [Clusters(n_channels, shapes=shapes) for shapes in state["shapes"]]
         for k, each in enumerate(clusters):
             each.centres = tensors[f"clusters.{k}"]
-        tails = [
+        cells, channels, members, (scores,) = (
             [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
             for name in ("cells", "channels", "members", "scores")
-        ]
-        return cls(state["window"], clusters, *tails[:3], tails[3][0])
+        )
+        return cls(state["window"], clusters, cells, channels, members, scores)
 
 
 def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[int, ...]]:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 TAIL = 0.1
 """Share of the steps beyond which evidence grows by the value, not by its rank."""
+LEAST_SCALE = 0.01
+"""Growth for one nat, in variances of a channel a cell, that values of windows have at least: members that found the
+series of fit without any fault shall not outweigh the others by the least of them."""
 N_QUANTILES = 1001
 NO_EVIDENCE = float(np.log(2))
 """Nats of a median step."""
@@ -43,7 +46,7 @@ class Tail(NamedTuple):
         quantiles = np.quantile(known, shares)
         middle, start, beyond = np.quantile(known, [0.5, 1 - TAIL, 1 - TAIL / 2])
         slope = (start - middle) / np.log(0.5 / TAIL) if wary else (beyond - start) / np.log(2)
-        scale = max(slope, 1e-3 * abs(start), 1e-9)
+        scale = max(slope, 1e-3 * abs(start), LEAST_SCALE)
         return cls(torch.from_numpy(quantiles), torch.tensor(scale, dtype=torch.float64))
 
     def share(self, values: Tensor) -> Tensor:
