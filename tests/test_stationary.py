@@ -151,7 +151,7 @@ def test_lag_covariances_of_an_incomplete_series_average_the_pairs_that_are_ther
 
 def test_filling_an_incomplete_series_gives_a_better_covariance_than_its_pairs() -> None:
     """The pairs of a series of which half is missing are few: rounds of filling draw on the others."""
-    truth = Stationary(WINDOW, N_CHANNELS)._decompose(block_toeplitz(true_lags(WINDOW)), 0.0)
+    truth = Stationary(WINDOW, N_CHANNELS)._set(true_lags(WINDOW), 0.0)
     by_pairs, filled, best = [], [], []
     for seed in range(4):
         values = process(400, seed=seed)

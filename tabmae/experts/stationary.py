@@ -54,10 +54,10 @@ class Stationary(nn.Module):
         size = window * n_channels
         self.register_buffer("covariance", torch.eye(size, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(size, dtype=torch.float64))
-        self.ridge = 0.0
+        self.ridge, self.taper = 0.0, 0.0
         self._eigenvalues, self._vectors = torch.ones(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
 
-    def fit(self, values: Tensor, observed: Tensor, ridge: float = 1e-3) -> Self:
+    def fit(self, values: Tensor, observed: Tensor, ridge: float = 1e-3, taper: float = 0.0) -> Self:
         """Learn the lag covariances of the pairs of cells that are both observed.
 
         Parameters
@@ -66,7 +66,10 @@ class Stationary(nn.Module):
             between two of them.
         observed : bool (T, C).
         ridge : variance of the noise added to every cell.
+        taper : power of the share of a window that a lag leaves, by which its covariance shrinks: 0 leaves them as they
+            are; 1 is the estimate whose window covariance cannot have negative eigenvalues, for few pairs.
         """
+        self.taper = taper
         return self._set(lag_covariances(values, observed, self.window), ridge)
 
     def estimate_again(self, values: Tensor, observed: Tensor, most: int) -> Self:
@@ -108,10 +111,8 @@ class Stationary(nn.Module):
         return self
 
     def _set(self, lags: Tensor, ridge: float) -> Self:
-        return self._decompose(block_toeplitz(lags), ridge)
-
-    def _decompose(self, covariance: Tensor, ridge: float) -> Self:
-        eigenvalues, self._vectors = torch.linalg.eigh(covariance)
+        share = (1 - torch.arange(len(lags)) / len(lags)).double() ** self.taper
+        eigenvalues, self._vectors = torch.linalg.eigh(block_toeplitz(lags * share[:, None, None]))
         self._eigenvalues = eigenvalues.clamp_min(CLIP)
         return self.set_ridge(ridge)
 

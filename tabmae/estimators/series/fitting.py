@@ -28,6 +28,9 @@ from tabmae.training import Plan, draw_seed, train
 
 RATIO = (0.05, 0.8)
 RIDGES = (1e-3, 1e-2, 1e-1)
+TAPERS = (0.0, 0.5, 1.0)
+MAX_CHOOSING = 64
+"""Windows by which taper and ridge are chosen."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 JUDGED_SHARE = 0.2
 """Share of the steps, or of the series, that judge."""
@@ -228,34 +231,38 @@ def mask_of(mask: Any) -> Any:
 
 
 def fit_expert(line: Line, drawn: Drawn, channels: list[int], window: int) -> Stationary:
-    """Fit the Gaussian of a group of channels; the ridge is the one that misses cells of the judging windows least."""
+    """Fit the Gaussian of a group of channels; taper, rounds and ridge are those that miss judging cells least."""
     values, seen = line.values[:, channels], drawn.taught[:, channels]
-    expert = Stationary(window, len(channels)).fit(values, seen, RIDGES[0])
-    judged = slice(drawn.n_teaching, None)
     shape = len(drawn.cells) - drawn.n_teaching, window, line.values.shape[1]
-    flat = [
-        part[judged].reshape(shape)[:, :, channels].flatten(1) for part in (drawn.cells, drawn.observed, drawn.held_out)
-    ]
+    step = max(1, shape[0] // MAX_CHOOSING)
+    cells, observed, hidden = (
+        part[drawn.n_teaching :].reshape(shape)[::step, :, channels].flatten(1)
+        for part in (drawn.cells, drawn.observed, drawn.held_out)
+    )
     share = float(seen.sum()) / max(1, int(seen.any(1).sum()) * len(channels))
-    for _ in range(N_ROUNDS if share < FULL_ENOUGH else 0):
-        expert.estimate_again(values, seen, MAX_FILLED)
-    if not bool(flat[2].any()):
-        return expert
-    errors = []
-    for ridge in RIDGES:
-        expert.set_ridge(ridge)
-        visible = flat[1] & ~flat[2]
-        found = expert.condition(flat[0], visible)
-        # of hidden cells, most of them far from visible ones, and of single cells left out, as most gaps are
-        errors.append(
-            [
-                float(missed.abs().mean())
-                for missed in ((found.mean - flat[0])[flat[2]], (found.left_out - flat[0])[visible])
-            ]
-        )
-    relative = np.array(errors) / np.min(errors, axis=0).clip(1e-9)
-    expert.set_ridge(RIDGES[int(np.argmin(relative.sum(1)))])
-    return expert
+    rounds = (0, N_ROUNDS) if share < FULL_ENOUGH else (0,)
+    if not bool(hidden.any()):
+        return Stationary(window, len(channels)).fit(values, seen, RIDGES[1], TAPERS[-1])
+    found, errors = [], []
+    for taper in TAPERS:
+        expert = Stationary(window, len(channels)).fit(values, seen, RIDGES[0], taper)
+        for n_rounds in rounds:
+            for _ in range(n_rounds):
+                expert.estimate_again(values, seen, MAX_FILLED)
+            errors += [missed(expert.set_ridge(ridge), cells, observed, hidden) for ridge in RIDGES]
+            found.append(deepcopy(expert))
+            expert.set_ridge(RIDGES[0])
+    relative = (np.array(errors) / np.min(errors, axis=0).clip(1e-9)).sum(1)
+    best = int(np.argmin(relative))
+    return found[best // len(RIDGES)].set_ridge(RIDGES[best % len(RIDGES)])
+
+
+def missed(expert: Stationary, cells: Tensor, observed: Tensor, hidden: Tensor) -> tuple[float, float]:
+    """Mean absolute error of hidden cells, most of them far from visible ones, and of single ones left out."""
+    visible = observed & ~hidden
+    found = expert.condition(cells, visible)
+    residuals = (found.mean - cells)[hidden], (found.left_out - cells)[visible]
+    return float(residuals[0].abs().mean()), float(residuals[1].abs().mean())
 
 
 def build(
