@@ -150,6 +150,7 @@ def contexts_of(lengths: tuple[int, ...], horizon: int, season: int) -> tuple[in
 def auto_size(window: int, n_channels: int, n_positions: int, *, holed: bool) -> Size:
     """Network and schedule by the number of windows that the series hold; what was tried is in the benchmarks."""
     share = min(1.0, (n_positions / 10_000) ** 0.5) * (0.5 if holed else 1)
+    share *= min(1.0, (USUAL_WINDOW / window) ** 0.5)  # a step costs as much as its windows are long
     n_windows = int(min(4096, max(64, n_positions), max(64, MAX_POOL_CELLS // (window * n_channels))))
     d_token = 64 if n_channels <= 12 else 96
     return Size(window, "conv", 1, d_token, 4, 0.0, n_windows, max(100, round(384 * share)), 64, 3e-3)
