@@ -6,8 +6,7 @@ Each value of the second half is one that the first half has seen; only where an
 import numpy as np
 import pandas as pd
 
-from tabmae import TimeSeriesMAE
-from tabmae.plotting import plot_detection
+from tabmae import TimeSeriesMAE, plot_detection
 
 N_HOURS = 3000
 

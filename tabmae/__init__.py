@@ -1,4 +1,4 @@
-"""Masked autoencoders for tables with missing values: impute, draw, encode, in scikit-learn's manner.
+"""Masked autoencoders for tables and series with missing values: impute, forecast, detect, in scikit-learn's manner.
 
 Contract: a public name loads its room when it is first asked for, so `import tabmae` costs nothing.
 """

@@ -51,7 +51,8 @@ def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: floa
         raise DataError(f"X must hold the row; it has {n_rows} rows, and `row` is {row}. Pass a smaller one.")
     one = X.iloc[row : row + 1] if isinstance(X, pd.DataFrame) else X[row : row + 1]
     cells = detector.explain(one, level)
-    name = repr(cells["row"].iloc[0]) if isinstance(X, pd.DataFrame) else row
+    label = cells["row"].iloc[0] if isinstance(X, pd.DataFrame) else row
+    name = label.item() if isinstance(label, np.generic) else label
     shown = cells.sort_values("contribution", ascending=False, kind="stable").head(MAX_CELLS)[::-1]
     figure = Figure(figsize=(9, 1.2 + 0.36 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
@@ -63,7 +64,7 @@ def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: floa
         axes.text(cell.contribution + 0.02 * widest, place, f"expected {_expected(cell)}", va="center", fontsize=9)
     axes.set_xlim(0, 1.6 * widest)
     axes.set_xlabel(f"nats less likely than usual, given the other cells (bounds hold {level:.0%})")
-    axes.set_title(f"Row {name}: p-value {detector.p_value(one)[0]:.3g}")
+    axes.set_title(f"Row {name!r}: p-value {detector.p_value(one)[0]:.3g}")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

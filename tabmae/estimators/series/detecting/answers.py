@@ -82,18 +82,19 @@ class AnswersOfDetection:
 
         Returns
         -------
-        Detection(points, events). The p-value of a stamp is the share of the steps of fit that are as odd, to clusters
-        and a Gaussian that did not learn from them; beyond the last tenth that of an exponential tail, so that odd
-        steps of fit do not hide each other. Windows that hold an odd stamp make its neighbours odd, too: an event is a
-        run of stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else
-        is odd within a window of it is taken for its doing. The stamps of events are flagged. `lower` and `upper` hold
-        1 - `alpha` of usual cells.
+        Detection(points, events). The p-value of a stamp is that of its windows or that of its oddest cell, the less of
+        both, times two: the share of the steps of fit that are as odd, to clusters and a Gaussian that did not learn
+        from them, and of a channel's cells that lie as far off what was expected; beyond the last tenth that of an
+        exponential tail, so that odd steps of fit do not hide each other. Windows that hold an odd stamp make its
+        neighbours odd, too: an event is a run of stamps with p-values of at most `alpha`, cut to what is at least half
+        as odd as its peak, and what else is odd within a window of it is taken for its doing. The stamps of events are
+        flagged. `lower` and `upper` hold 1 - `alpha` of usual cells.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
         panel, found, level, scale = judged(self, X)
         detector, schema = self.detector_, self.schema_
-        p_value = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
+        p_value = p_values(detector, found)
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
         events, flag = event_table(schema, panel, found, p_value <= alpha, detector.window)
@@ -105,6 +106,16 @@ class AnswersOfDetection:
             | {name: np.repeat(column[:, None], panel.values.shape[1], axis=1) for name, column in of_stamp.items()},
         )
         return Detection(points, events)
+
+
+def p_values(detector: SeriesDetector, found: Judged) -> Matrix:
+    """P-value of every stamp (T,): of its windows and of its oddest cell, by Bonferroni's bound; NaN without a cell."""
+    windows = detector.of_scores.share(torch.from_numpy(found.scores))
+    cells = torch.stack(
+        [tail.share(torch.from_numpy(ratio)) for tail, ratio in zip(detector.of_cells, found.ratios.T, strict=True)], 1
+    )
+    oddest = cells.nan_to_num(nan=1.0).amin(1) * cells.shape[1]
+    return (2 * torch.minimum(windows, oddest)).clamp_max(1).numpy()
 
 
 def event_table(
