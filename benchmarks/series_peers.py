@@ -352,8 +352,10 @@ def forecast_all(method: Forecaster, job: dict[str, Any], arrays: Any, write: Ca
     series = [arrays[f"series{number}"] for number in range(len(job["n_fitted"]))]
     method.fit([values[:n_steps] for values, n_steps in zip(series, job["n_fitted"], strict=True)], task)
     fitted, origins = time.perf_counter(), arrays["origins"]
-    for start in range(0, len(origins), BATCH):
-        batch = origins[start : start + BATCH].tolist()
+    # several series go in at once: a method knows them again by their place
+    size = len(origins) if len(series) > 1 else BATCH
+    for start in range(0, len(origins), size):
+        batch = origins[start : start + size].tolist()
         contexts = [series[number][max(0, step - (method.context or step)) : step] for number, step in batch]
         found = method.forecast(contexts, [step for _, step in batch])
         expected = (len(batch), 1 + 2 * len(task.levels), task.horizon, contexts[0].shape[1])
