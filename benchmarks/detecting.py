@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.experimental.enable_iterative_imputer
+import sklearn.impute
 from sklearn.covariance import EllipticEnvelope
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
@@ -95,7 +95,7 @@ def scores_of(method: str, train: np.ndarray, test: np.ndarray, same: bool, seed
     centre, scale = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
     train, test = ((rows - centre) / np.where(scale > 0, scale, 1) for rows in (train, test))
     if method not in WITH_HOLES and np.isnan(train).any():
-        imputer = IterativeImputer(random_state=seed, keep_empty_features=True).fit(train)
+        imputer = sklearn.impute.IterativeImputer(random_state=seed, keep_empty_features=True).fit(train)
         train, test = imputer.transform(train), imputer.transform(test)
     return PEERS[method](train, test, same, seed)
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,7 @@ class Imputer(Protocol):
         """Complete windows (n, W, C)."""
 
 
-class Conformal:
+class Conformal(ABC):
     """A point forecast from interpolated contexts, and conformal intervals around it.
 
     A half width is a quantile of the absolute errors on the validation part, the training part without one, over the
@@ -97,12 +98,13 @@ class Conformal:
         self.learn([interpolate(values[None, :n])[0] for values, n in zip(history, task.n_train, strict=True)])
         self.reach = self._reach(history) if task.levels else None
 
+    @abstractmethod
     def learn(self, history: list[np.ndarray]) -> None:
         """Learn from complete training parts."""
 
+    @abstractmethod
     def point(self, contexts: np.ndarray) -> np.ndarray:
         """Forecast (n, H, C) from complete contexts (n, L, C)."""
-        raise NotImplementedError
 
     def forecast(self, contexts: list[np.ndarray], origins: list[int]) -> np.ndarray:
         complete = interpolate(np.stack(contexts))
@@ -131,6 +133,9 @@ class Conformal:
 
 class SeasonalNaive(Conformal):
     """The last season once more."""
+
+    def learn(self, history: list[np.ndarray]) -> None:
+        """Do without: the contexts hold the last season."""
 
     def point(self, contexts: np.ndarray) -> np.ndarray:
         season = contexts[:, -self.task.season :]

@@ -126,7 +126,9 @@ def test_neither_the_batch_nor_its_size_leaves_a_trace(
     whole = of_mixed.score_samples(mixed)
     alone = [of_mixed.score_samples(mixed.iloc[[row]])[0] for row in range(len(mixed))]
     np.testing.assert_array_equal(alone, whole)
-    monkeypatch.setattr(batches, "MAX_BATCH_OUTPUTS", 7 * of_mixed.members_.network.model_.tokenizer.n_outputs)  # type: ignore[union-attr]
+    network = of_mixed.members_.network
+    assert network is not None
+    monkeypatch.setattr(batches, "MAX_BATCH_OUTPUTS", 7 * network.model_.tokenizer.n_outputs)
     np.testing.assert_array_equal(of_mixed.score_samples(mixed[::-1])[::-1], whole)
 
 

@@ -1,6 +1,7 @@
 """Claims about the scores: each equals its textbook form, and refuses arrays that do not fit."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,8 +134,9 @@ def test_vus_pr_needs_finite_scores_and_steps_of_both_kinds() -> None:
     assert np.isnan(metrics.vus_pr([0, 0], [1, 2], 1)) and np.isnan(metrics.vus_pr([1, 1], [1, 2], 1))
     with pytest.raises(DataError, match="`scores` must be finite"):
         metrics.vus_pr([0, 1], [1, np.nan], 1)
+    half: Any = 0.5
     with pytest.raises(ParameterError, match="`window` must be an integer"):
-        metrics.vus_pr([0, 1], [1, 2], 0.5)  # type: ignore[arg-type]
+        metrics.vus_pr([0, 1], [1, 2], half)
     with pytest.raises(DataError, match="Chosen cells must be arrays of one length"):
         metrics.vus_pr([0, 1, 0], [1, 2], 1)
 

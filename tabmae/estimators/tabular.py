@@ -6,6 +6,7 @@ Contract: an estimator that cannot be fitted stays as it was.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,7 @@ def unchanged_by_failure(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
-class TabularEstimator(BaseEstimator):
+class TabularEstimator(BaseEstimator, ABC):
     """Tags, reading and save of an estimator whose `schema_` is that of the table of fit."""
 
     schema_: TableSchema
@@ -72,11 +73,13 @@ class TabularEstimator(BaseEstimator):
         check_is_fitted(self)
         save(self, folder)
 
+    @abstractmethod
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        raise NotImplementedError
+        """Fitted state for JSON, and tensors."""
 
+    @abstractmethod
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        raise NotImplementedError
+        """Undo `_get_state`."""
 
 
 def check_enough(values: Tensor, observed: Tensor, least: int = 2) -> None:
