@@ -22,15 +22,17 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score
 
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 from benchmarks.worker import cpu_seconds, peak_mb, versions
@@ -265,9 +267,7 @@ def report(files: list[Path]) -> str:
         digits = {"series": 0, "median s": 1, "longest s": 1}
         table = pd.DataFrame.from_dict(lines, orient="index")
         parts += [about, markdown(table, digits, {"VUS-PR": False, "AUC-PR": False})]
-        failed = runs[runs["status"] != "ok"][["series", "method", "seed", "status", "reason"]]
-        if not failed.empty:
-            parts += ["Runs without a result:", markdown(failed.astype(str).set_index("series"), {}, {})]
+        parts += failures(runs, ["series", "method", "seed"])
     return "\n\n".join(parts)
 
 
@@ -275,10 +275,8 @@ def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
     if read.work is not None:
         work(read.work)
-    elif read.report:
-        show(report(read.report), read.write, "detect-series")
     else:
-        run_all(read)
+        run_or_report(read, run_all, lambda: report(read.report), "detect-series")
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.detecting import METHODS, OF_PYOD
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 
@@ -193,18 +195,13 @@ def report(files: list[Path]) -> str:
         digits = {"AUROC": 1, "AUPRC": 1, "rank by AUROC": 1, "median s": 1, "mean s": 1}
         best = {"AUROC": False, "AUPRC": False, "rank by AUROC": True}
         parts += [about, markdown(pd.DataFrame.from_dict(lines, orient="index"), digits, best)]
-        failed = runs[runs["status"] != "ok"][["dataset", "method", "seed", "status", "reason"]]
-        if not failed.empty:
-            parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+        parts += failures(runs, ["dataset", "method", "seed"])
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "detect")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "detect")
 
 
 if __name__ == "__main__":

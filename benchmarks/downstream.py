@@ -22,16 +22,18 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from benchmarks.cells import Hidden, hide_cells
-from benchmarks.markdown import LABELS, markdown, show
+from benchmarks.markdown import LABELS, markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
     run_method,
+    run_or_report,
 )
 from benchmarks.tables import BUNDLED, load_table
 from benchmarks.worker import IN_SAMPLE_ONLY, METHODS, frame_of
@@ -241,18 +243,13 @@ def report(files: list[Path]) -> str:
         "fit and transform of the imputation, mean of a run."
     )
     parts = [about, markdown(found, digits, {"AUROC": False, "R2": False})]
-    failed = rows[rows["status"] != "ok"][["dataset", "method", "seed", "status", "reason"]]
-    if not failed.empty:
-        parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+    parts += failures(rows, ["dataset", "method", "seed"])
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "downstream")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "downstream")
 
 
 if __name__ == "__main__":

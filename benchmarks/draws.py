@@ -18,15 +18,17 @@ from scipy.spatial.distance import cdist, pdist
 
 from benchmarks.cells import Hidden, hide_cells
 from benchmarks.drawing import DRAWING, LEVELS, N_DRAWS
-from benchmarks.markdown import LABELS, markdown, show
+from benchmarks.markdown import LABELS, markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 from benchmarks.tables import load_table, table_names
@@ -241,9 +243,7 @@ def report(files: list[Path]) -> str:
     unmatched = sorted(good.loc[good["matching"].eq(False), "dataset"].unique())
     if unmatched:
         parts.append(f"miceforest without mean matching, which failed: {', '.join(unmatched)}.")
-    failed = rows[rows["status"] != "ok"][["dataset", "method", "seed", "status", "reason"]]
-    if not failed.empty:
-        parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+    parts += failures(rows, ["dataset", "method", "seed"])
     return "\n\n".join(parts)
 
 
@@ -301,10 +301,7 @@ def distance_table(rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "draws")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "draws")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from sklearn.covariance import LedoitWolf
 from threadpoolctl import threadpool_limits
 
 from benchmarks.detect_tables import folder_of, load_set, make_task
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
@@ -25,6 +25,7 @@ from benchmarks.runs import (
     check_options,
     finished_keys,
     read_table,
+    run_or_report,
 )
 from tabmae import TabMAEDetector
 
@@ -149,10 +150,7 @@ def report(files: list[Path]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "explain")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "explain")
 
 
 if __name__ == "__main__":

@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 from benchmarks.series_data import FORECASTS, M4, M4_HORIZON, Outlook, hide_history, load_outlook
@@ -370,18 +372,13 @@ def report(files: list[Path]) -> str:
         unit = "errors of the seasonal naive in the history" if dataset == M4 else "standard deviations"
         about = f"{about_windows(dataset, chosen)}, {horizon} steps ahead: intervals, widths and scores in {unit}"
         parts += [f"{about} (score: interval score; WIS: weighted, an estimate of CRPS):", interval_table(chosen)]
-    failed = rows[rows["status"] != "ok"][["dataset", "horizon", "method", "seed", "status", "reason"]]
-    if len(failed):
-        parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+    parts += failures(rows, ["dataset", "horizon", "method", "seed"])
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "forecast")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "forecast")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
     add_report_options,
     append_rows,
     check_options,
+    failures,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 from benchmarks.series_data import GAPS, SETTINGS, STRIDED, WHOLE, Gaps, load_gaps
@@ -251,18 +253,13 @@ def report(files: list[Path]) -> str:
         for score, label in SCORES.items():
             about = f"**ImputeGAP's sets**, one series each, {setting(pattern, fraction)} of the cells hidden, {label}:"
             parts += [about, whole_table(chosen, score)]
-    failed = rows[rows["status"] != "ok"][["dataset", "pattern", "fraction", "method", "seed", "status", "reason"]]
-    if len(failed):
-        parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+    parts += failures(rows, ["dataset", "pattern", "fraction", "method", "seed"])
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report), read.write, "impute-series")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report), "impute-series")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks.impute import KEY
 from benchmarks.markdown import LABELS, markdown, show, write_section
-from benchmarks.runs import read_table
+from benchmarks.runs import failures, read_table
 
 TOLERANCE = 1.02
 """A table counts as lost to the simple methods beyond this multiple of their error."""
@@ -203,9 +203,7 @@ def full_report(rows: pd.DataFrame, ours: str) -> str:
             scores = by_table(named, *which)
             if not scores.empty:
                 parts += [f"{name}, mean over seeds:", markdown(scores, {}, {})]
-        failed = chosen[chosen["status"] != "ok"][["dataset", "method", "seed", "status", "reason"]]
-        if not failed.empty:
-            parts += ["Runs without a result:", markdown(failed.astype(str).set_index("dataset"), {}, {})]
+        parts += failures(chosen, ["dataset", "method", "seed"])
     return "\n\n".join([*parts, versions(rows)])
 
 

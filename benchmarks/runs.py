@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cells import Hidden
+from benchmarks.markdown import markdown, show
 
 ROOT = Path(__file__).resolve().parent.parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -54,6 +55,25 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
     if "hyperimpute" in arguments.methods and arguments.hyperimpute_python is None:
         parser.error("hyperimpute needs --hyperimpute-python, see requirements-hyperimpute.txt")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def run_or_report(
+    read: argparse.Namespace,
+    run_all: Callable[[argparse.Namespace], None],
+    make_report: Callable[[], str],
+    section: str,
+) -> None:
+    """Do what the arguments of a benchmark that makes its own table ask for."""
+    if read.report:
+        show(make_report(), read.write, section)
+    else:
+        run_all(read)
+
+
+def failures(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Paragraphs that tell which runs ended without a result, by these columns, and why; none where all did."""
+    failed = rows[rows["status"] != "ok"][[*names, "status", "reason"]]
+    return [] if failed.empty else ["Runs without a result:", markdown(failed.astype(str).set_index(names[0]), {}, {})]
 
 
 def finished_keys(out: Path, key: Sequence[str], retry_failed: bool) -> set[tuple[Any, ...]]:

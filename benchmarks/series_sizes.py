@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.markdown import markdown, show
+from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
     add_options,
@@ -22,6 +22,7 @@ from benchmarks.runs import (
     append_rows,
     finished_keys,
     read_table,
+    run_or_report,
     run_worker,
 )
 from benchmarks.worker import cpu_seconds, peak_mb, versions
@@ -149,10 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
     if read.work:
         work(read.work)
-    elif read.report:
-        show(report(read.report), read.write, "series-sizes")
     else:
-        run_all(read)
+        run_or_report(read, run_all, lambda: report(read.report), "series-sizes")
 
 
 if __name__ == "__main__":

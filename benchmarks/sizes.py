@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.cells import Hidden, hide_cells, score_cells
-from benchmarks.markdown import LABELS, markdown, show
+from benchmarks.markdown import LABELS, markdown
 from benchmarks.runs import (
     about_run,
     add_options,
@@ -24,6 +24,7 @@ from benchmarks.runs import (
     finished_keys,
     read_table,
     run_method,
+    run_or_report,
 )
 from benchmarks.worker import METHODS
 
@@ -186,10 +187,7 @@ def _entry(runs: pd.DataFrame) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
-    if read.report:
-        show(report(read.report, read.clock), read.write, "sizes")
-    else:
-        run_all(read)
+    run_or_report(read, run_all, lambda: report(read.report, read.clock), "sizes")
 
 
 if __name__ == "__main__":
