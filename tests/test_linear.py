@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
-from tabmae.experts.linear import Problem, blend, gram, naive_matrix, squared_errors
+from tabmae.experts.linear import (
+    Linear,
+    Problem,
+    blend,
+    gram,
+    in_later_half,
+    naive_matrix,
+    solved_symmetric,
+    squared_errors,
+)
 
 Matrix = NDArray[np.float64]
 
@@ -135,3 +145,29 @@ def test_a_member_is_believed_where_it_is_better_and_not_elsewhere() -> None:
 def test_a_perfect_member_is_believed_alone() -> None:
     weights = blend(np.array([[1e-9, 1e-9], [1.0, 1.0]]), season=0)
     np.testing.assert_allclose(weights, [[1.0, 1.0], [0.0, 0.0]], rtol=0, atol=1e-12)
+
+
+def test_symmetric_equations_are_solved_whether_they_are_definite_or_not() -> None:
+    right = np.random.default_rng(0).normal(size=(3, 2))
+    for left in (np.diag([1.0, 2, 3]) + 0.1, np.diag([1.0, -2, 3]) + 0.1):
+        np.testing.assert_allclose(left @ solved_symmetric(left, right), right, atol=1e-12)
+
+
+def test_origins_are_halved_in_the_middle_of_those_that_judge() -> None:
+    later = in_later_half(np.arange(40, 91), 100, 40, 20, 10)
+    assert later.sum() == 25 and bool(later[-25:].all())
+    np.testing.assert_array_equal(in_later_half(np.arange(60, 91), 100, 40, 60, 10), np.arange(60, 91) > 75)
+
+
+def test_series_are_judged_by_weights_that_their_own_origins_did_not_choose() -> None:
+    """One series of six stops repeating its season half-way through its origins: each half chooses for the other."""
+    rng = np.random.default_rng(0)
+    season, horizon, split, middle, n_steps = 6, 24, 120, 168, 240
+    wave = np.tile(rng.normal(size=season), n_steps // season)
+    series = [(wave + 0.05 * rng.normal(size=n_steps))[:, None] for _ in range(6)]
+    series[0][middle:] = series[0][middle] + 0.3 * np.cumsum(rng.normal(size=(n_steps - middle, 1)), 0)
+    final, early = Linear.fit(series, [split] * 6, horizon, [horizon], season)
+    assert final.weights.shape[0] == 7 and early.weights.shape[0] == 13
+    last = 0
+    assert float(early.weights[0, last].mean()) > 3 * float(early.weights[6, last].mean())
+    assert torch.equal(final.weights[-1], early.weights[-1])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.signal import correlate
 from torch import Tensor, nn
 
@@ -111,7 +112,9 @@ class Linear(nn.Module):
 
         Returns
         -------
-        fitted to all steps, and fitted to those before the splits, with the same members and weights.
+        fitted to all steps, and fitted to those before the splits, with the same members. Where series weigh them
+        themselves, the weights (2 S + 1, K, horizon) of the second are for origins that did not choose them: row s for
+        the earlier half of the origins of series s, row S + s for the later one (`in_later_half`).
 
         Series count by how far their last season misses, not by their variance: one that is noise teaches as much as
         one that can be forecast.
@@ -155,8 +158,8 @@ class Linear(nn.Module):
                 fitted.append(sum(w * matrix for w, (_, matrix) in zip(weights, found, strict=True))[None])
         final, first = cls._of(np.stack(fitted)), cls._of(np.stack(early))
         if many:
-            weights_of_all = series_weights(first, evened, splits, sum(errors, np.zeros_like(errors[0])), season)
-            final.weights, first.weights = weights_of_all, weights_of_all
+            total = sum(errors, np.zeros_like(errors[0]))
+            final.weights, first.weights = series_weights(first, evened, splits, total, season)
         return final, first
 
     @classmethod
@@ -178,7 +181,8 @@ def solved(
     early, late = bases if bases is not None else (None, None)
     problem = Problem(moments[0], context, length, centre)
     candidates = [problem.solved(penalty, early) for penalty in penalties]
-    errors = [squared_errors(matrix, moments[1], context).mean() for matrix in candidates]
+    reach = moments[1][context - length :, context - length :]
+    errors = [squared_errors(matrix[context - length :], reach, length).mean() for matrix in candidates]
     best = int(np.argmin(errors))
     whole = Problem(moments[0] + moments[1], context, length, centre)
     return candidates[best], whole.solved(penalties[best], late)
@@ -192,37 +196,53 @@ def typical_change(values: Matrix, season: int) -> float:
     return max(change, LEAST_CHANGE)
 
 
+def in_later_half(origins: NDArray[np.int64], length: int, split: int, context: int, horizon: int) -> Any:
+    """Which origins lie in the later half of those that judge a series of `length` steps."""
+    return 2 * origins > max(split, context) + length - horizon
+
+
 def series_weights(
     linear: Linear, series: Sequence[Matrix], splits: Sequence[int], errors: Matrix, season: int
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Weights (S + 1, K, horizon) of each series, by its own last origins and, where they are few, those of all.
 
     Parameters
     ----------
     linear : unweighed members, fitted before the splits. errors : (K, horizon), squared errors over all series.
+
+    Returns
+    -------
+    by all origins, and (2 S + 1, K, horizon) by the later half of each series' origins and by the earlier half.
     """
     context, horizon = linear.context, linear.horizon
     shared = errors / errors.mean(0)
-    rows = []
+    rows: tuple[list[Matrix], ...] = ([], [], [])
     for values, split in zip(series, splits, strict=True):
-        first = max(split, context)
-        origins = range(len(values) - horizon, first - 1, -max(1, horizon // ORIGINS_A_HORIZON))
-        chosen = list(origins)[:MAX_ORIGINS_OF_SERIES]
-        if not chosen:
-            rows.append(blend(shared, season))
-            continue
-        history = torch.from_numpy(np.stack([values[o - context : o] for o in chosen])).float()
-        future = np.stack([values[o : o + horizon] for o in chosen])
-        own = np.empty_like(shared)
-        for k in range(len(shared)):
-            matrix = linear.coefficients[:, k]
-            found = torch.einsum("ntc,cth->nhc", history, matrix.expand(values.shape[1], -1, -1)).double().numpy()
-            own[k] = ((found - future) ** 2).sum((0, 2)) + 1e-9
-        own = own / own.mean(0)
-        n = len(chosen)
-        rows.append(blend((n * own + PRIOR_ORIGINS * shared) / (n + PRIOR_ORIGINS), season))
-    rows.append(blend(shared, season))
-    return torch.from_numpy(np.stack(rows)).float()
+        every = np.arange(len(values) - horizon, max(split, context) - 1, -max(1, horizon // ORIGINS_A_HORIZON))
+        origins = every[:MAX_ORIGINS_OF_SERIES]
+        missed = missed_at(linear, values, origins) if len(origins) else np.zeros((0, *shared.shape))
+        later = in_later_half(origins, len(values), split, context, horizon)
+        for found, chosen in zip(rows, (np.ones(len(origins), dtype=bool), later, ~later), strict=True):
+            n = int(chosen.sum())
+            own = missed[chosen].sum(0) + 1e-9
+            pooled = (n * own / own.mean(0) + PRIOR_ORIGINS * shared) / (n + PRIOR_ORIGINS)
+            found.append(blend(pooled, season))
+    last = [blend(shared, season)]
+    return torch.from_numpy(np.stack(rows[0] + last)).float(), torch.from_numpy(
+        np.stack(rows[1] + rows[2] + last)
+    ).float()
+
+
+def missed_at(linear: Linear, values: Matrix, origins: NDArray[np.int64]) -> Matrix:
+    """Squared errors (n, K, horizon) of each member at the origins of a series (T, C), summed over channels."""
+    context, horizon = linear.context, linear.horizon
+    history = torch.from_numpy(np.stack([values[o - context : o] for o in origins])).float()
+    future = np.stack([values[o : o + horizon] for o in origins])
+    missed = np.empty((len(origins), linear.coefficients.shape[1], horizon))
+    for k, matrix in enumerate(linear.coefficients.unbind(1)):
+        found = torch.einsum("ntc,cth->nhc", history, matrix.expand(values.shape[1], -1, -1)).double().numpy()
+        missed[:, k] = ((found - future) ** 2).sum(2)
+    return missed
 
 
 class Problem:
@@ -241,14 +261,24 @@ class Problem:
 
     def solved(self, ridge: float, base: Matrix | None = None) -> Matrix:
         """Coefficients (context, horizon) on the raw context; pulled to those of `base`, where given, else to zero."""
-        penalty = ridge * self.scale * np.eye(self.length)
         right = self.xy
         if base is not None:
             # what `base` does to a centred context: its effect on the centre is the same by construction
-            right = right + penalty @ (base[self.context - self.length :] - self.weights[:, None])
-        inner = np.linalg.solve(self.xx + penalty, right)
+            right = right + ridge * self.scale * (base[self.context - self.length :] - self.weights[:, None])
+        left = self.xx.copy()
+        left.flat[:: self.length + 1] += ridge * self.scale
+        inner = solved_symmetric(left, right)
         raw = inner - np.outer(self.weights, inner.sum(0)) + self.weights[:, None]
         return np.concatenate([np.zeros((self.context - self.length, raw.shape[1])), raw])
+
+
+def solved_symmetric(left: Matrix, right: Matrix) -> Matrix:
+    """Solve left (n, n) x = right (n, k): by Cholesky, unless rounding has left the matrix indefinite."""
+    try:
+        found = cho_solve(cho_factor(left, check_finite=False), right, check_finite=False)
+    except LinAlgError:
+        found = np.linalg.solve(left, right)
+    return np.asarray(found, dtype=np.float64)
 
 
 def _ranges(values: Matrix, start: int, stop: int) -> tuple[Matrix, int, int]:

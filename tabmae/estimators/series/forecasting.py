@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tabmae.experts.linear import Linear
+from tabmae.experts.linear import Linear, in_later_half
 from tabmae.series_model import SeriesAutoencoder
 
 JUDGED_SHARE = 0.2
@@ -143,13 +143,17 @@ def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor,
 
 
 class Origins(NamedTuple):
-    """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series."""
+    """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series.
+
+    weighed : the rows of weights that did not see them.
+    """
 
     history: Tensor
     observed: Tensor
     future: Tensor
     known: Tensor
     series: Tensor
+    weighed: Tensor
 
 
 def fit_forecaster(
@@ -191,11 +195,11 @@ def fit_forecaster(
         forecaster.paths = usual_residuals(1)[:, None, None].expand(-1, horizon, n_channels).clone()
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
-    linear = early.forecast(origins.history, origins.series)
+    linear = early.forecast(origins.history, origins.weighed)
     if model is not None:
         ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
         forecaster.share = shares(linear[:, :n_shared], ahead, origins, season)
-    mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.series, early)
+    mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.weighed, early)
     residual = torch.where(origins.known, origins.future - mean, torch.nan)
     scaled = residual / forecaster.scale(origins.history)
     n_paths = max(30, min(len(scaled), MAX_PATH_NUMBERS // (horizon * n_channels)))
@@ -265,7 +269,9 @@ def origins_of(
         shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
         future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
         known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
-    return Origins(history, shown, future, known > 0, torch.tensor([i for i, _ in chosen]))
+    series = torch.tensor([i for i, _ in chosen])
+    later = [in_later_half(np.array(origin), len(filled[i]), splits[i], context, horizon) for i, origin in chosen]
+    return Origins(history, shown, future, known > 0, series, series + len(filled) * torch.tensor(later))
 
 
 def led_in(past: Matrix, context: int) -> Matrix:
