@@ -1,6 +1,7 @@
 """Forests as arrays: they answer as the library that grew them does, and see nothing but their features."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
@@ -151,7 +152,22 @@ def test_the_compiled_descent_answers_as_the_arrays_do(
     torch.testing.assert_close(compiled.predict(many, asked), forest._predict(many, asked), rtol=0, atol=1e-7)
 
 
-def test_rows_answer_bit_equal_however_they_are_shared_among_threads(forest: Forest) -> None:
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the number of threads of each pool that is opened, however few rows there are."""
+    opened: list[int] = []
+
+    class Counted(ThreadPoolExecutor):
+        def __init__(self, n_threads: int) -> None:
+            opened.append(n_threads)
+            super().__init__(n_threads)
+
+    monkeypatch.setattr(trees, "ThreadPoolExecutor", Counted)
+    monkeypatch.setattr(trees, "MIN_DESCENTS_OF_THREAD", 10_000)
+    return opened
+
+
+def test_trees_answer_bit_equal_however_they_are_shared_among_threads(forest: Forest, pools: list[int]) -> None:
     many = torch.randn(1000, 5, generator=torch.Generator().manual_seed(1))
     threads = torch.get_num_threads()
     try:
@@ -159,10 +175,12 @@ def test_rows_answer_bit_equal_however_they_are_shared_among_threads(forest: For
         for n_threads in (1, 3):
             torch.set_num_threads(n_threads)
             found.append(torch.cat([forest.predict(many, fold) for fold in (0, 1, 2)]))
+        alone = forest.predict(many[:1])
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(*found)
-    assert torch.equal(forest.predict(many[:1]), found[0][:1])
+    assert torch.equal(alone, found[0][:1])
+    assert pools == [3, 2, 2]
 
 
 def test_another_scikit_learn_leaves_the_arrays_to_answer(

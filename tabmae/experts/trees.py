@@ -23,8 +23,10 @@ MAX_TRIED = 20
 """Features tried at a split: all of a narrow table, a share of a wide one, whose forests would take minutes."""
 CHUNK = 50_000
 """Rows times trees that descend together; more leave the processor's cache."""
-ROWS_OF_THREAD = 4_096
-"""Rows that are worth a thread of their own: between the descents of fewer, threads wait for each other."""
+N_BLOCKS = 8
+"""Blocks of trees that threads share out; their sums are added in order, so that their number plays no part."""
+MIN_DESCENTS_OF_THREAD = 20_000
+"""Rows times trees that are worth a thread of their own, some milliseconds."""
 NODE_FIELDS = ("left_child", "right_child", "feature", "threshold")
 """What is said of a node to scikit-learn; the rest (impurity, counts) plays no part in a descent."""
 
@@ -201,19 +203,24 @@ class CompiledTrees:
     def predict(self, inputs: Tensor, asked: slice) -> Tensor:
         """Mean over the asked trees of the leaves of rows (n, E), float32; float32 (n, K)."""
         rows = inputs.contiguous().numpy()
-        n_parts = max(1, min(torch.get_num_threads(), len(rows) // ROWS_OF_THREAD))
-        if n_parts == 1:
-            return torch.from_numpy(self._mean(asked, rows))
-        with ThreadPoolExecutor(n_parts) as pool:
-            return torch.from_numpy(
-                np.concatenate(list(pool.map(partial(self._mean, asked), np.array_split(rows, n_parts))))
-            )
-
-    def _mean(self, asked: slice, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        trees = list(zip(self.trees[asked], self.answers[asked], strict=True))
+        size = -(-len(trees) // N_BLOCKS)
+        blocks = [trees[start : start + size] for start in range(0, len(trees), size)]
+        n_threads = min(torch.get_num_threads(), len(blocks), len(rows) * len(trees) // MIN_DESCENTS_OF_THREAD)
         total = np.zeros((len(rows), self.n_outputs))
-        for tree, answers in zip(self.trees[asked], self.answers[asked], strict=True):
+        if n_threads <= 1:
+            total = sum((self._sum(rows, block) for block in blocks), total)
+        else:
+            with ThreadPoolExecutor(n_threads) as pool:
+                total = sum(pool.map(partial(self._sum, rows), blocks), total)
+        return torch.from_numpy((total / len(trees)).astype(np.float32))
+
+    def _sum(self, rows: NDArray[np.float32], block: list[tuple[Any, NDArray[Any]]]) -> NDArray[np.float64]:
+        """Sum over the trees of a block of the leaves of rows (n, E); (n, K)."""
+        total = np.zeros((len(rows), self.n_outputs))
+        for tree, answers in block:
             total += answers.take(tree.apply(rows), axis=0)
-        return (total / len(self.trees[asked])).astype(np.float32)
+        return total
 
 
 def _grown(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -17,12 +16,15 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.parameters import check_seed
+from tabmae.estimators.table.beyond import Reach, extended, observed_range, reach, within
+from tabmae.estimators.table.delta import shifted_schema
 from tabmae.saving import register
-from tabmae.schema import Column, TableSchema, missing_cells, open_table
+from tabmae.schema import TableSchema, missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
 
 DRAW_GROUPS = 4
@@ -45,7 +47,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     A masked autoencoder learns to predict cells hidden from it at random, from the visible ones. It starts from the
     conditional mean of a Gaussian fitted by EM, and one forest a column starts from both; cells held out of training
-    decide, column by column, how far each is believed.
+    decide, column by column, how far each is believed. Numbers are imputed within the range of the observed cells, or
+    beyond it where the Gaussian is sure to be there: at most as far as the range is wide, never past a bound that
+    several cells share, nor past zero where no cell is; whole numbers and columns of few values stay within.
 
     Parameters
     ----------
@@ -110,6 +114,47 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     >>> int(complete.isna().sum().sum())
     0
     """
+
+    _reach: Reach
+
+    def _learn(
+        self,
+        values: Tensor,
+        observed: Tensor,
+        schema: TableSchema,
+        weight: Tensor | None,
+        goes_on: bool,
+        deadline: Deadline,
+    ) -> Self:
+        if not goes_on:
+            self._reach = reach(schema.columns, values, observed)
+        return super()._learn(values, observed, schema, weight, goes_on, deadline)
+
+    def _predict(
+        self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
+    ) -> list[Any]:
+        def of_extended(found: CellDistribution, rows: slice) -> Any:
+            device = found.direct.device
+            cells, shown = values[rows].to(found.direct), visible[rows].to(device)
+            return answer(extended(self.model_, found, cells, shown, self._reach), rows)
+
+        return super()._predict(values, visible, of_extended, fold)
+
+    def _in_range(self, values: Tensor) -> Tensor:
+        """Numbers within their reach."""
+        return values.double().clamp(self._reach.least, self._reach.most)
+
+    def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        state, tensors = super()._get_state()
+        return state, {**tensors, "reach.least": self._reach.least, "reach.most": self._reach.most}
+
+    def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super()._set_state(state, tensors)
+        low, high = observed_range(self.schema_.columns)
+        least, most = tensors.get("reach.least", low), tensors.get("reach.most", high)
+        if not (least.shape == most.shape == low.shape and (least <= low).all() and (most >= high).all()):
+            raise ValueError("Numbers must reach as far as the observed ones; these do not. Save the model again.")
+        self._reach = Reach(low, high, least, most)
 
     def transform(self, X: Any) -> Any:
         """Impute the missing cells of a table with the columns of fit.
@@ -196,7 +241,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             return torch.stack(asked, 1) if asked else nominal
 
         def answer(distribution: CellDistribution, _: slice) -> Tensor:
-            return distribution.sample(generator, level).cpu()
+            return within(distribution.sample(generator, level), distribution, self._reach).cpu()
 
         turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
         for number in range(n_turns):
@@ -314,41 +359,6 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             visible[:, j] = False
             points[:, j] = self._points(values, visible)[:, j]
         return points
-
-
-def shifted_schema(schema: TableSchema, delta: float | Mapping[Any, float]) -> TableSchema:
-    """The schema that decodes imputed numbers `delta` standard deviations higher.
-
-    Raises
-    ------
-    ParameterError : `delta` is not finite, or names a column that is absent or holds neither numbers nor times.
-    """
-    numbers = [column.name for column in schema.columns if column.kind == "number" and column.learnable]
-    if not isinstance(delta, Mapping):
-        hint = "Pass standard deviations, as one number or as a dict from columns to numbers."
-        check_number("delta", delta, hint=hint)
-        delta = dict.fromkeys(numbers, delta)
-    wrong = [name for name in delta if name not in numbers]
-    if wrong:
-        raise ParameterError(
-            f"`delta` must name columns of numbers or times in fit; got {listed(wrong)}. Such columns are "
-            f"{listed(numbers) or 'absent'}."
-        )
-    for name, shift in delta.items():
-        check_number(f"delta[{name!r}]", shift, hint="Pass standard deviations of the column.")
-    columns = tuple(_shifted(column, float(delta.get(column.name, 0.0))) for column in schema.columns)
-    return TableSchema(columns, schema.named)
-
-
-def _shifted(column: Column, delta: float) -> Column:
-    """The column with its centre and range moved by `delta` standard deviations, within float64."""
-    if delta == 0 or column.constant:
-        return column
-    limit = float(np.finfo(np.float64).max)
-    mean, low, high = (
-        min(max(edge + delta * column.scale, -limit), limit) for edge in (column.mean, column.low, column.high)
-    )
-    return replace(column, mean=mean, low=low, high=high)
 
 
 def as_array(X: Any) -> Any:

@@ -1,0 +1,109 @@
+"""Numbers beyond the range of the observed cells: how far imputed ones may go, and how far the expert is followed.
+
+Contract: a cell whose guess by the expert lies within the range keeps its mean, clamped to the range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tabmae.model import WIDE, MaskedAutoencoder
+from tabmae.schema import Column
+from tabmae.tokenizers import CellDistribution
+
+MAX_VALUES_OF_SCALE = 16
+"""A column of at most so many distinct values is taken for a scale, which ends where its values do."""
+ROUNDING = 1e-6
+"""Standard deviations by which a mean at an end of the range may lie beyond it."""
+
+
+class Reach(NamedTuple):
+    """Where a table's numbers were observed and where imputed ones may lie, float64 (F,) each, in standard deviations.
+
+    low, high : range of the observed cells. least, most : at most as far outside it as it is wide. All are infinite for
+    categories and columns without an observed cell.
+    """
+
+    low: Tensor
+    high: Tensor
+    least: Tensor
+    most: Tensor
+
+
+def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """Lowest and highest observed number of each column in standard deviations; float64 (F,) each."""
+    number = [column.kind == "number" and column.learnable for column in columns]
+    low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
+    high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
+    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+
+
+def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:
+    """How far the numbers of a table's columns reach, from its observed cells.
+
+    Parameters
+    ----------
+    columns : F, as fitted. values : (n, F), in standard deviations; observed : bool (n, F).
+
+    An end that several cells share is a bound, such as 0 or 100 %, and stays; so do both ends of whole numbers, of
+    times and of columns of few values. A column without negative (positive) cells gets none.
+    """
+    low, high = observed_range(columns)
+    least, most = low.clone(), high.clone()
+    for j, column in enumerate(columns):
+        known = values[observed[:, j], j]
+        continuous = column.kind == "number" and column.family == "number" and not column.whole
+        if not continuous or len(known.unique()) <= MAX_VALUES_OF_SCALE:
+            continue
+        width, zero = high[j] - low[j], -column.mean / column.scale
+        if (known == known.min()).sum() == 1:
+            least[j] = (low[j] - width).clamp_min(zero if column.low >= 0 else -torch.inf)
+        if (known == known.max()).sum() == 1:
+            most[j] = (high[j] + width).clamp_max(zero if column.high <= 0 else torch.inf)
+    return Reach(low, high, least, most)
+
+
+def extended(
+    model: MaskedAutoencoder, distribution: CellDistribution, values: Tensor, visible: Tensor, reach: Reach
+) -> CellDistribution:
+    """Move the means of numbers to the range of the observed cells, and beyond it where the expert is there.
+
+    Parameters
+    ----------
+    distribution : of every cell of values (B, F) from the visible ones, bool (B, F).
+
+    Forests and network learn from cells within the range, and so do their weights: they say nothing of cells outside.
+    The expert, a line, goes on. Its mean outside, e beyond the end, with the variance v out of the column's V, is
+    followed by the share (1 - v / V) * e^2 / (e^2 + v): as far as it knows the cell at all, and as far as it is sure
+    that the cell lies outside. Tables so wide that there is no variance stay within the range.
+    """
+    tokenizer, numbers = model.tokenizer, model.tokenizer.numbers
+    low, high, least, most = (end.to(distribution.mean)[numbers] for end in reach)
+    mean = distribution.mean.clamp(low, high)
+    if model.expert is not None and tokenizer.n_expert_columns <= WIDE and ((least < low) | (most > high)).any():
+        cells, shown = tokenizer.expand(torch.where(visible, values, 0), visible)
+        place = tokenizer.expert_of_number
+        guess = model.expert.condition(cells, shown, with_variance=False)[0][:, place].clamp(least, most)
+        outside = ((guess < low) | (guess > high)) & ~visible[:, numbers]
+        rows = torch.nonzero(outside.any(1))[:, 0]
+        if len(rows):
+            variance = model.expert.condition(cells[rows], shown[rows])[1][:, place]
+            guess, squared = guess[rows], (guess - guess.clamp(low, high))[rows].square()
+            known = 1 - variance / model.expert.covariance.diagonal()[place].to(variance)
+            share = known.clamp(0, 1) * squared / (squared + variance.clamp_min(torch.finfo(variance.dtype).tiny))
+            mean[rows] = torch.where(outside[rows], torch.lerp(mean[rows], guess, share), mean[rows])
+    return distribution.moved_to(mean)
+
+
+def within(drawn: Tensor, distribution: CellDistribution, reach: Reach) -> Tensor:
+    """Draws (B, F) in the range of the observed cells, and in their reach where the mean of a number is beyond it."""
+    numbers, mean = distribution.numbers, distribution.mean
+    low, high, least, most = (end.to(mean)[numbers] for end in reach)
+    kept = drawn.clone()
+    lower, upper = torch.where(mean < low - ROUNDING, least, low), torch.where(mean > high + ROUNDING, most, high)
+    kept[:, numbers] = drawn[:, numbers].clamp(lower, upper)
+    return kept

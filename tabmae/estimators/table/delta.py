@@ -1,0 +1,50 @@
+"""Delta adjustment: imputed numbers are decoded by a schema whose columns are moved.
+
+Contract: a column that is not named, or constant, stays; a moved one stays within float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tabmae.errors import ParameterError, check_number, listed
+from tabmae.schema import Column, TableSchema
+
+
+def shifted_schema(schema: TableSchema, delta: float | Mapping[Any, float]) -> TableSchema:
+    """The schema that decodes imputed numbers `delta` standard deviations higher.
+
+    Raises
+    ------
+    ParameterError : `delta` is not finite, or names a column that is absent or holds neither numbers nor times.
+    """
+    numbers = [column.name for column in schema.columns if column.kind == "number" and column.learnable]
+    if not isinstance(delta, Mapping):
+        hint = "Pass standard deviations, as one number or as a dict from columns to numbers."
+        check_number("delta", delta, hint=hint)
+        delta = dict.fromkeys(numbers, delta)
+    wrong = [name for name in delta if name not in numbers]
+    if wrong:
+        raise ParameterError(
+            f"`delta` must name columns of numbers or times in fit; got {listed(wrong)}. Such columns are "
+            f"{listed(numbers) or 'absent'}."
+        )
+    for name, shift in delta.items():
+        check_number(f"delta[{name!r}]", shift, hint="Pass standard deviations of the column.")
+    columns = tuple(_shifted(column, float(delta.get(column.name, 0.0))) for column in schema.columns)
+    return TableSchema(columns, schema.named)
+
+
+def _shifted(column: Column, delta: float) -> Column:
+    """The column with its centre and range moved by `delta` standard deviations, within float64."""
+    if delta == 0 or column.constant:
+        return column
+    limit = float(np.finfo(np.float64).max)
+    mean, low, high = (
+        min(max(edge + delta * column.scale, -limit), limit) for edge in (column.mean, column.low, column.high)
+    )
+    return replace(column, mean=mean, low=low, high=high)
