@@ -73,9 +73,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure detectors of odd rows on labelled sets.")
     installed = importlib.util.find_spec("pyod") is not None
     default = [method for method in METHODS if installed or method not in OF_PYOD]
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=default)
+    of_pyod = f"{' and '.join(OF_PYOD)} need pyod: pip install pyod, here or beside tabmae in another environment"
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=default, help=f"default: all that are installed; {of_pyod}"
+    )
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="default: all of the folder")
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=["clean"])
+    parser.add_argument(
+        "--protocols",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=["clean"],
+        help="how rows are split; published: as others do",
+    )
     parser.add_argument("--missing", nargs="+", type=float, default=[0.0], help="share of all cells to hide")
     parser.add_argument("--data", type=Path, help="folder of NAME.npz or ad/NAME.npz, each with X (n, F) and y (n,)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -88,7 +97,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         if read.data is None:
             parser.error("a run needs --data DIR with the sets")
         if not installed and set(read.methods) & set(OF_PYOD):
-            parser.error(f"{' and '.join(OF_PYOD)} need pyod, which is not installed: pip install pyod")
+            parser.error(f"{of_pyod}; it is not installed here")
     return read
 
 

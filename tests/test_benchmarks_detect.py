@@ -94,3 +94,10 @@ def test_a_run_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "rows.jsonl")])
     assert "a run needs --data DIR" in capsys.readouterr().err
+
+
+def test_the_help_tells_where_pyod_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert " and ".join(OF_PYOD) + " need pyod: pip install pyod" in text

@@ -20,6 +20,8 @@ from tabmae import TabMAE, TabMAEDetector
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import members as batches
 from tabmae.estimators.detector.evidence import Evidence, p_value
+from tabmae.estimators.detector.explanation import N_WITNESSES, blame
+from tabmae.estimators.detector.linear import CellGaussian, surprise_at_levels
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
 
@@ -74,6 +76,97 @@ def test_the_planted_cell_is_blamed_most(detector: TabMAEDetector) -> None:
     outside = (planted["value"] < planted["lower"]) | (planted["value"] > planted["upper"])
     assert outside.mean() > 0.9
     assert np.corrcoef(planted["expected"], -odd[:, 0])[0, 1] > 0.97
+
+
+def test_a_cell_is_blamed_for_what_it_does_to_the_others() -> None:
+    """A wrong cell makes its neighbours odd, too: leaving it out clears them, leaving one of them out does not."""
+    own = torch.tensor([[5.0, 6.0, 4.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+
+    def surprise(values: torch.Tensor, observed: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        caused_by_first = values * observed[:, :1] + torch.eye(4)[0] * values
+        return torch.where(wanted & observed, torch.minimum(values, caused_by_first), 0)
+
+    found = blame(surprise, own, torch.ones_like(own, dtype=torch.bool))
+    assert found.tolist() == [[15, 6, 4, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_network_and_gaussian_count_alike_in_what_a_cell_is_blamed_for(detector: TabMAEDetector) -> None:
+    values, observed = detector._read(broken(normal_rows(100, seed=1)))
+    members = detector.members_
+    assert members.network is not None and members.linear is not None
+    both = (members.network.surprise(values, observed) + members.linear.surprise(values, observed)) / 2
+    assert torch.equal(members._surprise(values, observed, observed), both)
+    found = members.blame(values, observed)
+    least = both.argmin(1, keepdim=True)
+    torch.testing.assert_close(found.gather(1, least), both.gather(1, least))
+    assert (found[:, 1] > both[:, 1]).double().mean() > 0.9
+
+
+def test_only_the_most_surprising_cells_of_a_wide_row_are_judged_again() -> None:
+    asked = []
+
+    def surprise(values: torch.Tensor, observed: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        asked.append((observed, wanted))
+        return torch.where(wanted, values, 0)
+
+    values = torch.arange(40.0).repeat(2, 1)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[0, 39] = False
+    found = blame(surprise, values, observed)
+    assert torch.equal(found, torch.where(observed, values, 0))
+    assert [int(wanted.sum(1).max()) for _, wanted in asked] == [40, *[N_WITNESSES - 1] * 3]
+    assert not asked[1][0][0, 38] and not asked[1][0][1, 39]
+
+
+def test_the_gaussian_judges_each_cell_given_the_observed_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(400, 3, generator=generator)
+    values[:, 1] = values[:, 0] + 0.3 * values[:, 1]
+    observed = torch.rand(400, 3, generator=generator) > 0.2
+    gaussian = CellGaussian.fit((values, observed), [0, 0, 0])
+    assert gaussian is not None
+    errors, spreads = gaussian._judged(torch.where(observed, values, torch.nan).double(), observed)
+    exact = values.double()
+    cells = exact.sign() * exact.abs().log1p() / gaussian.scale
+    for j in range(3):
+        others = observed & (torch.arange(3) != j)
+        mean, variance = gaussian.gaussian.condition(cells, others)
+        shown = observed[:, j]
+        torch.testing.assert_close(errors[shown, j], (cells - mean)[shown, j])
+        torch.testing.assert_close(spreads[shown, j].square(), variance[shown, j])
+    assert errors[~observed].isnan().all()
+    surprise = gaussian.surprise(values, observed)
+    assert (surprise >= 0).all() and surprise[~observed].eq(0).all()
+    wanted = observed & (torch.arange(3) == 1)
+    assert torch.equal(gaussian.surprise(values, observed, wanted), torch.where(wanted, surprise, 0))
+
+
+def test_the_gaussian_is_surprised_by_a_level_that_does_not_go_with_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    number = torch.randn(400, generator=generator)
+    values = torch.stack([number, (number > 0).float(), (number < 0).float() * 2], 1)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    gaussian = CellGaussian.fit((values, observed), [0, 2, 3])
+    assert gaussian is not None
+    swapped = values.clone()
+    swapped[:, 1] = 1 - swapped[:, 1]
+    usual, odd = (gaussian.surprise(rows, observed)[:, 1] for rows in (values, swapped))
+    assert odd.mean() > usual.mean() + 2
+    expected = torch.tensor([[0.7, 0.1], [0.7, 0.1], [-0.5, 1.5]])
+    probability = torch.tensor([0.7, 0.2, 0.0])
+    found = surprise_at_levels(expected, torch.tensor([0, 2, 0]))
+    torch.testing.assert_close(found, -(0.99 * probability + 0.002).log())
+
+
+def test_an_explanation_reads_no_missing_cell_and_no_other_row(mixed: pd.DataFrame, of_mixed: TabMAEDetector) -> None:
+    whole = of_mixed.explain(mixed)
+    for row in (0, len(mixed) // 2):
+        alone = of_mixed.explain(mixed.iloc[[row]])["contribution"]
+        found = whole["contribution"].iloc[row * mixed.shape[1] : (row + 1) * mixed.shape[1]]
+        np.testing.assert_allclose(alone, found, rtol=1e-6)
+    values, observed = of_mixed._read(mixed)
+    garbage = torch.where(observed, values, 1e6)
+    assert torch.equal(of_mixed.members_.blame(garbage, observed), of_mixed.members_.blame(values, observed))
 
 
 def test_an_explanation_has_a_row_for_each_cell_in_the_units_of_the_table(

@@ -29,7 +29,7 @@ class Completion:
     """
 
     def __init__(self, n_levels: Sequence[int]) -> None:
-        self.n_shown = [min(n, MAX_LEVELS) for n in n_levels]
+        self.n_shown = shown_levels(n_levels)
         self.gaussian = Gaussian(sum(n or 1 for n in self.n_shown))
 
     @classmethod
@@ -38,7 +38,7 @@ class Completion:
         completion = cls(n_levels)
         if len(completion.gaussian.mean) > MAX_COLUMNS:
             return None
-        completion.gaussian.fit(*completion._expanded(values, observed))
+        completion.gaussian.fit(*expanded(values, observed, completion.n_shown))
         return completion
 
     def complete(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class Completion:
         rows = torch.nonzero(~observed.all(1))[:, 0]
         completed = values.clone()
         if len(rows):
-            cells, shown = self._expanded(values[rows], observed[rows])
+            cells, shown = expanded(values[rows], observed[rows], self.n_shown)
             mean, _ = self.gaussian.condition(cells, shown, with_variance=False)
             parts = mean.split([n or 1 for n in self.n_shown], 1)
             filled = [
@@ -55,13 +55,17 @@ class Completion:
             completed[rows] = torch.where(observed[rows], values[rows], torch.stack(filled, 1).to(values))
         return completed
 
-    def _expanded(self, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers and indicators of levels, float64 (B, E), and which are observed."""
-        cells, shown = [], []
-        for j, n_shown in enumerate(self.n_shown):
-            column = values[:, j]
-            cells.append(
-                F.one_hot(column.long().clamp(0, n_shown), n_shown + 1)[:, :-1] if n_shown else column[:, None]
-            )
-            shown.append(observed[:, j, None].expand(-1, n_shown or 1))
-        return torch.cat([part.double() for part in cells], 1), torch.cat(shown, 1)
+
+def shown_levels(n_levels: Sequence[int]) -> list[int]:
+    """How many levels of each column have an indicator, 0 for a number."""
+    return [min(n, MAX_LEVELS) for n in n_levels]
+
+
+def expanded(values: Tensor, observed: Tensor, n_shown: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Numbers and indicators of levels, float64 (B, E), and which are observed."""
+    cells, shown = [], []
+    for j, n in enumerate(n_shown):
+        column = values[:, j]
+        cells.append(F.one_hot(column.long().clamp(0, n), n + 1)[:, :-1] if n else column[:, None])
+        shown.append(observed[:, j, None].expand(-1, n or 1))
+    return torch.cat([part.double() for part in cells], 1), torch.cat(shown, 1)

@@ -338,9 +338,13 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         Returns
         -------
         DataFrame, one row a cell, in the order of X's rows and of fit's columns: `row` (index label, or position),
-        `column`, `value`, `contribution`, by how many nats the cell is less likely than usual in its column, 0 for
-        missing cells and those that are no less likely; `expected`, the mean or the likeliest level; `lower` and
+        `column`, `value`, `contribution`, by how many nats the row's cells are less surprising without this one, what
+        it does to the others included, 0 for missing cells; `expected`, the mean or the likeliest level; `lower` and
         `upper`, bounds of numbers and times, missing for categories.
+
+        Surprise is the mean of the network's and a Gaussian's, on a logarithmic scale, at each cell given the others,
+        beyond what is usual in its column. The three most surprising cells of a row are left out in turn; any other
+        contributes its own surprise.
 
         Raises
         ------
@@ -350,7 +354,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
         values, observed = self._read(X)
-        contribution, expected = network.surprise(values, observed), network.expected(values, observed, level)
+        contribution, expected = self.members_.blame(values, observed), network.expected(values, observed, level)
         return explained(self.schema_, as_frame(X), contribution.numpy(), expected)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

@@ -1,18 +1,51 @@
-"""Surprise and expectation of every cell as a table of its own, in the units of the columns.
+"""Which cells make a row odd, and what was expected of them, as a table of its own in the units of the columns.
 
 Contract: values are X's own; rows come in the order of X's, columns in that of fit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tabmae.estimators.detector.network import Expected
 from tabmae.schema import TableSchema, open_table
+
+N_SUSPECTS = 3
+"""Cells of a row that are left out in turn; more were blamed no better."""
+N_WITNESSES = 12
+"""Cells of a row that are judged again without a suspect, the most surprising ones; all of a narrow table."""
+
+Surprise = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(values (B, F), observed, wanted) -> nats (B, F) of the wanted cells, given the observed ones; 0 for the others."""
+
+
+def blame(surprise: Surprise, values: Tensor, observed: Tensor) -> Tensor:
+    """By how many nats a row's surprise falls without a cell, which counts what a wrong cell does to the others.
+
+    Returns
+    -------
+    blame : (B, F), not negative; the cell's own surprise but for the `N_SUSPECTS` most surprising ones of a row.
+    """
+    own = surprise(values, observed, observed)
+    found, order = own.clone(), own.sort(dim=1, descending=True, stable=True).indices
+    witness = torch.zeros_like(observed).scatter_(1, order[:, :N_WITNESSES], True) & observed
+    total = torch.where(witness, own, 0).sum(1)
+    for suspect in order[:, :N_SUSPECTS].unbind(1):
+        rows = torch.nonzero(own.gather(1, suspect[:, None])[:, 0])[:, 0]
+        if len(rows):
+            place = torch.arange(len(rows)), suspect[rows]
+            without, wanted = observed[rows], witness[rows]
+            without[place] = wanted[place] = False
+            rest = surprise(values[rows], without, wanted).sum(1)
+            found[rows, suspect[rows]] = (total[rows] - rest).clamp_min(0)
+    return found
 
 
 def as_frame(X: Any) -> pd.DataFrame:

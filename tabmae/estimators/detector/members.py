@@ -1,4 +1,4 @@
-"""The members that judge rows: distances to the rows of fit, and the network's surprise.
+"""The members that judge rows: distances to the rows of fit, and the network's surprise; and what judges cells.
 
 Contract: what says how odd a value is was fixed by rows other than those that p-values compare with, or by the ranks of
 these alone.
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tabmae.estimators.detector.completion import Completion
 from tabmae.estimators.detector.evidence import Evidence
+from tabmae.estimators.detector.explanation import blame
+from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.experts.neighbours import Neighbours
 
@@ -31,10 +33,15 @@ class Members:
     ----------
     names : out of `MEMBERS`.
     neighbours, network : what they ask; None where no member does.
+
+    Attributes
+    ----------
+    linear : the Gaussian that judges cells beside the network; None without one, or where a table is too wide.
     """
 
     def __init__(self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None) -> None:
         self.names, self.neighbours, self.network = tuple(names), neighbours, network
+        self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
     def fit(self, values: Tensor, observed: Tensor, held_out: Tensor) -> Tensor:
@@ -63,6 +70,7 @@ class Members:
             found = self._distances(*others)
         if self.network is not None:
             of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
+            self.linear = CellGaussian.fit((values[sample], observed[sample]), self.network.schema_.n_levels)
             found["network"] = mean_of_rows(of_others, others[1])
             self.evidence["network"] = Evidence.fit(mean_of_rows(of_sample, observed[sample]), found["network"])
         return self._nats(found).sum(1)
@@ -73,6 +81,21 @@ class Members:
         if self.network is not None:
             found["network"] = mean_of_rows(self.network.surprise(values, observed), observed)
         return self._nats(found)
+
+    def blame(self, values: Tensor, observed: Tensor) -> Tensor:
+        """By how many nats rows (B, F) are less surprising without each cell; float64 (B, F), not negative.
+
+        Single precision rounds off what the other rows of a batch do to the last digits.
+        """
+        return blame(self._surprise, values, observed).float().double()
+
+    def _surprise(self, values: Tensor, observed: Tensor, wanted: Tensor) -> Tensor:
+        """Mean of what surprises the network and the Gaussian at each wanted cell, (B, F), in nats."""
+        assert self.network is not None
+        by_network = self.network.surprise(values, observed, wanted)
+        if self.linear is None:
+            return by_network
+        return (by_network + self.linear.surprise(values, observed, wanted)) / 2
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.evidence[name].nats(found[name]) for name in self.names], 1)
@@ -92,6 +115,8 @@ class Members:
             tensors |= {f"neighbours.{name}": tensor for name, tensor in self.neighbours.state_dict().items()}
         for member, evidence in self.evidence.items():
             tensors |= {f"evidence.{member}.{name}": tensor for name, tensor in evidence._asdict().items()}
+        if self.linear is not None:
+            tensors |= {f"linear.{name}": tensor for name, tensor in self.linear.state().items()}
         if self.network is not None:
             state["network"], of_network = self.network._get_state()
             state["feature_shape"] = self.network.feature_shape
@@ -115,6 +140,9 @@ class Members:
         if remembered:
             neighbours = Neighbours.restored(n_levels, remembered)
         members = cls(state["names"], neighbours, network)
+        of_linear = part_of(tensors, "linear.")
+        if of_linear:
+            members.linear = CellGaussian.restored(n_levels, of_linear)
         members.evidence = {name: Evidence(**part_of(tensors, f"evidence.{name}.")) for name in members.names}
         return members
 

@@ -97,15 +97,20 @@ class CellNetwork(MaskedTableEstimator):
             surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
         )
 
-    def surprise(self, values: Tensor, observed: Tensor) -> Tensor:
+    def surprise(self, values: Tensor, observed: Tensor, wanted: Tensor | None = None) -> Tensor:
         """By how many nats each cell is less likely, given the others of its row, than cells of its column usually are.
+
+        Parameters
+        ----------
+        values, observed : (B, F).
+        wanted : bool (B, F), cells to judge, observed ones; None for all of these.
 
         Returns
         -------
-        surprise : float64 (B, F), 0 where a cell is missing or no less likely than usual.
+        surprise : float64 (B, F), 0 where a cell is missing, not wanted or no less likely than usual.
         """
-        errors, spreads, _ = self._judged(values, observed)
-        return self._above(surprise_of(errors, spreads, self.spread_), observed)
+        errors, spreads, _ = self._judged(values, observed, wanted)
+        return self._above(surprise_of(errors, spreads, self.spread_), observed if wanted is None else wanted)
 
     def _above(self, surprise: Tensor, observed: Tensor) -> Tensor:
         """Surprise beyond the usual."""
@@ -139,8 +144,10 @@ class CellNetwork(MaskedTableEstimator):
     def _is_number(self, feature: int) -> bool:
         return self.model_.tokenizer.n_levels[feature] == 0
 
-    def _judged(self, values: Tensor, observed: Tensor, with_centrality: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Each observed cell against its prediction from the others, (B, F) each.
+    def _judged(
+        self, values: Tensor, observed: Tensor, wanted: Tensor | None = None, with_centrality: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each observed cell, or those `wanted`, against its prediction from the others, (B, F) each.
 
         Returns
         -------
@@ -149,7 +156,7 @@ class CellNetwork(MaskedTableEstimator):
         """
         errors = torch.full(values.shape, torch.nan, dtype=torch.float64)
         spreads, centrality = errors.clone(), torch.zeros_like(errors)
-        for feature, rows, cell in self._each_hidden(values, observed):
+        for feature, rows, cell in self._each_hidden(values, observed, wanted):
             target = values[rows, feature, None].to(cell.direct)
             if self._is_number(feature):
                 errors[rows, feature] = (target - cell.mean)[:, 0].cpu().double()
