@@ -55,7 +55,7 @@ class Stationary(nn.Module):
         self.register_buffer("covariance", torch.eye(size, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(size, dtype=torch.float64))
         self.ridge, self.taper = 0.0, 0.0
-        self._eigenvalues, self._vectors = torch.ones(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
+        self._without_noise = torch.eye(size, dtype=torch.float64)
 
     def fit(self, values: Tensor, observed: Tensor, ridge: float = 1e-3, taper: float = 0.0) -> Self:
         """Learn the lag covariances of the pairs of cells that are both observed.
@@ -104,16 +104,15 @@ class Stationary(nn.Module):
 
     def set_ridge(self, ridge: float) -> Self:
         """Change the variance of the noise."""
-        eigenvalues = self._eigenvalues + ridge
         self.ridge = ridge
-        self.covariance = (self._vectors * eigenvalues) @ self._vectors.T
-        self.precision = (self._vectors / eigenvalues) @ self._vectors.T
+        self.covariance = self._without_noise.clone()
+        self.covariance.diagonal().add_(ridge)
+        self.precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
         return self
 
     def _set(self, lags: Tensor, ridge: float) -> Self:
         share = (1 - torch.arange(len(lags)) / len(lags)).double() ** self.taper
-        eigenvalues, self._vectors = torch.linalg.eigh(block_toeplitz(lags * share[:, None, None]))
-        self._eigenvalues = eigenvalues.clamp_min(CLIP)
+        self._without_noise = clipped(block_toeplitz(lags * share[:, None, None]))
         return self.set_ridge(ridge)
 
     def condition(self, values: Tensor, visible: Tensor) -> Conditional:
@@ -252,3 +251,13 @@ def block_toeplitz(lags: Tensor) -> Tensor:
     step = torch.arange(n_lags)
     index = step[None, :] - step[:, None] + n_lags - 1
     return both[index].permute(0, 2, 1, 3).reshape(n_lags * n_channels, n_lags * n_channels)
+
+
+def clipped(covariance: Tensor) -> Tensor:
+    """The symmetric matrix (D, D) with eigenvalues of `CLIP` at least."""
+    least = covariance.clone()
+    least.diagonal().sub_(CLIP)
+    if not int(torch.linalg.cholesky_ex(least).info):
+        return covariance
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return (vectors * eigenvalues.clamp_min(CLIP)) @ vectors.T

@@ -41,6 +41,8 @@ MAX_JUDGED = 192
 N_ROUNDS = 3
 """Rounds of estimating lag covariances from series filled by the last ones, where cells are missing."""
 FULL_ENOUGH = 0.98
+MANY_CELLS = 600
+"""Cells of a window beyond which only the taper that is best without rounds is tried with them."""
 MAX_FILLED = 2000
 """Windows that are filled to estimate the lag covariances again."""
 
@@ -240,21 +242,31 @@ def fit_expert(line: Line, drawn: Drawn, channels: list[int], window: int) -> St
         for part in (drawn.cells, drawn.observed, drawn.held_out)
     )
     share = float(seen.sum()) / max(1, int(seen.any(1).sum()) * len(channels))
-    rounds = (0, N_ROUNDS) if share < FULL_ENOUGH else (0,)
     if not bool(hidden.any()):
         return Stationary(window, len(channels)).fit(values, seen, RIDGES[1], TAPERS[-1])
-    found, errors = [], []
+    found: list[Stationary] = []
+    errors: list[tuple[float, float]] = []
+
+    def attempt(expert: Stationary) -> None:
+        errors.extend(missed(expert.set_ridge(ridge), cells, observed, hidden) for ridge in RIDGES)
+        found.append(deepcopy(expert))
+
     for taper in TAPERS:
-        expert = Stationary(window, len(channels)).fit(values, seen, RIDGES[0], taper)
-        for n_rounds in rounds:
-            for _ in range(n_rounds):
-                expert.estimate_again(values, seen, MAX_FILLED)
-            errors += [missed(expert.set_ridge(ridge), cells, observed, hidden) for ridge in RIDGES]
-            found.append(deepcopy(expert))
-            expert.set_ridge(RIDGES[0])
-    relative = (np.array(errors) / np.min(errors, axis=0).clip(1e-9)).sum(1)
-    best = int(np.argmin(relative))
+        attempt(Stationary(window, len(channels)).fit(values, seen, RIDGES[0], taper))
+    if share < FULL_ENOUGH:
+        every = found[:] if cells.shape[1] <= MANY_CELLS else [found[least(errors) // len(RIDGES)]]
+        for expert in every:
+            filled = deepcopy(expert).set_ridge(RIDGES[0])
+            for _ in range(N_ROUNDS):
+                filled.estimate_again(values, seen, MAX_FILLED)
+            attempt(filled)
+    best = least(errors)
     return found[best // len(RIDGES)].set_ridge(RIDGES[best % len(RIDGES)])
+
+
+def least(errors: list[tuple[float, float]]) -> int:
+    """The candidate whose errors are least in sum, each in times of its least one."""
+    return int(np.argmin((np.array(errors) / np.min(errors, axis=0).clip(1e-9)).sum(1)))
 
 
 def missed(expert: Stationary, cells: Tensor, observed: Tensor, hidden: Tensor) -> tuple[float, float]:
