@@ -1,11 +1,12 @@
-"""Conformal calibration of central intervals from held-out cells.
+"""Conformal calibration: of central intervals from held-out cells, of scores by usual ones.
 
 Contract: levels are chosen on cells that no weight was fitted to; few cells of a column lean on those of all columns of
-its kind.
+its kind. A p-value never rises as the score grows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,22 @@ POOLED_WEIGHT = 30.0
 """Held-out cells that all columns of a kind together stand for beside a column's own."""
 MAX_POOLED = 10_000
 HIGHEST = 1 - 1e-6
+TAIL = 0.1
+"""Share of usual scores beyond which evidence grows by the value, not by the rank alone: few are as far out."""
+NO_EVIDENCE = math.log(2)
+"""Nats of a median score, which one that cannot be judged gets."""
+
+
+def p_value(usual: Tensor, scores: Tensor) -> Tensor:
+    """Share of scores that are at least as odd as each of `scores` (B,), among the sorted `usual` (n,) and itself.
+
+    Source: conformal p-values, Vovk et al. 2005, section 2.2; for outliers, Bates et al. 2023.
+
+    >>> p_value(torch.arange(9.0), torch.tensor([-1.0, 4.5, 20.0])).tolist()
+    [1.0, 0.5, 0.10000000149011612]
+    """
+    at_least = len(usual) - torch.searchsorted(usual, scores.contiguous())
+    return (1 + at_least) / (1 + len(usual))
 
 
 class Calibration:

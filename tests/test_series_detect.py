@@ -1,5 +1,6 @@
 """Claims about odd stretches of series: found where and in which channel they are, gaps are none, nothing in units."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from tabmae import TimeSeriesMAE, load
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators.series import Detection
+from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.detecting.events import Event, events_of
+from tabmae.estimators.series.detecting.members import measured_channels
 from tabmae.estimators.series.detecting.tails import Tail
 from tabmae.plotting import plot_detection
+from tabmae.series_model import SeriesAutoencoder
 
 N_FIT, N_STEPS = 1200, 2400
 NAMES = ["load", "heat", "flow"]
@@ -192,9 +198,110 @@ def test_short_series_and_the_pure_masked_model_have_scores() -> None:
     assert pure.anomaly_score(later().iloc[:100])["score"].notna().all()
 
 
+def test_what_is_usual_is_learnt_once_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, learn = [], SeriesDetector.fit
+
+    def counted(*arguments: Any) -> SeriesDetector:
+        calls.append(arguments)
+        return learn(*arguments)
+
+    monkeypatch.setattr(SeriesDetector, "fit", counted)
+    table = machine().iloc[:300]
+    model = fitted(table)
+    model.impute(table)
+    model.forecast()
+    clone(model)
+    assert not calls and "detector_" not in vars(model)
+    first = model.anomaly_score(table)
+    pd.testing.assert_frame_equal(model.anomaly_score(table), first, check_exact=True)
+    model.detect(table)
+    assert len(calls) == 1
+
+
+def test_asked_early_or_late_the_scores_are_the_same_bits() -> None:
+    table, new = machine().iloc[:400], later().iloc[:300]
+    early, late = fitted(table), fitted(table)
+    before = early.anomaly_score(new)
+    late.sample(new, 1)
+    late.encode(new)
+    late.set_params(random_state=5, max_epochs=3)
+    table.iloc[:] = 0.0
+    for other in (late, pickle.loads(pickle.dumps(late))):
+        pd.testing.assert_frame_equal(other.anomaly_score(new), before, check_exact=True)
+
+
+def test_fit_again_forgets_what_was_usual() -> None:
+    table, other = machine().iloc[:400], machine(seed=9).iloc[:400] * [1, 2, 3]
+    model = fitted(table)
+    model.detect(table)
+    again = model.fit(other).anomaly_score(other)
+    pd.testing.assert_frame_equal(again, fitted(other).anomaly_score(other), check_exact=True)
+    with pytest.raises(DataError):
+        model.fit(other.assign(flow=np.nan))
+    pd.testing.assert_frame_equal(model.anomaly_score(other), again, check_exact=True)
+
+
+def test_of_long_series_little_is_kept() -> None:
+    kept = Reference.of(np.random.default_rng(0).normal(size=(1_000_000, 2)), (600_000, 400_000), seed=0)
+    assert kept.values.nbytes <= 500_000 and kept.values.base is None
+    assert sum(kept.lengths) == len(kept.values)
+
+
+def test_who_has_not_learnt_cannot_judge() -> None:
+    with pytest.raises(NotFittedError):
+        TimeSeriesMAE().anomaly_score(machine())
+    assert not hasattr(TimeSeriesMAE(), "detector_")
+
+
+def with_switches(table: pd.DataFrame) -> pd.DataFrame:
+    """With a pump that shifts the flow by 5, a valve that is seldom open, and a lamp that is always on."""
+    rng = np.random.default_rng(len(table))
+    pump = np.repeat(rng.integers(0, 2, size=len(table) // 20 + 1), 20)[: len(table)]
+    valve = (rng.random(len(table)) < 0.005).astype(float)
+    return table.assign(pump=pump, valve=valve, lamp=1.0, flow=table["flow"] + 5 * pump)
+
+
+def test_switches_explain_and_are_not_judged() -> None:
+    model = fitted(with_switches(machine().iloc[:N_FIT]))
+    usual = with_switches(later())
+    scores = model.anomaly_score(usual)["score"].to_numpy()
+    busy = usual.copy()
+    busy.iloc[600:620, 4], busy.iloc[600:620, 5] = 1.0, 0.0
+    assert model.anomaly_score(busy)["score"].iloc[560:660].max() < scores.max() + 3
+    each = model.anomaly_score(busy, by_channel=True).pivot(index="when", columns="channel", values="score")
+    assert each.iloc[605][["valve", "lamp"]].min() > 20
+    assert not {"pump", "valve", "lamp"} & {name for names in model.detect(busy).events["channels"] for name in names}
+    stuck = usual.copy()
+    place = next(n for n in range(600, 1100, 20) if usual.iloc[n : n + 10]["pump"].eq(0).all())
+    stuck.iloc[place : place + 10, 3] = 1
+    event = only_event(model.detect(stuck), stuck.index[place + 5])
+    assert event["channels"][0] == "flow"
+
+
+def test_where_all_are_switches_all_are_judged() -> None:
+    assert measured_channels(np.array([[0.0, 1.0], [1.0, 1.0], [np.nan, 2.0], [0.0, 2.0]]), (4,)) == [0, 1]
+    values = np.array([[0.0, 1.0, 5.0], [1.0, 1.0, 6.0], [7.0, 2.0, np.nan], [8.0, 2.0, 8.0]])
+    assert measured_channels(values, (4,)) == [0, 2] and measured_channels(values, (2, 2)) == [0, 1, 2]
+    states = pd.DataFrame({"a": np.arange(600) // 10 % 2, "b": np.arange(600) // 20 % 2}, index=machine().index[:600])
+    model = fitted(states)
+    new = states.copy()
+    new.iloc[300:330, 0] = 1
+    scores = model.anomaly_score(new)["score"].to_numpy()
+    assert 290 <= np.argmax(scores) <= 340 and scores.max() > 2 * model.anomaly_score(states)["score"].max()
+
+
+def test_a_network_that_nobody_believes_is_not_asked(model: TimeSeriesMAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = later().iloc[:200]
+    mine = model.anomaly_score(table)
+    monkeypatch.setattr(SeriesAutoencoder, "network", None)
+    pd.testing.assert_frame_equal(model.anomaly_score(table), mine, check_exact=True)
+
+
 def test_loaded_judges_bit_for_bit_the_same(model: TimeSeriesMAE, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
-    mine, loaded = (each.detect(later()) for each in (model, load(tmp_path / "model")))
+    other = load(tmp_path / "model")
+    other.save(tmp_path / "again")
+    mine, loaded = (each.detect(later()) for each in (model, load(tmp_path / "again")))
     pd.testing.assert_frame_equal(loaded.points, mine.points, check_exact=True)
     pd.testing.assert_frame_equal(loaded.events, mine.events, check_exact=True)
 

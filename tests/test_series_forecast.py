@@ -221,6 +221,32 @@ def test_columns_known_ahead_are_used() -> None:
     pd.testing.assert_frame_equal(from_history, known.forecast(X_future=ahead), check_exact=True)
 
 
+def yearly(n_steps: int) -> pd.DataFrame:
+    """Draw daily values that follow the time of the year, too seldom seen to be learnt from a context."""
+    rng = np.random.default_rng(0)
+    stamps = pd.date_range("2018-01-01", periods=n_steps, freq="D", name="ds")
+    wave = 5 * np.cos(2 * np.pi * np.asarray(stamps.day_of_year) / 365.25)
+    return pd.DataFrame({"y": 10 + wave + rng.normal(size=n_steps)}, index=stamps)
+
+
+def test_the_time_of_the_year_is_known_ahead() -> None:
+    whole = yearly(1100)
+    past, ahead = whole[:1000], whole[1000:1090]
+    fitted = TimeSeriesMAE(**{**EXPERTS_ONLY, "horizon": 90}).fit(past)
+    found = fitted.forecast()["TimeSeriesMAE"].to_numpy()
+    assert rooted(found - ahead["y"].to_numpy()) < 1.2
+    np.testing.assert_array_equal(fitted.forecast(past)["TimeSeriesMAE"], found)
+    tested = fitted.backtest(whole[:1090], n_windows=1, horizon=90)
+    np.testing.assert_allclose(tested.forecasts["TimeSeriesMAE"], found)
+    assert fitted.forecast()["TimeSeriesMAE-lo-95"].min() >= 0 or past["y"].min() < 0
+
+
+def test_the_calendar_is_left_out_where_it_tells_nothing() -> None:
+    noise = yearly(1000).assign(y=np.random.default_rng(1).normal(size=1000))
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(noise)
+    assert fitted.cycles_ == ("year",) and not len(fitted.regressors_.mean)
+
+
 def test_the_effect_of_known_columns_is_not_carried_on() -> None:
     whole = driven()
     past, ahead = whole[:312], whole[312:].assign(promotion=0.0)

@@ -119,6 +119,15 @@ def test_a_loaded_model_is_saved_again(tmp_path: Path) -> None:
     same(model.forecast(), again.forecast())
 
 
+def test_what_detection_learns_is_saved_though_it_was_never_asked_for(tmp_path: Path) -> None:
+    model = TimeSeriesMAE(**SMALL).fit(HOLES)
+    loaded = round_trip(model, tmp_path / "model")
+    same(loaded.anomaly_score(HOLES), TimeSeriesMAE(**SMALL).fit(HOLES).anomaly_score(HOLES))
+    switched = HOLES.assign(on=HOLES.groupby("unique_id").cumcount() // 9 % 2)
+    model = TimeSeriesMAE(**SMALL).fit(switched)
+    same(round_trip(model, tmp_path / "switched").detect(switched).points, model.detect(switched).points)
+
+
 def test_a_model_of_a_device_that_is_not_here_is_loaded_on_the_cpu(tmp_path: Path) -> None:
     model = TimeSeriesMAE(**SMALL).fit(HOLES)
     model.set_params(device="cuda:77").save(tmp_path / "model")

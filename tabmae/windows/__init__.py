@@ -3,9 +3,18 @@
 Contract: `SeriesSchema.read` gives a `Panel`; `write` fills the gaps of a table, every observed cell as it came.
 """
 
+from tabmae.windows.calendar import calendar_columns, unseen_cycles
 from tabmae.windows.cuts import join_windows, window_starts
 from tabmae.windows.panel import Panel
 from tabmae.windows.seasons import season_of
 from tabmae.windows.series_schema import SeriesSchema
 
-__all__ = ["Panel", "SeriesSchema", "join_windows", "season_of", "window_starts"]
+__all__ = [
+    "Panel",
+    "SeriesSchema",
+    "calendar_columns",
+    "join_windows",
+    "season_of",
+    "unseen_cycles",
+    "window_starts",
+]

@@ -5,16 +5,14 @@ Contract: evidence never falls as the member's value grows, and its tail depends
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-TAIL = 0.1
-"""Share of the rows beyond which evidence grows by the value, too, not by the rank alone."""
-NO_EVIDENCE = math.log(2)
-"""Evidence of a median row, which a row without a comparable cell gets."""
+from tabmae.calibration import NO_EVIDENCE, TAIL, p_value
+
+__all__ = ["Evidence", "p_value"]
 
 
 class Evidence(NamedTuple):
@@ -49,16 +47,6 @@ class Evidence(NamedTuple):
     def nats(self, values: Tensor) -> Tensor:
         """Evidence against rows by their values (B,), float64; that of a median row for NaN."""
         values = values.double().cpu()
-        at_least = len(self.ranks) - torch.searchsorted(self.ranks, values.nan_to_num())
-        share = (1 + at_least) / (1 + len(self.ranks))
+        share = p_value(self.ranks, values.nan_to_num())
         tail = ((values - self.start) / self.scale).clamp_min(0)
         return torch.where(values.isnan(), NO_EVIDENCE, tail - share.log())
-
-
-def p_value(held_out: Tensor, scores: Tensor) -> Tensor:
-    """Share of rows that are at least as odd as each of `scores` (B,), among the sorted `held_out` (n,) and the row.
-
-    Source: conformal p-values, Vovk et al. 2005, section 2.2; for outliers, Bates et al. 2023.
-    """
-    at_least = len(held_out) - torch.searchsorted(held_out, scores.contiguous())
-    return (1 + at_least) / (1 + len(held_out))

@@ -47,10 +47,11 @@ def backtest(estimator: Any, X: Any, n_windows: int, step: int | None, horizon: 
             f"{panel.lengths[short[0]]}. Lower `n_windows`, `step` or `horizon`."
         )
     stamps, parts = estimator.schema_.stamps(panel), []
+    known_ahead = estimator._with_calendar(panel, panel.future)
     for number in range(n_windows):
         back = n_steps + (n_windows - 1 - number) * step
         known = without_last(panel, back)
-        future = np.stack([panel.future[e - back : e - back + n_steps] for e in np.cumsum(panel.lengths)])
+        future = np.stack([known_ahead[e - back : e - back + n_steps] for e in np.cumsum(panel.lengths)])
         truth = np.stack([panel.values[e - back : e - back + n_steps] for e in np.cumsum(panel.lengths)])
         history = last_steps(known, estimator.schema_, estimator._reach)
         found = estimator._ahead(history, n_steps, levels, future)

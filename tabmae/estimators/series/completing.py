@@ -76,14 +76,15 @@ def complete(model: SeriesAutoencoder, line: Line) -> Completed:
 def draw(
     model: SeriesAutoencoder,
     line: Line,
-    spread: Callable[[Tensor, Tensor], Tensor],
+    spread: Callable[[Tensor, Tensor, Tensor], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
     """One joint draw of all missing cells (N, C): windows side by side, those between them, and the last, in turn.
 
     Parameters
     ----------
-    spread : standard normal cells (B, W, C) and their deviations, to cells as wide as held-out ones were.
+    spread : standard normal cells (B, W, C), their deviations and the visible ones, to cells as wide as held-out ones
+        were.
 
     The correlation of the cells of a window is the Gaussian's; a gap longer than a window is drawn in pieces, each
     given the ones before.
@@ -108,7 +109,8 @@ def draw(
             found = model(cells.to(model.share.device), visible.to(model.share.device))
             noise = model.joint_noise(visible, generator).reshape(-1, *shape)
             deviation = found.deviation.cpu().reshape(-1, *shape)
-            drawn = found.mean.cpu().reshape(-1, *shape) + spread(noise, deviation) * deviation
+            wide = spread(noise, deviation, visible.reshape(-1, *shape))
+            drawn = found.mean.cpu().reshape(-1, *shape) + wide * deviation
             own = middle.repeat(len(chunk), 1)
             for row, start in enumerate(chunk.tolist()):
                 if start in first:

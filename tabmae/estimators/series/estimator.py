@@ -50,7 +50,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
-    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`.
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. .
     static_cols : columns that are constant in a series; they are kept, and not learnt from.
     mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
     mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a
@@ -94,7 +94,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         -------
         X of the same container with missing values filled and absent stamps inserted; observed values as they came.
         """
-        panel, filled, _, _ = self._completed(X)
+        panel, filled, _ = self._completed(X)
         return self.schema_.write(panel, filled, X)
 
     def transform(self, X: Any) -> Any:
@@ -114,8 +114,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
-        panel, filled, deviation, scale = self._completed(X)
-        half = self.intervals_.half_width(deviation, level) * scale
+        panel, filled, half = self._completed(X, level)
         return self.schema_.write(panel, filled - half, X), self.schema_.write(panel, filled + half, X)
 
     def sample(
@@ -244,15 +243,16 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         cells = torch.zeros(1, self.model_.window * self.model_.n_channels, device=self.model_.share.device)
         return int(self.model_.encode(cells, cells > 0).shape[-1])
 
-    def _completed(self, X: Any) -> tuple[Panel, Matrix, Matrix, Matrix]:
-        """Panel, its cells completed in units, their deviations in standard deviations, and these in units."""
+    def _completed(self, X: Any, level: float = 0.0) -> tuple[Panel, Matrix, Matrix]:
+        """Panel, its cells completed and half the width of their intervals that hold `level`, both in units."""
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        values, level, scale = standardised(panel, self.scales_)
+        values, centre, scale = standardised(panel, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         found = complete(self.model_, line)
-        mean, deviation = (part[line.place].double().numpy() for part in found)
-        return panel, mean * scale + level, deviation, scale
+        half = self.intervals_.half_width(found.deviation, line.observed, level)
+        mean, wide = (part[line.place].double().numpy() for part in (found.mean, half))
+        return panel, mean * scale + centre, wide * scale
 
     def _steps(self, horizon: int | None) -> int:
         if horizon is None:
@@ -261,19 +261,19 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         return horizon
 
     def _future(self, panel: Panel, horizon: int, X_future: Any) -> Matrix:
-        """Columns known ahead (n_series, horizon, K)."""
+        """Columns known ahead (n_series, horizon, K), those of the calendar last."""
         names = self.schema_.future_cols
         if not names:
             if X_future is not None:
                 raise ParameterError(
                     "`X_future` must come with `future_cols` in fit; none were named. Name its columns there."
                 )
-            return np.zeros((len(panel.ids), horizon, 0))
+            return self._with_calendar(panel, np.zeros((len(panel.ids), horizon, 0)), horizon)
         if X_future is None:
             raise DataError(
                 f"`X_future` must hold {list(names)} for the next {horizon} steps; got None. Pass a frame of them."
             )
-        return self.schema_.read_future(X_future, panel, horizon)
+        return self._with_calendar(panel, self.schema_.read_future(X_future, panel, horizon), horizon)
 
     def _ahead(self, panel: Panel, horizon: int, levels: list[float], future: Matrix) -> Ahead:
         """Forecast the series of a panel that is cut to what a forecast can feel."""
@@ -298,7 +298,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         line = laid_out(values, panel.lengths, self.model_.window)
         filled = complete(self.model_, line).mean[line.place].double().numpy()
         if len(self.regressors_.mean):
-            filled = filled - self.regressors_.effect(panel.future)
+            filled = filled - self.regressors_.effect(self._with_calendar(panel, panel.future))
         seen = line.observed[line.place].numpy()
         reach = max(self._reach, max(panel.lengths))
         history = np.zeros((len(panel.ids), reach, filled.shape[1]), dtype=np.float32)
@@ -328,7 +328,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
     def _floor(self, panel: Panel, horizon: int) -> Matrix:
         """The least values (n, 1, C) to forecast; none where columns that are known ahead may lead anywhere."""
-        if len(self.regressors_.mean):
+        if self.schema_.future_cols and len(self.regressors_.mean):
             return np.full((len(panel.ids), 1, panel.values.shape[1]), -np.inf)
         return np.stack([floor_of(panel.series(i), horizon) for i in range(len(panel.ids))])[:, None]
 

@@ -1,6 +1,6 @@
 """How far completed cells are to be trusted: Student's t about the mean, calibrated on held-out cells.
 
-Contract: a cell's interval depends on its own deviation and channel alone.
+Contract: a cell's interval depends on its channel, its own deviation and how far the nearest observed cell lies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student_t
 from torch import Tensor
@@ -22,12 +21,13 @@ DEGREES = 4.0
 """Degrees of freedom of Student's t: windows are not equally hard."""
 EDGES = (0.25, 0.6)
 """Deviations, in standard deviations of the channel, between cells that are easy, harder and hardly known."""
-
-Matrix = NDArray[np.float64]
+NEAR = 2
+"""Steps to the nearest observed cell of the channel up to which a missing one is a point, beyond which it is a run."""
+N_KINDS = 2 * (len(EDGES) + 1)
 
 
 class CellIntervals:
-    """Calibrations (`EDGES` and one more) of cells by how little is known of them, each per channel."""
+    """Calibrations (`N_KINDS`) of cells by how little is known of them, points before runs, each per channel."""
 
     def __init__(self, calibrations: Sequence[Calibration]) -> None:
         self.calibrations = list(calibrations)
@@ -36,33 +36,31 @@ class CellIntervals:
     def fit(cls, judgement: Judgement | None, n_channels: int) -> Self:
         """Calibrate on held-out cells; without any, intervals are what the model says."""
         if judgement is None:
-            return cls([Calibration([torch.zeros(0)] * n_channels) for _ in range(len(EDGES) + 1)])
+            return cls([Calibration([torch.zeros(0)] * n_channels) for _ in range(N_KINDS)])
         ratio = (judgement.values - judgement.mean).abs() / judgement.deviation.clamp_min(1e-6)
         central = torch.from_numpy(2 * student_t.cdf(ratio.double().numpy(), DEGREES) - 1)
-        kind = torch.bucketize(judgement.deviation.contiguous(), torch.tensor(EDGES))
+        kind = kinds(judgement.deviation, judgement.visible)
         return cls(
             [
                 Calibration(
                     [central[:, :, c][judgement.hidden[:, :, c] & (kind[:, :, c] == number)] for c in range(n_channels)]
                 )
-                for number in range(len(EDGES) + 1)
+                for number in range(N_KINDS)
             ]
         )
 
-    def half_width(self, deviation: Matrix, level: float) -> Matrix:
-        """Half the width of the intervals of cells (N, C), in the unit of their deviation."""
+    def half_width(self, deviation: Tensor, visible: Tensor, level: float) -> Tensor:
+        """Half the width of the intervals of cells (N, C) in a line of steps, in the unit of their deviation."""
         asked = np.array(
             [[part.level(c, level) for c in range(deviation.shape[1])] for part in self.calibrations]
         )  # (kinds, C)
-        times = student_t.ppf((1 + asked) / 2, DEGREES)
-        kind = np.digitize(deviation, EDGES)
-        half: Matrix = deviation * np.take_along_axis(times, kind, axis=0)
-        return half
+        times = torch.from_numpy(student_t.ppf((1 + asked) / 2, DEGREES))
+        return deviation.double() * times.gather(0, kinds(deviation, visible))
 
-    def spread(self, noise: Tensor, deviation: Tensor) -> Tensor:
-        """Standard normal cells (..., C) to cells as wide as held-out ones of the same deviation were."""
+    def spread(self, noise: Tensor, deviation: Tensor, visible: Tensor) -> Tensor:
+        """Standard normal cells (B, W, C) to cells as wide as held-out ones of the same kind were."""
         central = torch.from_numpy(2 * norm.cdf(noise.abs().double().numpy()) - 1)
-        kind = torch.bucketize(deviation.contiguous(), torch.tensor(EDGES).to(deviation))
+        kind = kinds(deviation, visible)
         asked = torch.zeros_like(central)
         for number, calibration in enumerate(self.calibrations):
             for c in range(central.shape[-1]):
@@ -70,3 +68,19 @@ class CellIntervals:
                 asked[..., c][chosen] = calibration.spread(c, central[..., c][chosen])
         wide = student_t.ppf((1 + asked.numpy()) / 2, DEGREES)
         return torch.from_numpy(wide).to(noise) * noise.sign()
+
+
+def kinds(deviation: Tensor, visible: Tensor) -> Tensor:
+    """Number of the calibration of each cell (..., T, C), by its deviation and whether a visible cell is near."""
+    far = (steps_to_visible(visible) > NEAR).long()
+    return torch.bucketize(deviation.contiguous(), torch.tensor(EDGES).to(deviation)) + far * (len(EDGES) + 1)
+
+
+def steps_to_visible(visible: Tensor) -> Tensor:
+    """Steps (..., T, C) from each cell to the nearest visible one of its channel; more than T where there is none."""
+    n_steps = visible.shape[-2]
+    step = torch.arange(n_steps, device=visible.device)[:, None].expand(visible.shape)
+    never = 2 * n_steps
+    before = step - step.where(visible, -never).cummax(-2).values
+    after = step.where(visible, 3 * never).flip(-2).cummin(-2).values.flip(-2) - step
+    return torch.minimum(before, after)

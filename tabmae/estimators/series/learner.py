@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -18,11 +19,11 @@ from tabmae.errors import DataError, listed
 from tabmae.estimators import base
 from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
 from tabmae.estimators.series.completing import Completed, complete
-from tabmae.estimators.series.detecting import SeriesDetector
+from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
 from tabmae.estimators.series.intervals import CellIntervals
-from tabmae.estimators.series.regressors import Regressors
+from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, share_explained
 from tabmae.estimators.series.sizes import (
     Size,
     auto_size,
@@ -39,7 +40,7 @@ from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.saving import save
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.training import Callback, draw_seed
-from tabmae.windows import Panel, SeriesSchema, season_of
+from tabmae.windows import Panel, SeriesSchema, calendar_columns, season_of, unseen_cycles
 
 
 class SeriesLearner(BaseEstimator):
@@ -111,7 +112,8 @@ class SeriesLearner(BaseEstimator):
     tail_: Panel
     known_: tuple[Any, ...]
     regressors_: Regressors
-    detector_: SeriesDetector
+    cycles_: tuple[str, ...]
+    usual_: Reference
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn series once, for everything that is asked of them later.
@@ -156,7 +158,7 @@ class SeriesLearner(BaseEstimator):
             ahead = self._fit_forecasts(panel, complete(fitted.model, line), line)
             self.quality_ = with_skill(pd.concat([imputed, ahead], ignore_index=True))
             refit_experts(self.model_, line)
-            self._fit_detector(values, panel.lengths)
+            self._keep_usual(values, panel.lengths)
         return self
 
     def finetune(self, X: Any) -> Self:
@@ -179,7 +181,7 @@ class SeriesLearner(BaseEstimator):
                 ahead = self.quality_[self.quality_["task"] == "forecast"]
                 self.quality_ = pd.concat([imputed, ahead], ignore_index=True)
             self.tail_ = last_steps(panel, self.schema_, self._reach)
-            self._fit_detector(values, panel.lengths, experts_stay=True)
+            self._keep_usual(values, panel.lengths, experts_stay=True)
         return self
 
     def _keep(self, fitted: Fitted, n_channels: int) -> None:
@@ -204,9 +206,15 @@ class SeriesLearner(BaseEstimator):
         arguments = self.horizon_, contexts, self.season_, experts
         self.regressors_ = Regressors.none(panel.values.shape[1])
         self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments)
-        if panel.future.shape[1]:
-            regressors = Regressors.fit(panel.future, np.where(line.observed[line.place], cells, np.nan))
-            effects = np.split(regressors.effect(panel.future), np.cumsum(panel.lengths)[:-1])
+        self.cycles_ = unseen_cycles(self.schema_.freq, max(panel.lengths), max(contexts, default=0))
+        known_ahead = self._with_calendar(panel, panel.future)
+        seen = np.where(line.observed[line.place], cells, np.nan)
+        n_given, n_all = panel.future.shape[1], known_ahead.shape[1]
+        if n_all > n_given and share_explained(known_ahead, seen, panel.lengths) < LEAST_EXPLAINED:
+            n_all = n_given
+        for n_columns in sorted({n_given, n_all} - {0}):
+            regressors = Regressors.fit(known_ahead[:, :n_columns], seen)
+            effects = np.split(regressors.effect(known_ahead), np.cumsum(panel.lengths)[:-1])
             without = [part - effect for part, effect in zip(filled, effects, strict=True)]
             forecaster, found = fit_forecaster(None, without, observed, *arguments)
             if float(found["error"].square().mean()) < float(quality["error"].square().mean()):
@@ -219,9 +227,25 @@ class SeriesLearner(BaseEstimator):
         self.known_ = () if self.schema_.layout == "array" and len(panel.ids) > 1 else panel.ids
         return table
 
-    def _fit_detector(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
+    def _keep_usual(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
+        """Keep what `detector_` is to learn from, and drop the one there was."""
         seed = draw_seed(base.new_generator(self.random_state))
-        self.detector_ = SeriesDetector.fit(self.model_, values, lengths, seed, experts_stay=experts_stay)
+        self.usual_ = Reference.of(values, lengths, seed, experts_stay=experts_stay)
+        self.__dict__.pop("detector_", None)
+
+    @cached_property
+    def detector_(self) -> SeriesDetector:
+        """What is usual of the series of fit, learnt when it is first asked for, as by `save`."""
+        check_is_fitted(self)
+        return SeriesDetector.fit(self.model_, self.usual_)
+
+    def _with_calendar(self, panel: Panel, future: Matrix, horizon: int | None = None) -> Matrix:
+        """Columns known ahead (..., K) with those of the calendar: of a panel's steps, or of the `horizon` after it."""
+        if not self.cycles_:
+            return future
+        stamps = self.schema_.stamps(panel) if horizon is None else self.schema_.future_stamps(panel, horizon)
+        columns = np.concatenate([calendar_columns(index, self.cycles_) for index in stamps])
+        return np.concatenate([future, columns.reshape(*future.shape[:-1], -1)], -1)
 
     @property
     def _reach(self) -> int:
@@ -244,6 +268,9 @@ class SeriesLearner(BaseEstimator):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
+
+        What `detect` learns from the series of fit is learnt now, if not before: the folder holds no copy of them but
+        the last steps that forecasts go on from.
 
         Raises
         ------

@@ -1,5 +1,7 @@
 """The linear effect of columns that are known ahead, taken off before a forecast and added again after it.
 
+The columns are the user's `future_cols` and, after them, those of the calendar.
+
 Contract: missing values of the columns have no effect.
 """
 
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 
 RIDGE = 1e-3
 """Ridge of the coefficients, in observed steps."""
+LEARNING_SHARE = 0.8
+LEAST_EXPLAINED = 0.01
+"""Share of later variance that the calendar must explain for forecasters to be fitted without its effect."""
 
 Matrix = NDArray[np.float64]
 
@@ -42,12 +47,28 @@ class Regressors:
         return found
 
     def effect(self, future: Matrix) -> Matrix:
-        """What columns (..., K) add to the channels (..., C)."""
+        """What the first columns of (..., K or more) add to the channels (..., C)."""
         if not len(self.mean):
             return np.zeros((*future.shape[:-1], self.coefficients.shape[1]))
-        effect: Matrix = self._inputs(future) @ self.coefficients
+        effect: Matrix = self._inputs(future[..., : len(self.mean)]) @ self.coefficients
         return effect
 
     def _inputs(self, future: Matrix) -> Matrix:
         inputs: Matrix = np.nan_to_num((future - self.mean) / self.deviation)
         return inputs
+
+
+def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) -> float:
+    """Share of the variance of the last fifth of each series that columns explain, as learnt from the steps before.
+
+    Parameters
+    ----------
+    future : (sum of lengths, K). values : (sum of lengths, C), NaN where missing.
+    """
+    place = np.concatenate([np.arange(length) / length for length in lengths])
+    early = place < LEARNING_SHARE
+    if early.all() or not np.isfinite(values[~early]).any():
+        return 0.0
+    effect = Regressors.fit(future[early], values[early]).effect(future[~early])
+    missed, whole = (float(np.nanmean(part**2)) for part in (values[~early] - effect, values[~early]))
+    return 1 - missed / max(whole, 1e-12)

@@ -17,7 +17,7 @@ from tabmae.estimators import base
 from tabmae.estimators.series.detecting import SeriesDetector
 from tabmae.estimators.series.fitting import build
 from tabmae.estimators.series.forecasting import restored, state_of
-from tabmae.estimators.series.intervals import EDGES, CellIntervals
+from tabmae.estimators.series.intervals import N_KINDS, CellIntervals
 from tabmae.estimators.series.regressors import Regressors
 from tabmae.estimators.series.sizes import Size
 from tabmae.estimators.series.standard import Scales
@@ -35,6 +35,7 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "size": list(estimator.size_),
         "season": estimator.season_,
         "horizon": estimator.horizon_,
+        "cycles": estimator.cycles_,
         "loss": estimator.model_.tokenizer.loss,
         "groups": estimator.model_.groups,
         "ridges": [expert.ridge for expert in estimator.model_.experts],
@@ -70,6 +71,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     estimator.scales_ = Scales.from_dict(state["scales"], name_of)
     size = estimator.size_ = Size(*state["size"])
     estimator.season_, estimator.horizon_ = state["season"], state["horizon"]
+    estimator.cycles_ = tuple(state["cycles"])
     estimator.known_ = tuple(name_of(each) for each in state["known"])
     estimator.history_, estimator.n_iter_ = state["history"], state["n_iter"]
     estimator.n_features_in_ = n_channels = state["n_features_in"]
@@ -86,7 +88,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
         {name.removeprefix("forecaster."): part for name, part in weights.items() if name.startswith("forecaster.")}
     )
     usual = {name.removeprefix("detector."): part for name, part in weights.items() if name.startswith("detector.")}
-    estimator.detector_ = SeriesDetector.restored(state["detector"], usual, n_channels)
+    estimator.detector_ = SeriesDetector.restored(state["detector"], usual)
     tail = state["tail"]
     arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future", "static"))
     starts = tuple(stamp(start) for start in tail["starts"])
@@ -96,7 +98,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     estimator.intervals_ = CellIntervals(
         [
             Calibration([weights[f"intervals.{kind}.{channel}"] for channel in range(n_channels)])
-            for kind in range(len(EDGES) + 1)
+            for kind in range(N_KINDS)
         ]
     )
     estimator.quality_ = pd.DataFrame(state["quality"])

@@ -62,7 +62,9 @@ class AnswersOfDetection:
 
         A score is of the windows that hold a stamp: their missed cells, each patch hidden in turn; their distance from
         the mean by the Gaussian; and from the nearest of clusters, and where there is a season of their shapes. Each is
-        minus the log of the share of the steps of fit that are as odd; these are added.
+        minus the log of the share of the steps of fit that are as odd; these are added. Channels of no more than two
+        values in fit are switches, where others are not: what is expected of the others knows them, but their own cells
+        and windows are not judged but with `by_channel`.
         """
         panel, found, _, _ = judged(self, X)
         schema = self.schema_
@@ -88,7 +90,7 @@ class AnswersOfDetection:
         exponential tail, so that odd steps of fit do not hide each other. Windows that hold an odd stamp make its
         neighbours odd, too: an event is a run of stamps with p-values of at most `alpha`, cut to what is at least half
         as odd as its peak, and what else is odd within a window of it is taken for its doing. The stamps of events are
-        flagged. `lower` and `upper` hold 1 - `alpha` of usual cells.
+        flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in `anomaly_score`, make none odd.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -109,12 +111,12 @@ class AnswersOfDetection:
 
 
 def p_values(detector: SeriesDetector, found: Judged) -> Matrix:
-    """P-value of every stamp (T,): of its windows and of its oddest cell, by Bonferroni's bound; NaN without a cell."""
+    """P-value of every stamp (T,): of its windows and its oddest judged cell, by Bonferroni; NaN without any."""
     windows = detector.of_scores.share(torch.from_numpy(found.scores))
     cells = torch.stack(
         [tail.share(torch.from_numpy(ratio)) for tail, ratio in zip(detector.of_cells, found.ratios.T, strict=True)], 1
     )
-    oddest = cells.nan_to_num(nan=1.0).amin(1) * cells.shape[1]
+    oddest = cells.nan_to_num(nan=1.0).amin(1) * len(detector.measured)
     return (2 * torch.minimum(windows, oddest)).clamp_max(1).numpy()
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tabmae.estimators.series.completing import Completed, complete
@@ -17,11 +18,12 @@ from tabmae.estimators.series.detecting.left_out import left_out
 from tabmae.estimators.series.detecting.members import (
     OVERLAP,
     learnt_clusters,
+    measured_channels,
     of_members,
     of_residuals,
-    precision_of,
+    part_of,
+    precisions_of,
     relearnt,
-    stationaries,
 )
 from tabmae.estimators.series.detecting.tails import Tail, added, evidence
 from tabmae.estimators.series.sizes import season_in
@@ -48,7 +50,8 @@ class Judged(NamedTuple):
     scores : (T,), nats of all members together; NaN where no channel is observed.
     of_members : (T, M), nats of each member; NaN where it has no say.
     of_channels : (T, C), nats of what the masked model alone makes of each channel; NaN where not observed.
-    ratios : (T, C), how many of its deviations a cell lies off what was expected, signless; NaN where not observed.
+    ratios : (T, C), how many of its deviations a cell lies off what was expected, signless; NaN where not observed, and
+        where the channel is none of `measured`.
     """
 
     expected: Matrix
@@ -59,15 +62,36 @@ class Judged(NamedTuple):
     ratios: Matrix
 
 
+class Reference(NamedTuple):
+    """Steps of the series of fit that say what is usual, kept for when a detector is asked for.
+
+    values : float32 (sum of lengths, C), in standard deviations, NaN where missing; `MAX_REFERENCE` cells, where there
+        are no more than that in `LEAST_STEPS`. seed : of the clusters.
+    experts_stay : the model's Gaussian did not learn from these series, and judges all folds itself.
+    """
+
+    values: NDArray[np.float32]
+    lengths: tuple[int, ...]
+    seed: int
+    experts_stay: bool
+
+    @classmethod
+    def of(cls, values: Matrix, lengths: tuple[int, ...], seed: int, *, experts_stay: bool = False) -> Self:
+        """Copy from series (sum of lengths, C), in standard deviations, the last steps of some."""
+        chosen, lengths = some_steps(values, lengths)
+        return cls(chosen.astype(np.float32), lengths, seed, experts_stay)
+
+
 class SeriesDetector:
     """What is usual of the series of fit, and how odd others are.
 
     Parameters
     ----------
-    window : steps of the windows that are judged. clusters : of raw windows, and of shapes where there is a season.
+    window : steps of the windows that are judged. measured : the channels whose cells and windows are; the others are
+        seen by what expects them. clusters : of raw windows, and of shapes where there is a season.
     of_cells : usual ratios of each channel's cells. of_channels : usual residuals of each channel, over windows.
-    of_members : usual values of the residuals of all channels, of the Gaussian where there is one, and of each of the
-        clusters. of_scores : usual sums of the members' evidence.
+    of_members : usual values of the residuals of measured channels, of the Gaussian where there is one, and of each of
+        the clusters. of_scores : usual sums of the members' evidence.
 
     What is usual of a step is told by a Gaussian and clusters that were fitted to the other folds.
     """
@@ -75,35 +99,26 @@ class SeriesDetector:
     def __init__(
         self,
         window: int,
+        measured: Sequence[int],
         clusters: Sequence[Clusters],
         of_cells: Sequence[Tail],
         of_channels: Sequence[Tail],
         of_members: Sequence[Tail],
         of_scores: Tail,
     ) -> None:
-        self.window, self.clusters = window, list(clusters)
+        self.window, self.measured, self.clusters = window, list(measured), list(clusters)
         self.of_cells, self.of_channels = list(of_cells), list(of_channels)
         self.of_members, self.of_scores = list(of_members), of_scores
 
     @classmethod
-    def fit(
-        cls,
-        model: SeriesAutoencoder,
-        values: Matrix,
-        lengths: tuple[int, ...],
-        seed: int,
-        *,
-        experts_stay: bool = False,
-    ) -> Self:
-        """Learn what is usual from series (sum of lengths, C), in standard deviations, NaN where missing.
-
-        `experts_stay` says that the model's Gaussian did not learn from these series, and judges all folds itself.
-        """
-        values, lengths = some_steps(values, lengths)
+    def fit(cls, model: SeriesAutoencoder, reference: Reference) -> Self:
+        """Learn what is usual; the same bits whenever it is asked for."""
+        values, lengths, seed, experts_stay = reference.values.astype(np.float64), *reference[1:]
         season = season_in(values, lengths, ())
         window = window_of_detection(season, max(lengths), model.window)
         line = laid_out(values, lengths, model.window)
-        filled = complete(model, line).mean
+        filled, measured = complete(model, line).mean, measured_channels(values, lengths)
+        judged, cells = part_of(line, measured), filled[:, measured]
         every, starts = line.covering(window, 1), line.covering(window, max(1, window // OVERLAP))
         kinds = (False, True) if season else (False,)
         fold = torch.full((len(line.values),), -1)
@@ -117,15 +132,16 @@ class SeriesDetector:
             others = others if len(others) else every
             judge, own = model if experts_stay else relearnt(model, filled, learnt), fold == number
             ratios[own] = ratios_of(line, left_out(judge, line, own))[own]
-            precisions = [(channels, precision_of(expert, window)) for channels, expert in stationaries(judge)]
-            clusters = learnt_clusters(line, filled, others, window, kinds, seed)
-            of_windows[own] = of_members(line, filled, window, starts[touched], precisions, clusters)[own]
-        residual = of_residuals(line, ratios, window)
+            clusters = learnt_clusters(judged, cells, others, window, kinds, seed)
+            precisions = precisions_of(judge, window, measured)
+            of_windows[own] = of_members(judged, cells, window, starts[touched], precisions, clusters)[own]
+        residual = of_residuals(line, ratios, window, measured)
         members = torch.cat([residual[:, :1], of_windows], 1)
         tails = [Tail.fit(column[line.place], wary=True) for column in members.T]
         return cls(
             window,
-            learnt_clusters(line, filled, every, window, kinds, seed),
+            measured,
+            learnt_clusters(judged, cells, every, window, kinds, seed),
             [Tail.fit(column) for column in ratios.T],
             [Tail.fit(column[line.place], wary=True) for column in residual[:, 1:].T],
             tails,
@@ -135,14 +151,16 @@ class SeriesDetector:
     def judge(self, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...]) -> Judged:
         """Judge the steps of series (sum of lengths, C), in standard deviations, NaN where missing."""
         line = laid_out(values, lengths, model.window)
-        filled, left = complete(model, line).mean, left_out(model, line)
+        cells, left = complete(model, line).mean[:, self.measured], left_out(model, line)
         ratios = ratios_of(line, left)
-        residual = of_residuals(line, ratios, self.window)
+        residual = of_residuals(line, ratios, self.window, self.measured)
         starts = line.covering(self.window, max(1, self.window // OVERLAP))
-        precisions = [(channels, precision_of(expert, self.window)) for channels, expert in stationaries(model)]
-        of_windows = of_members(line, filled, self.window, starts, precisions, self.clusters)
+        judged, precisions = part_of(line, self.measured), precisions_of(model, self.window, self.measured)
+        of_windows = of_members(judged, cells, self.window, starts, precisions, self.clusters)
         members = evidence(self.of_members, torch.cat([residual[:, :1], of_windows], 1))
         channels = evidence(self.of_channels, residual[:, 1:])
+        switches = [channel for channel in range(ratios.shape[1]) if channel not in self.measured]
+        ratios[:, switches] = torch.nan
         parts = (
             left.mean,
             left.deviation,
@@ -167,19 +185,20 @@ class SeriesDetector:
         for name, several in (*tails.items(), ("scores", [self.of_scores])):
             tensors[f"{name}.quantiles"] = torch.stack([tail.quantiles for tail in several])
             tensors[f"{name}.scale"] = torch.stack([tail.scale for tail in several])
-        return {"window": self.window, "shapes": [clusters.shapes for clusters in self.clusters]}, tensors
+        shapes = [clusters.shapes for clusters in self.clusters]
+        return {"window": self.window, "measured": self.measured, "shapes": shapes}, tensors
 
     @classmethod
-    def restored(cls, state: dict[str, Any], tensors: dict[str, Tensor], n_channels: int) -> Self:
+    def restored(cls, state: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         """A detector from what `state` gave."""
-        clusters = [Clusters(n_channels, shapes=shapes) for shapes in state["shapes"]]
+        clusters = [Clusters(len(state["measured"]), shapes=shapes) for shapes in state["shapes"]]
         for k, each in enumerate(clusters):
             each.centres = tensors[f"clusters.{k}"]
         cells, channels, members, (scores,) = (
             [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
             for name in ("cells", "channels", "members", "scores")
         )
-        return cls(state["window"], clusters, cells, channels, members, scores)
+        return cls(state["window"], state["measured"], clusters, cells, channels, members, scores)
 
 
 def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[int, ...]]:

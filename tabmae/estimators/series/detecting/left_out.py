@@ -49,22 +49,31 @@ def left_out(model: SeriesAutoencoder, line: Line, chosen: Tensor | None = None)
             hidden[:, :, channels] = near[:, :, None]
             values, visible = line.windows(starts[some], window)
             visible &= ~hidden.flatten(1)
-            found = model(values.to(model.share.device), visible.to(model.share.device))
+            expected, spread = expected_of(model, values, visible)
             rows, steps = torch.nonzero(place + inner < window, as_tuple=True)
             steps = place[rows, 0] + steps
             target = (starts[some][rows] + steps)[:, None]
-            for whole, part in ((mean, found.mean), (deviation, spread_of(model, visible, found.deviation))):
-                whole[target, channels] = part.cpu().reshape(-1, *shape)[rows[:, None], steps[:, None], channels]
+            for whole, part in ((mean, expected), (deviation, spread)):
+                whole[target, channels] = part.reshape(-1, *shape)[rows[:, None], steps[:, None], channels]
     return Completed(mean, deviation.clamp_min(LEAST_DEVIATION))
 
 
-def spread_of(model: SeriesAutoencoder, visible: Tensor, otherwise: Tensor) -> Tensor:
-    """Standard deviation (B, W * C) of the cells of windows by the experts; `otherwise` without any.
+def expected_of(model: SeriesAutoencoder, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (B, W * C) of the cells of windows; the experts' deviation where there are some.
 
-    The model's own is wider in windows that the experts miss, and would excuse odd ones.
+    The model's own is wider in windows that the experts miss, and would excuse odd ones. A network that no channel
+    believes is not asked.
     """
+    cells, seen = (part.to(model.share.device) for part in (values, visible))
     if not len(model.experts):
-        return otherwise
+        found = model(cells, seen)
+        return found.mean.cpu(), found.deviation.cpu()
+    mean = model(cells, seen).mean if bool(model.share.any()) else model.guess(cells, seen).mean
+    return mean.cpu(), spread_of(model, visible)
+
+
+def spread_of(model: SeriesAutoencoder, visible: Tensor) -> Tensor:
+    """Standard deviation (B, W * C) of the cells of windows by the experts."""
     patterns, pattern_of = torch.unique(visible, dim=0, return_inverse=True)
     seen = patterns.unflatten(1, (model.window, model.n_channels))
     variance = torch.ones(seen.shape)

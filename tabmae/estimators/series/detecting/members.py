@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tabmae.estimators.series.completing import AT_ONCE
-from tabmae.estimators.series.standard import Line
+from tabmae.estimators.series.standard import Line, Matrix
 from tabmae.experts.clusters import Clusters
 from tabmae.experts.stationary import Stationary
 from tabmae.series_model import SeriesAutoencoder
@@ -42,10 +43,44 @@ def relearnt(model: SeriesAutoencoder, values: Tensor, learnt: Tensor) -> Series
     return other
 
 
-def precision_of(expert: Stationary, window: int) -> Tensor:
-    """Inverse covariance of a window that is no longer than the expert's."""
-    size = window * expert.n_channels
-    return torch.linalg.inv(expert.covariance[:size, :size]).float().cpu()
+def precisions_of(model: SeriesAutoencoder, window: int, chosen: Sequence[int]) -> list[tuple[list[int], Tensor]]:
+    """Of each group of channels places among the chosen ones, and the inverse covariance of a window of those alone.
+
+    `window` : steps, no more than the model's.
+    """
+    found = []
+    for channels, expert in stationaries(model):
+        local = [place for place, channel in enumerate(channels) if channel in chosen]
+        if local:
+            cells = (
+                (torch.arange(window)[:, None] * expert.n_channels + torch.tensor(local))
+                .flatten()
+                .to(model.share.device)
+            )
+            inverse = torch.linalg.inv(expert.covariance[cells][:, cells]).float().cpu()
+            found.append(([chosen.index(channels[place]) for place in local], inverse))
+    return found
+
+
+def measured_channels(values: Matrix, lengths: tuple[int, ...]) -> list[int]:
+    """Channels of series (sum of lengths, C) that have more than two values in one of them; all, where none has.
+
+    The others are switches, commands and states: what is expected of a measurement follows from them, but how far they
+    lie from the mean in standard deviations says not how rare they are, and one seldom used would outweigh all else.
+    """
+    ends = np.cumsum(lengths)
+    parts = [values[end - n : end].T for end, n in zip(ends, lengths, strict=True)]
+    found = [
+        channel
+        for channel in range(values.shape[1])
+        if any(len(np.unique(part[channel][np.isfinite(part[channel])])) > 2 for part in parts)
+    ]
+    return found or list(range(values.shape[1]))
+
+
+def part_of(line: Line, channels: Sequence[int]) -> Line:
+    """Some of the channels of a line."""
+    return line._replace(values=line.values[:, channels], observed=line.observed[:, channels])
 
 
 def learnt_clusters(
@@ -80,15 +115,15 @@ def of_members(
     return over_windows(line, window, starts, odd, counted_cells(line, window, starts)[:, None].expand_as(odd))
 
 
-def of_residuals(line: Line, ratios: Tensor, window: int) -> Tensor:
-    """Mean square of the ratios (N, C) of windows, over those that hold a step: of all channels, then of each."""
+def of_residuals(line: Line, ratios: Tensor, window: int, chosen: Sequence[int]) -> Tensor:
+    """Mean square of the ratios (N, C) of windows, over those that hold a step: of chosen channels, then of each."""
     starts = line.covering(window, max(1, window // OVERLAP))
     squares = ratios.nan_to_num().clamp_max(LARGEST_RATIO).square()
     odd, count = (
         torch.cat([torch.zeros(1, part.shape[1]), part.double()]).cumsum(0) for part in (squares, line.observed)
     )
     odd, count = odd[starts + window] - odd[starts], count[starts + window] - count[starts]
-    odd, count = (torch.cat([part.sum(1, keepdim=True), part], 1) for part in (odd, count))
+    odd, count = (torch.cat([part[:, chosen].sum(1, keepdim=True), part], 1) for part in (odd, count))
     return over_windows(line, window, starts, odd, count)
 
 

@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-TAIL = 0.1
-"""Share of the steps beyond which evidence grows by the value, not by its rank."""
+from tabmae.calibration import NO_EVIDENCE, TAIL, p_value
+
 LEAST_SCALE = 0.01
 """Growth for one nat, in variances of a channel a cell, that values of windows have at least: members that found the
 series of fit without any fault shall not outweigh the others by the least of them."""
 N_QUANTILES = 1001
-NO_EVIDENCE = float(np.log(2))
-"""Nats of a median step."""
 
 
 class Tail(NamedTuple):
@@ -52,9 +50,7 @@ class Tail(NamedTuple):
     def share(self, values: Tensor) -> Tensor:
         """Share of usual values that are at least as large, float64, NaN where NaN; exponential beyond the start."""
         values = values.double().cpu()
-        n = len(self.quantiles)
-        rank = torch.searchsorted(self.quantiles, values.nan_to_num().contiguous())
-        within = ((n - rank) / n).clamp(TAIL, 1)
+        within = p_value(self.quantiles, values.nan_to_num()).clamp_min(TAIL)
         beyond = TAIL * (-(values - self._start) / self.scale).exp()
         return torch.where(values.isnan(), torch.nan, torch.where(values > self._start, beyond, within))
 

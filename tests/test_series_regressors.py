@@ -1,0 +1,27 @@
+"""`tabmae.estimators.series.regressors`: what columns known ahead explain."""
+
+import numpy as np
+
+from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, share_explained
+
+
+def test_a_share_is_that_of_later_steps_learnt_from_earlier_ones() -> None:
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(500, 2))
+    values = columns @ np.array([[3.0], [0.0]]) + rng.normal(size=(500, 1))
+    values[rng.random(500) < 0.1] = np.nan
+    assert abs(share_explained(columns, values, (500,)) - 0.9) < 0.05
+    assert share_explained(columns, rng.normal(size=(500, 1)), (500,)) < LEAST_EXPLAINED
+    turned = np.where(np.arange(500)[:, None] < 400, values, -values)
+    assert share_explained(columns, turned, (500,)) < 0
+    assert share_explained(columns, np.concatenate([turned[:400], np.full((100, 1), np.nan)]), (500,)) == 0
+
+
+def test_an_effect_is_that_of_the_columns_learnt_and_of_no_later_one() -> None:
+    rng = np.random.default_rng(1)
+    columns = rng.normal(size=(200, 3))
+    values = columns[:, :1] * 2 + 0.1 * rng.normal(size=(200, 1))
+    fitted = Regressors.fit(columns[:, :1], values)
+    np.testing.assert_allclose(fitted.effect(columns), fitted.effect(columns[:, :1]))
+    np.testing.assert_allclose(fitted.effect(columns)[:, 0], 2 * columns[:, 0], atol=0.3)
+    assert np.array_equal(Regressors.none(2).effect(columns), np.zeros((200, 2)))
