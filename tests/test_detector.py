@@ -17,9 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 import tabmae
 from tabmae import TabMAE, TabMAEDetector
+from tabmae.calibration import p_value
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import members as batches
-from tabmae.estimators.detector.evidence import Evidence, p_value
+from tabmae.estimators.detector.evidence import Evidence
 from tabmae.estimators.detector.explanation import N_WITNESSES, blame
 from tabmae.estimators.detector.linear import CellGaussian, surprise_at_levels
 from tabmae.estimators.detector.network import CellNetwork

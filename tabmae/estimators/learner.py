@@ -23,7 +23,7 @@ from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, refit_expert, row
 from tabmae.estimators.parameters import check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import MaskedAutoencoder
-from tabmae.schema import TableSchema, open_table
+from tabmae.schema import Column, TableSchema, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
@@ -237,13 +237,7 @@ class MaskedTableEstimator(TabularEstimator):
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within the range of the training cells."""
-        columns = self.schema_.columns
-        number = [column.kind == "number" and column.learnable for column in columns]
-        low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
-        high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
-        return torch.clamp(
-            values.double(), torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
-        )
+        return torch.clamp(values.double(), *observed_range(self.schema_.columns))
 
     def encode(self, X: Any) -> NDArray[np.float32]:
         """Embed rows from their observed cells; float32 (n, d), d the width of the latent."""
@@ -330,3 +324,11 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
     if not (weight > 0).any():
         raise DataError("`sample_weight` must not be zero for all rows; it is. Give some rows a positive weight.")
     return (weight / weight.max()).float()
+
+
+def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """Lowest and highest observed number of each column in standard deviations; float64 (F,) each."""
+    number = [column.kind == "number" and column.learnable for column in columns]
+    low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
+    high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
+    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)

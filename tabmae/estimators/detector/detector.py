@@ -17,10 +17,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from tabmae.calibration import p_value
 from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_choice, check_number
 from tabmae.estimators import base
-from tabmae.estimators.detector.evidence import p_value
 from tabmae.estimators.detector.explanation import as_frame, explained
 from tabmae.estimators.detector.members import MEMBERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork

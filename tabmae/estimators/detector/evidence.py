@@ -12,8 +12,6 @@ from torch import Tensor
 
 from tabmae.calibration import NO_EVIDENCE, TAIL, p_value
 
-__all__ = ["Evidence", "p_value"]
-
 
 class Evidence(NamedTuple):
     """The values of normal rows, and the exponential tail beyond them.

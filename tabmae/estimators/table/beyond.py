@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tabmae.estimators.learner import observed_range
 from tabmae.model import WIDE, MaskedAutoencoder
 from tabmae.schema import Column
 from tabmae.tokenizers import CellDistribution
@@ -32,14 +33,6 @@ class Reach(NamedTuple):
     high: Tensor
     least: Tensor
     most: Tensor
-
-
-def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
-    """Lowest and highest observed number of each column in standard deviations; float64 (F,) each."""
-    number = [column.kind == "number" and column.learnable for column in columns]
-    low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
-    high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
-    return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
 
 
 def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:

@@ -19,9 +19,9 @@ from torch import Tensor
 from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
-from tabmae.estimators.learner import MaskedTableEstimator
+from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
-from tabmae.estimators.table.beyond import Reach, extended, observed_range, reach, within
+from tabmae.estimators.table.beyond import Reach, extended, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.saving import register
 from tabmae.schema import TableSchema, missing_cells, open_table
