@@ -60,6 +60,10 @@ ABOUT = {
 }
 
 
+ALARMS = (0.01, 0.05)
+"""P-values at which the share of normal test rows that are flagged is counted."""
+
+
 class Task(NamedTuple):
     """Training and test rows with holes, and which test rows are outliers; `same` where they are the same rows."""
 
@@ -150,6 +154,9 @@ def run_row(task: Task, method: str, seed: int, arguments: argparse.Namespace) -
             return failure
         measured = json.loads((folder / "result.json").read_text())
         scores = np.load(folder / "scores.npy")
+        if (folder / "p_values.npy").exists():
+            normal = np.load(folder / "p_values.npy")[~task.is_outlier]
+            measured |= {f"alarms {level:.0%}": float((normal <= level).mean()) for level in ALARMS}
     if not np.isfinite(scores).all():
         return {"status": "failed", "reason": f"{int((~np.isfinite(scores)).sum())} scores are not finite", **measured}
     auroc, auprc = roc_auc_score(task.is_outlier, scores), average_precision_score(task.is_outlier, scores)
@@ -178,7 +185,8 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 def report(files: list[Path]) -> str:
     """Make a table for each protocol and missing share; means are over the sets that all its methods finished."""
-    rows = read_table(files, KEY, ["auroc", "auprc", "seconds", "cpu_seconds", "status"])
+    alarms = [f"alarms {level:.0%}" for level in ALARMS]
+    rows = read_table(files, KEY, ["auroc", "auprc", "seconds", "cpu_seconds", "status", *alarms])
     parts = []
     for (protocol, missing), runs in rows.groupby(["protocol", "missing"], sort=False):
         good = runs[runs["status"] == "ok"]
@@ -195,13 +203,17 @@ def report(files: list[Path]) -> str:
                 "median s": spent["seconds"].median(),
                 "mean s": spent["seconds"].mean(),
             }
+            if protocol == "clean" and spent[alarms].notna().any(axis=None):
+                lines[LABELS.get(method, method)] |= {name: 100 * spent[name].mean() for name in alarms}
         seeds = ", ".join(str(seed) for seed in sorted(runs["seed"].unique()))
         holes = f", {missing:.0%} of all cells hidden" if missing else ""
         about = f"**{str(protocol).capitalize()}{holes}.** {ABOUT[str(protocol)]} {len(whole)} sets of up to "
         about += (
             f"{runs['rows'].max():,} rows, seeds {seeds}; {len(table.dropna())} of {len(table)} runs that all have."
         )
-        digits = {"AUROC": 1, "AUPRC": 1, "rank by AUROC": 1, "median s": 1, "mean s": 1}
+        if any(set(alarms) & set(line) for line in lines.values()):
+            about += " Alarms: normal test rows with p-values of at most 1 and 5 %, in per cent."
+        digits = {"AUROC": 1, "AUPRC": 1, "rank by AUROC": 1, "median s": 1, "mean s": 1, **dict.fromkeys(alarms, 2)}
         best = {"AUROC": False, "AUPRC": False, "rank by AUROC": True}
         parts += [about, markdown(pd.DataFrame.from_dict(lines, orient="index"), digits, best)]
         parts += failures(runs, ["dataset", "method", "seed"])

@@ -1,8 +1,8 @@
 """One run of one detector in its own process: it learns from training rows and scores the others.
 
 Contract: reads `job.json` and `job.npz` of a folder, writes `result.json` and the anomaly scores of the test rows
-there; higher is odder for every method. Peers other than the isolation forest get rows that `IterativeImputer`
-completed.
+there, and the p-values of a method that has some; higher scores are odder for every method. Peers other than the
+isolation forest get rows that `IterativeImputer` completed.
 """
 
 import importlib
@@ -60,10 +60,12 @@ def pyod(name: str, train: np.ndarray, test: np.ndarray) -> Scores:
     return model.decision_function(test)
 
 
-def tabmae(train: np.ndarray, test: np.ndarray, same: bool, seed: int, members: Any) -> Scores:
+def tabmae(train: np.ndarray, test: np.ndarray, same: bool, seed: int, members: Any) -> tuple[Scores, np.ndarray]:
+    """Scores and p-values."""
     detector = importlib.import_module("tabmae").TabMAEDetector
     contamination = SHARE_OF_OUTLIERS if same else "auto"
-    return detector(contamination=contamination, members=members, random_state=seed).fit(train).anomaly_score(test)
+    fitted = detector(contamination=contamination, members=members, random_state=seed).fit(train)
+    return fitted.anomaly_score(test), fitted.p_value(test)
 
 
 PEERS: dict[str, Callable[[np.ndarray, np.ndarray, bool, int], Scores]] = {
@@ -88,8 +90,11 @@ OURS = {
 METHODS = (*PEERS, *OURS)
 
 
-def scores_of(method: str, train: np.ndarray, test: np.ndarray, same: bool, seed: int) -> Scores:
-    """Anomaly scores of the test rows by a method that learnt from the training rows; `same` if they are these."""
+def judged(method: str, train: np.ndarray, test: np.ndarray, same: bool, seed: int) -> tuple[Scores, np.ndarray | None]:
+    """Anomaly scores of the test rows by a method that learnt from the training rows, and p-values if it has some.
+
+    `same` says that the test rows are the training rows.
+    """
     if method in OURS:
         return tabmae(train, test, same, seed, OURS[method])
     centre, scale = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
@@ -97,7 +102,7 @@ def scores_of(method: str, train: np.ndarray, test: np.ndarray, same: bool, seed
     if method not in WITH_HOLES and np.isnan(train).any():
         imputer = sklearn.impute.IterativeImputer(random_state=seed, keep_empty_features=True).fit(train)
         train, test = imputer.transform(train), imputer.transform(test)
-    return PEERS[method](train, test, same, seed)
+    return PEERS[method](train, test, same, seed), None
 
 
 def main(folder: Path) -> None:
@@ -108,7 +113,7 @@ def main(folder: Path) -> None:
     start, start_cpu = time.perf_counter(), cpu_seconds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = scores_of(job["method"], arrays["train"], arrays["test"], job["same"], job["seed"])
+        scores, p_values = judged(job["method"], arrays["train"], arrays["test"], job["same"], job["seed"])
     measured = {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": cpu_seconds() - start_cpu,
@@ -116,6 +121,8 @@ def main(folder: Path) -> None:
         "versions": versions(),
     }
     np.save(folder / "scores.npy", scores)
+    if p_values is not None:
+        np.save(folder / "p_values.npy", p_values)
     (folder / "result.json").write_text(json.dumps(measured))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detect_tables import LEAST_OUTLIERS, load_set, main, make_task
-from benchmarks.detecting import METHODS, OF_PYOD, scores_of
+from benchmarks.detect_tables import LEAST_OUTLIERS, load_set, main, make_task, report
+from benchmarks.detecting import METHODS, OF_PYOD, judged
 from benchmarks.markdown import markers
 
 START, END = markers("detect")
@@ -86,8 +86,22 @@ def test_higher_is_odder_for_every_peer_with_and_without_holes(data: Path, metho
     cells, is_outlier = load_set("line", data, 0, 0)
     for protocol, missing, first in (("clean", 0.0, 0), ("clean", 0.1, 0), ("contaminated", 0.0, 35)):
         task = make_task(cells[first:], is_outlier[first:], protocol, missing, 0)
-        scores = scores_of(method, task.train, task.test, task.same, 0)
+        scores, p_values = judged(method, task.train, task.test, task.same, 0)
+        assert (p_values is None) == (method != "tabmae-distances")
         assert roc_auc_score(task.is_outlier, scores) > 0.7
+
+
+def test_alarms_are_the_normal_rows_that_p_values_flag(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    options = ["--data", str(data), "--max-rows", "0", "--seeds", "0", "--out", str(out), "--threads", "1"]
+    main([*options, "--methods", "tabmae-distances", "knn"])
+    ours, peer = (json.loads(line) for line in out.read_text().splitlines())
+    task = make_task(*load_set("line", data, 0, 0), "clean", 0.0, 0)
+    _, p_values = judged("tabmae-distances", task.train, task.test, False, 0)
+    assert p_values is not None and "alarms 5%" not in peer
+    assert ours["alarms 5%"] == pytest.approx((p_values[~task.is_outlier] <= 0.05).mean())
+    text = report([out])
+    assert "alarms 5%" in text and f"{100 * ours['alarms 5%']:.2f}" in text
 
 
 def test_a_run_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
