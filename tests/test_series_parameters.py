@@ -11,6 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from tabmae import TimeSeriesMAE
+from tabmae.estimators.series.sizes import auto_size, season_in
 from tabmae.masks import MASKS, SERIES_MASKS
 
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
@@ -161,6 +162,20 @@ def test_the_season_of_steps_without_a_calendar_is_one_period(seed: int) -> None
     X = waves(1, 400, 1, seed=seed)
     assert TimeSeriesMAE(**EXPERTS_ONLY).fit(X).season_ == SEASON
     assert TimeSeriesMAE(**EXPERTS_ONLY).fit(np.random.default_rng(seed).normal(size=(1, 400, 1))).season_ == 0
+
+
+@pytest.mark.parametrize("drift", [400, 500, 600])
+def test_a_season_on_a_slow_drift_is_not_taken_for_its_multiple(drift: int) -> None:
+    steps = np.arange(4000)
+    parts = {24: 0.18, 48: 0.05, drift: 0.77}
+    X = sum(np.sqrt(2 * share) * np.sin(2 * np.pi * steps / period) for period, share in parts.items())
+    assert season_in(np.asarray(X)[:, None], (4000,), ()) == 24
+
+
+def test_many_channels_are_trained_for_fewer_steps_and_few_windows_for_no_fewer_than_before() -> None:
+    steps = [auto_size(96, n, 10_000, holed=False).n_steps for n in (1, 40, 80, 400, 4000)]
+    assert steps == [384, 384, 192, 38, 10]
+    assert auto_size(96, 1, 10, holed=True).n_steps == 100
 
 
 def test_callbacks_see_every_check_and_can_end_the_training() -> None:

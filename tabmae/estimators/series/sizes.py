@@ -37,6 +37,10 @@ MAX_POOL_CELLS = 4_000_000
 """Cells of the windows that train the network: 16 MB, and ten times as much for the experts' guesses of a block."""
 LEAST_PEAK = 0.3
 """Autocorrelation of a season that was found, not told."""
+MOST_STEPS, LEAST_STEPS, FEWEST_STEPS = 384, 100, 10
+"""Steps of training: for many windows, for few, and for any number of channels."""
+MANY_CHANNELS = 40
+"""Channels from which on fewer steps are trained the more there are."""
 NEARLY = 0.8
 """Share of the highest peak from which on an earlier one is the season, and the highest a multiple of it."""
 MAX_SEASON = 400
@@ -127,7 +131,13 @@ def season_in(values: NDArray[np.float64], lengths: tuple[int, ...], natural: tu
     peaks = 1 + np.flatnonzero((inner > share[:-2]) & (inner >= share[2:]) & (inner > LEAST_PEAK))
     seasons = [int(lag) for lag in peaks if lag > 2 and share[lag] > share[: lag + 1].min() + LEAST_PEAK]
     highest = max((float(share[lag]) for lag in seasons), default=0.0)
-    return next((lag for lag in seasons if share[lag] >= NEARLY * highest), 0)
+    found = next((lag for lag in seasons if share[lag] >= NEARLY * highest), 0)
+    rise = share - np.minimum.accumulate(share)
+    for lag in peaks:  # on a slow drift the first peak stands out less than a multiple of it, which may be a step off
+        near = abs(round(found / lag) * lag - found) <= 1
+        if 2 < lag < found and near and share[lag] >= NEARLY * share[found] and rise[lag] >= rise[found] / 2:
+            return int(lag)
+    return found
 
 
 def horizon_of(lengths: tuple[int, ...], season: int) -> int:
@@ -153,4 +163,6 @@ def auto_size(window: int, n_channels: int, n_positions: int, *, holed: bool) ->
     share *= min(1.0, (USUAL_WINDOW / window) ** 0.5)  # a step costs as much as its windows are long
     n_windows = int(min(4096, max(64, n_positions), max(64, MAX_POOL_CELLS // (window * n_channels))))
     d_token = 64 if n_channels <= 12 else 96
-    return Size(window, "conv", 1, d_token, 4, 0.0, n_windows, max(100, round(384 * share)), 64, 3e-3)
+    # every group of channels has a Gaussian that each step asks
+    n_steps = max(LEAST_STEPS, MOST_STEPS * share) * min(1.0, MANY_CHANNELS / n_channels)
+    return Size(window, "conv", 1, d_token, 4, 0.0, n_windows, max(FEWEST_STEPS, round(n_steps)), 64, 3e-3)
