@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmarks.markdown import markdown
+from benchmarks.markdown import markdown, write_section
 from benchmarks.runs import (
     about_run,
     add_options,
@@ -100,10 +100,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{package}-python", type=Path, help=f"interpreter of an environment for {methods}")
     add_options(parser)
     add_report_options(parser)
+    short = "with --report: write one table of it between this page's markers"
+    parser.add_argument("--short", type=Path, metavar="PAGE", help=short)
     read = parser.parse_args(arguments)
     if not read.report:
         check_options(parser, read)
         check_environments(parser, read)
+        if read.short:
+            parser.error("--short needs --report with the rows to write of")
     return read
 
 
@@ -376,9 +380,35 @@ def report(files: list[Path]) -> str:
     return "\n\n".join(parts)
 
 
+def short_report(files: list[Path]) -> str:
+    """Make one table: the mean MSE over all horizons of each set, every window, and M4's OWA."""
+    rows = read_table(files, Run._fields, ["mse", "owa"])
+    whole = (rows["missing"] == 0) & (rows["stride"] == 1)
+    lines: dict[str, dict[str, float]] = {
+        f"{method} (published)": {
+            f"{dataset} MSE": float(np.mean([mse for mse, _ in by_horizon.values()]))
+            for dataset, by_horizon in figures.items()
+        }
+        for method, figures in PUBLISHED.items()
+    }
+    found: dict[str, dict[str, float]] = {}
+    for (dataset, method), runs in rows[whole & (rows["status"] == "ok")].groupby(["dataset", "method"]):
+        if dataset == M4:
+            found.setdefault(method, {})["M4 hourly OWA"] = runs["owa"].mean()
+        elif set(runs["horizon"]) >= set(HORIZONS):
+            chosen = runs[runs["horizon"].isin(HORIZONS)]
+            found.setdefault(method, {})[f"{dataset} MSE"] = chosen.groupby("horizon")["mse"].mean().mean()
+    table = pd.concat([pd.DataFrame.from_dict(lines, orient="index"), labelled(pd.DataFrame(found).T)])
+    horizons = ", ".join(map(str, HORIZONS))
+    about = f"Mean squared error over the horizons {horizons} in standard deviations; M4's 48 steps against Naive2:"
+    return f"{about}\n\n{markdown(table, {}, dict.fromkeys(table.columns, True))}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     read = parse_arguments(arguments)
     run_or_report(read, run_all, lambda: report(read.report), "forecast")
+    if read.short:
+        write_section(read.short, "forecast", short_report(read.report))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,16 @@ import pytest
 from scipy import stats
 
 from benchmarks import series_data
-from benchmarks.forecast import LEVELS, PUBLISHED, interval_scores, m4_reference, main, naive2, score_forecasts
+from benchmarks.forecast import (
+    HORIZONS,
+    LEVELS,
+    PUBLISHED,
+    interval_scores,
+    m4_reference,
+    main,
+    naive2,
+    score_forecasts,
+)
 from benchmarks.series_data import M4, Outlook, hide_history, interpolate, load_outlook
 from benchmarks.series_peers import (
     CONTEXT,
@@ -242,6 +251,27 @@ def test_the_report_prints_published_figures_beside_those_of_the_rows(
     page.write_text("above\n<!-- forecast:start -->\n<!-- forecast:end -->\nbelow\n")
     main(["--report", str(rows), "--write", str(page)])
     assert page.read_text() == f"above\n<!-- forecast:start -->\n{printed}<!-- forecast:end -->\nbelow\n"
+
+
+def test_the_short_report_takes_whole_sets_of_all_windows_alone(tmp_path: Path) -> None:
+    about = {"missing": 0.0, "pattern": "none", "intervals": False, "seed": 0, "status": "ok", "method": "tabmae"}
+    whole = [
+        {**about, "dataset": "ETTh1", "horizon": h, "stride": 1, "mse": mse}
+        for h, mse in zip(HORIZONS, (0.1, 0.2, 0.3, 0.5), strict=True)
+    ]
+    others = [
+        {**about, "dataset": "weather", "horizon": 96, "stride": 1, "mse": 0.123},
+        *({**row, "dataset": "ETTm1", "stride": 20, "mse": 0.321} for row in whole),
+        {**about, "dataset": M4, "horizon": 48, "stride": 1, "owa": 0.456},
+    ]
+    rows, page = tmp_path / "rows.jsonl", tmp_path / "page.md"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in whole + others))
+    page.write_text("<!-- forecast:start -->\n<!-- forecast:end -->\n")
+    main(["--report", str(rows), "--short", str(page)])
+    (line,) = [line for line in page.read_text().splitlines() if "TimeSeriesMAE" in line]
+    header = page.read_text().splitlines()[3].split(" | ")
+    assert line.count("0.275") == 1 and "0.456" in line and "0.123" not in line and "0.321" not in line
+    assert header.index("ETTh1 MSE") == [cell.strip("* |") for cell in line.split(" | ")].index("0.275")
 
 
 def test_the_means_of_the_published_figures_are_the_published_means() -> None:
