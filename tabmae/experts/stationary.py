@@ -105,7 +105,7 @@ class Stationary(nn.Module):
     def set_ridge(self, ridge: float) -> Self:
         """Change the variance of the noise."""
         self.ridge = ridge
-        self.covariance = self._without_noise.clone()
+        self.covariance = self._without_noise.to(self.covariance.device, copy=True)
         self.covariance.diagonal().add_(ridge)
         self.precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
         return self

@@ -12,18 +12,18 @@ from tabmae.windows.frequency import respelt
 from tabmae.windows.seasons import DAY, WEEK
 
 YEAR = 365.25 * DAY
-HARMONICS = 3
+HARMONICS = 2
 """Pairs of sine and cosine that a year is drawn with."""
-LEAST_TIMES = 2
+LEAST_TIMES = 3
 """Times that a series must hold a cycle for its effect to be learnt."""
 
 
 def unseen_cycles(freq: str | int | None, n_steps: int, context: int) -> tuple[str, ...]:
-    """Cycles, "week" or "year", that series of `n_steps` hold twice and a context of so many steps does not hold once.
+    """Cycles, "week" or "year", that series of `n_steps` hold `LEAST_TIMES` and a context of so many steps not once.
 
     Steps that are numbers, or weeks and longer, have none.
 
-    >>> unseen_cycles("h", 20_000, 720), unseen_cycles("10min", 5_000, 720), unseen_cycles("MS", 200, 48)
+    >>> unseen_cycles("h", 30_000, 720), unseen_cycles("10min", 5_000, 720), unseen_cycles("MS", 200, 48)
     (('year',), ('week',), ())
     """
     if freq is None or isinstance(freq, int):

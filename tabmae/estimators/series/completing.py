@@ -83,8 +83,8 @@ def draw(
 
     Parameters
     ----------
-    spread : standard normal cells (B, W, C), their deviations and the visible ones, to cells as wide as held-out ones
-        were.
+    spread : standard normal cells (B, W, C), their deviations and the visible ones, drawn ones among them, to cells as
+        wide as held-out ones were.
 
     The correlation of the cells of a window is the Gaussian's; a gap longer than a window is drawn in pieces, each
     given the ones before.

@@ -50,7 +50,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
-    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. .
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`.
     static_cols : columns that are constant in a series; they are kept, and not learnt from.
     mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
     mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a

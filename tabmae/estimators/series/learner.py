@@ -23,7 +23,7 @@ from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
 from tabmae.estimators.series.intervals import CellIntervals
-from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, share_explained
+from tabmae.estimators.series.regressors import LEAST_EXPLAINED, NEEDED, Regressors, early_steps, share_explained
 from tabmae.estimators.series.sizes import (
     Size,
     auto_size,
@@ -210,15 +210,20 @@ class SeriesLearner(BaseEstimator):
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
         n_given, n_all = panel.future.shape[1], known_ahead.shape[1]
-        if n_all > n_given and share_explained(known_ahead, seen, panel.lengths) < LEAST_EXPLAINED:
-            n_all = n_given
+        if n_all > n_given:
+            explained = [share_explained(known_ahead[:, :n], seen, panel.lengths) for n in (n_given, n_all)]
+            n_all = n_all if explained[1] - explained[0] >= LEAST_EXPLAINED else n_given
+        early = early_steps(panel.lengths)
         for n_columns in sorted({n_given, n_all} - {0}):
-            regressors = Regressors.fit(known_ahead[:, :n_columns], seen)
-            effects = np.split(regressors.effect(known_ahead), np.cumsum(panel.lengths)[:-1])
+            # an effect that has seen the steps which judge would be judged too well
+            learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
+            effects = np.split(learnt.effect(known_ahead), np.cumsum(panel.lengths)[:-1])
             without = [part - effect for part, effect in zip(filled, effects, strict=True)]
             forecaster, found = fit_forecaster(None, without, observed, *arguments)
-            if float(found["error"].square().mean()) < float(quality["error"].square().mean()):
-                self.forecaster_, quality, self.regressors_ = forecaster, found, regressors
+            needed = NEEDED if n_columns > n_given else 1.0
+            if float(found["error"].square().mean()) < needed * float(quality["error"].square().mean()):
+                self.forecaster_, quality = forecaster, found
+                self.regressors_ = Regressors.fit(known_ahead[:, :n_columns], seen)
         table = pd.DataFrame({name: part.double().numpy() for name, part in quality.items()})
         table.insert(0, "task", "forecast")
         table.insert(1, "channel", list(self.schema_.channels))
@@ -270,7 +275,7 @@ class SeriesLearner(BaseEstimator):
         """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
 
         What `detect` learns from the series of fit is learnt now, if not before: the folder holds no copy of them but
-        the last steps that forecasts go on from.
+        the last steps that forecasts go on from. A pickle holds some of them.
 
         Raises
         ------

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 RIDGE = 1e-3
 """Ridge of the coefficients, in observed steps."""
 LEARNING_SHARE = 0.8
+NEEDED = 0.6
+"""Squared error, in that of the forecast without the calendar, at which the calendar is believed: walks that drift with
+the seasons by chance reach 0.7 often enough."""
 LEAST_EXPLAINED = 0.01
 """Share of later variance that the calendar must explain for forecasters to be fitted without its effect."""
 
@@ -35,8 +38,10 @@ class Regressors:
     @classmethod
     def fit(cls, future: Matrix, values: Matrix) -> Self:
         """Regress observed cells (N, C), NaN where missing, on columns (N, K)."""
-        mean = np.nan_to_num(np.nanmean(future, axis=0))
-        deviation = np.nan_to_num(np.nanstd(future, axis=0))
+        known = np.isfinite(future)
+        count = np.maximum(known.sum(0), 1)
+        mean = np.where(known, future, 0).sum(0) / count
+        deviation = np.sqrt(np.where(known, (future - mean) ** 2, 0).sum(0) / count)
         found = cls(mean, np.where(deviation > 0, deviation, 1), np.zeros((future.shape[1], values.shape[1])))
         inputs = found._inputs(future)
         for c in range(values.shape[1]):
@@ -58,6 +63,12 @@ class Regressors:
         return inputs
 
 
+def early_steps(lengths: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which steps of all series teach an effect that later ones judge, (sum of lengths,)."""
+    place = np.concatenate([np.arange(length) / length for length in lengths])
+    return np.asarray(place < LEARNING_SHARE)
+
+
 def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) -> float:
     """Share of the variance of the last fifth of each series that columns explain, as learnt from the steps before.
 
@@ -65,9 +76,8 @@ def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) ->
     ----------
     future : (sum of lengths, K). values : (sum of lengths, C), NaN where missing.
     """
-    place = np.concatenate([np.arange(length) / length for length in lengths])
-    early = place < LEARNING_SHARE
-    if early.all() or not np.isfinite(values[~early]).any():
+    early = early_steps(lengths)
+    if not future.shape[1] or early.all() or not np.isfinite(values[~early]).any():
         return 0.0
     effect = Regressors.fit(future[early], values[early]).effect(future[~early])
     missed, whole = (float(np.nanmean(part**2)) for part in (values[~early] - effect, values[~early]))

@@ -18,6 +18,9 @@ from tabmae.tokenizers import CellDistribution
 
 MAX_VALUES_OF_SCALE = 16
 """A column of at most so many distinct values is taken for a scale, which ends where its values do."""
+SURE = 3.0
+"""Conditional standard deviations beyond the range at which the expert is followed half of the way: what looks like a
+line within the range may bend outside."""
 ROUNDING = 1e-6
 """Standard deviations by which a mean at an end of the range may lie beyond it."""
 
@@ -71,7 +74,7 @@ def extended(
 
     Forests and network learn from cells within the range, and so do their weights: they say nothing of cells outside.
     The expert, a line, goes on. Its mean outside, e beyond the end, with the variance v out of the column's V, is
-    followed by the share (1 - v / V) * e^2 / (e^2 + v): as far as it knows the cell at all, and as far as it is sure
+    followed by the share (1 - v / V) * e^2 / (e^2 + 9 v): as far as it knows the cell at all, and as far as it is sure
     that the cell lies outside. Tables so wide that there is no variance stay within the range.
     """
     tokenizer, numbers = model.tokenizer, model.tokenizer.numbers
@@ -87,7 +90,11 @@ def extended(
             variance = model.expert.condition(cells[rows], shown[rows])[1][:, place]
             guess, squared = guess[rows], (guess - guess.clamp(low, high))[rows].square()
             known = 1 - variance / model.expert.covariance.diagonal()[place].to(variance)
-            share = known.clamp(0, 1) * squared / (squared + variance.clamp_min(torch.finfo(variance.dtype).tiny))
+            share = (
+                known.clamp(0, 1)
+                * squared
+                / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
+            )
             mean[rows] = torch.where(outside[rows], torch.lerp(mean[rows], guess, share), mean[rows])
     return distribution.moved_to(mean)
 

@@ -47,7 +47,7 @@ class Judged(NamedTuple):
     """What is found of the steps of series, in the order of the panel.
 
     expected, deviation : (T, C), of every cell given its surroundings, in standard deviations of the channel.
-    scores : (T,), nats of all members together; NaN where no channel is observed.
+    scores : (T,), nats of all members together; NaN where no measured channel is observed.
     of_members : (T, M), nats of each member; NaN where it has no say.
     of_channels : (T, C), nats of what the masked model alone makes of each channel; NaN where not observed.
     ratios : (T, C), how many of its deviations a cell lies off what was expected, signless; NaN where not observed, and
@@ -164,7 +164,7 @@ class SeriesDetector:
         parts = (
             left.mean,
             left.deviation,
-            torch.where(line.observed.any(1), added(members), torch.nan),
+            torch.where(judged.observed.any(1), added(members), torch.nan),
             members,
             torch.where(line.observed, channels, torch.nan),
             ratios,

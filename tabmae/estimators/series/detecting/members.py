@@ -52,12 +52,8 @@ def precisions_of(model: SeriesAutoencoder, window: int, chosen: Sequence[int]) 
     for channels, expert in stationaries(model):
         local = [place for place, channel in enumerate(channels) if channel in chosen]
         if local:
-            cells = (
-                (torch.arange(window)[:, None] * expert.n_channels + torch.tensor(local))
-                .flatten()
-                .to(model.share.device)
-            )
-            inverse = torch.linalg.inv(expert.covariance[cells][:, cells]).float().cpu()
+            cells = (torch.arange(window)[:, None] * expert.n_channels + torch.tensor(local)).flatten()
+            inverse = torch.linalg.inv(expert.covariance.cpu()[cells][:, cells]).float()
             found.append(([chosen.index(channels[place]) for place in local], inverse))
     return found
 
