@@ -1,5 +1,7 @@
 """Small generated tables, and a model fitted to one of them, that the tests of the estimators share."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,3 +36,11 @@ def mixed() -> pd.DataFrame:
 def model(mixed: pd.DataFrame) -> TabMAE:
     """A model of `mixed`; nothing may change it."""
     return TabMAE(max_epochs=5, d_token=4, random_state=0).fit(mixed)
+
+
+@pytest.fixture(scope="module")
+def rows(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows that a benchmark writes on the `data` of a module of tests, by the module's `run(data, out)`."""
+    out = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    request.module.run(data, out)
+    return out

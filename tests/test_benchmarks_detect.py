@@ -27,13 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("detect") / "rows.jsonl"
-    run(data, out)
-    return out
-
-
 def run(data: Path, out: Path) -> None:
     few = ["--methods", "knn", "tabmae-distances", "--seeds", "0", "--threads", "1", "--missing", "0", "0.2"]
     main(["--data", str(data), "--out", str(out), *few])

@@ -49,13 +49,6 @@ def wave(rng: np.random.Generator, n_steps: int) -> Any:
     return np.sin(np.arange(n_steps) / 3) + 0.1 * rng.normal(size=n_steps)
 
 
-@pytest.fixture(scope="module")
-def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    run(data, out)
-    return out
-
-
 def run(data: Path, out: Path) -> None:
     methods = ["kmeans", "tabmae-untrained"]
     main(["--data", str(data), "--out", str(out), "--threads", "1", "--every", "2", "--methods", *methods])

@@ -56,15 +56,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both naive peers with complete histories, with holes, and with intervals."""
-    out = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    run(data, out)
-    return out
-
-
 def run(data: Path, out: Path) -> None:
+    """Write rows of both naive peers with complete histories, with holes, and with intervals."""
     few = ["--methods", "seasonal-naive", "ols", "--horizons", "96", "--stride", "50", "--threads", "1"]
     common = ["--data", str(data), "--out", str(out), *few]
     main([*common, "--datasets", "weather", "--missing", "0", "0.3", "--pattern", "runs"])

