@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
@@ -24,7 +23,7 @@ from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.table.beyond import Reach, extended, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.saving import register
-from tabmae.schema import TableSchema, missing_cells, open_table
+from tabmae.schema import missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
 
 DRAW_GROUPS = 4
@@ -117,18 +116,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     _reach: Reach
 
-    def _learn(
-        self,
-        values: Tensor,
-        observed: Tensor,
-        schema: TableSchema,
-        weight: Tensor | None,
-        goes_on: bool,
-        deadline: Deadline,
-    ) -> Self:
-        if not goes_on:
-            self._reach = reach(schema.columns, values, observed)
-        return super()._learn(values, observed, schema, weight, goes_on, deadline)
+    def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:
+        """Set how far numbers reach, too, which the predictions that are judged need."""
+        self._reach = reach(self.schema_.columns, values, observed)
+        super()._judge(values, observed, folds, most)
 
     def _predict(
         self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
