@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, share_explained
+from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, columns_worth_trying, share_explained
 
 
 def test_a_share_is_that_of_later_steps_learnt_from_earlier_ones() -> None:
@@ -15,6 +15,14 @@ def test_a_share_is_that_of_later_steps_learnt_from_earlier_ones() -> None:
     turned = np.where(np.arange(500)[:, None] < 400, values, -values)
     assert share_explained(columns, turned, (500,)) < 0
     assert share_explained(columns, np.concatenate([turned[:400], np.full((100, 1), np.nan)]), (500,)) == 0
+
+
+def test_the_calendar_is_tried_where_it_explains_more_than_the_columns_before_it() -> None:
+    rng = np.random.default_rng(2)
+    columns, noise = rng.normal(size=(500, 3)), rng.normal(size=(500, 1))
+    for n_given, driver, expected in ((1, 0, [1]), (1, 2, [1, 3]), (0, 2, [3]), (0, None, []), (3, 0, [3])):
+        values = noise if driver is None else noise + 3 * columns[:, [driver]]
+        assert columns_worth_trying(columns, n_given, values, (500,)) == expected
 
 
 def test_an_effect_is_that_of_the_columns_learnt_and_of_no_later_one() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -196,9 +196,15 @@ def typical_change(values: Matrix, season: int) -> float:
     return max(change, LEAST_CHANGE)
 
 
-def in_later_half(origins: NDArray[np.int64], length: int, split: int, context: int, horizon: int) -> Any:
-    """Which origins lie in the later half of those that judge a series of `length` steps."""
-    return 2 * origins > max(split, context) + length - horizon
+def in_later_half(
+    origins: NDArray[np.int64],
+    length: int | NDArray[np.int64],
+    split: int | NDArray[np.int64],
+    context: int,
+    horizon: int,
+) -> NDArray[np.bool_]:
+    """Which origins (n,) lie in the later half of those that judge a series of `length` steps, or each its own (n,)."""
+    return np.asarray(2 * origins > np.maximum(split, context) + length - horizon)
 
 
 def series_weights(

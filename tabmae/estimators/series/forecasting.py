@@ -269,9 +269,11 @@ def origins_of(
         shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
         future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
         known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
-    series = torch.tensor([i for i, _ in chosen])
-    later = [in_later_half(np.array(origin), len(filled[i]), splits[i], context, horizon) for i, origin in chosen]
-    return Origins(history, shown, future, known > 0, series, series + len(filled) * torch.tensor(later))
+    series, origin = np.array(chosen).T
+    lengths, first = np.array([len(values) for values in filled])[series], np.array(splits)[series]
+    later = in_later_half(origin, lengths, first, context, horizon)
+    weighed = torch.from_numpy(series + len(filled) * later)
+    return Origins(history, shown, future, known > 0, torch.from_numpy(series), weighed)
 
 
 def led_in(past: Matrix, context: int) -> Matrix:

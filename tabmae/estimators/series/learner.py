@@ -23,7 +23,7 @@ from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
 from tabmae.estimators.series.intervals import CellIntervals
-from tabmae.estimators.series.regressors import LEAST_EXPLAINED, NEEDED, Regressors, early_steps, share_explained
+from tabmae.estimators.series.regressors import NEEDED, Regressors, columns_worth_trying, early_steps
 from tabmae.estimators.series.sizes import (
     Size,
     auto_size,
@@ -209,18 +209,14 @@ class SeriesLearner(BaseEstimator):
         self.cycles_ = unseen_cycles(self.schema_.freq, max(panel.lengths), max(contexts, default=0))
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
-        n_given, n_all = panel.future.shape[1], known_ahead.shape[1]
-        if n_all > n_given:
-            explained = [share_explained(known_ahead[:, :n], seen, panel.lengths) for n in (n_given, n_all)]
-            n_all = n_all if explained[1] - explained[0] >= LEAST_EXPLAINED else n_given
         early = early_steps(panel.lengths)
-        for n_columns in sorted({n_given, n_all} - {0}):
+        for n_columns in columns_worth_trying(known_ahead, panel.future.shape[1], seen, panel.lengths):
             # an effect that has seen the steps which judge would be judged too well
             learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
             effects = np.split(learnt.effect(known_ahead), np.cumsum(panel.lengths)[:-1])
             without = [part - effect for part, effect in zip(filled, effects, strict=True)]
             forecaster, found = fit_forecaster(None, without, observed, *arguments)
-            needed = NEEDED if n_columns > n_given else 1.0
+            needed = NEEDED if n_columns > panel.future.shape[1] else 1.0
             if float(found["error"].square().mean()) < needed * float(quality["error"].square().mean()):
                 self.forecaster_, quality = forecaster, found
                 self.regressors_ = Regressors.fit(known_ahead[:, :n_columns], seen)

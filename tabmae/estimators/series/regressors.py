@@ -82,3 +82,16 @@ def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) ->
     effect = Regressors.fit(future[early], values[early]).effect(future[~early])
     missed, whole = (float(np.nanmean(part**2)) for part in (values[~early] - effect, values[~early]))
     return 1 - missed / max(whole, 1e-12)
+
+
+def columns_worth_trying(future: Matrix, n_given: int, values: Matrix, lengths: tuple[int, ...]) -> list[int]:
+    """How many of the first columns (sum of lengths, K) to fit forecasters without the effect of.
+
+    The user's `n_given`, if there are some, and all with those of the calendar where these explain enough beside them.
+    """
+    found = [n_given] if n_given else []
+    if future.shape[1] > n_given:
+        without, with_it = (share_explained(future[:, :n], values, lengths) for n in (n_given, future.shape[1]))
+        if with_it - without >= LEAST_EXPLAINED:
+            found.append(future.shape[1])
+    return found
