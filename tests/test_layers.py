@@ -31,7 +31,7 @@ FLOORS = (
             "pooling",
         ),
         *("experts", "experts.clusters", "experts.gaussian", "experts.interpolation", "experts.linear"),
-        *("experts.neighbours", "experts.stationary", "experts.trees"),
+        *("experts.neighbours", "experts.seasonal", "experts.stationary", "experts.trees"),
     ),
     ("tokenizers",),
     ("model", "series_model"),

@@ -6,15 +6,20 @@ Contract: a series' answer depends on that series alone; every window sees all o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from tabmae.estimators.series.standard import Line
+from tabmae.experts.seasonal import Prior
 from tabmae.series_model import SeriesAutoencoder
 
 LEAST_DOUBT = 1e-6
+MOST_KNOWN = 0.9999
+"""Variance, in those of the channel, from which on a window knows nothing of a cell."""
+SHARPNESS = 2
+"""Power of the precision by which windows and prior are weighed: they err alike where a gap is short."""
 AT_ONCE = 2_000_000
 """Cells of the windows that are predicted at once."""
 
@@ -24,6 +29,32 @@ class Completed(NamedTuple):
 
     mean: Tensor
     deviation: Tensor
+
+
+class LinePrior(NamedTuple):
+    """What level and seasons say of cells (N, C) of a line, in standard deviations; infinite variance for nothing."""
+
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, line: Line, prior: Prior) -> Self:
+        """Lay the answers for a panel's steps into its line."""
+        mean, variance = torch.zeros_like(line.values), torch.full_like(line.values, torch.inf)
+        mean[line.place] = torch.from_numpy(prior.mean).to(mean)
+        variance[line.place] = torch.from_numpy(prior.variance).to(variance)
+        return cls(mean, variance)
+
+    def inform(self, mean: Tensor, deviation: Tensor, steps: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of cells that windows believe, drawn to the prior as far as they know less of a cell.
+
+        `steps` : of the line, which the cells lie at.
+        """
+        prior, variance = self.mean[steps], self.variance[steps]
+        known = 1 / deviation.square().clamp(LEAST_DOUBT, MOST_KNOWN) - 1  # precision that the window adds to its own
+        share = 1 / (1 + (known * variance) ** SHARPNESS)
+        wide = torch.where(share > 0, variance, 0).sqrt()
+        return mean + share * (prior - mean), deviation + share * (wide - deviation)
 
 
 @torch.no_grad()
@@ -47,8 +78,8 @@ def incomplete(line: Line, window: int) -> Tensor:
     return starts[count[starts + window] > count[starts]]
 
 
-def complete(model: SeriesAutoencoder, line: Line) -> Completed:
-    """Mean and spread of every missing cell, averaged over the windows that hold it.
+def complete(model: SeriesAutoencoder, line: Line, prior: LinePrior | None = None) -> Completed:
+    """Mean and spread of every missing cell, averaged over the windows that hold it, and drawn to the prior.
 
     A window counts by how surely it knows the cell, and more where the cell lies further inside.
     """
@@ -68,14 +99,17 @@ def complete(model: SeriesAutoencoder, line: Line) -> Completed:
 
     in_batches(model, line, incomplete(line, window), add)
     share = weight.clamp_min(1e-30)
-    filled = torch.where(line.observed, line.values, mean / share)
-    return Completed(filled, torch.where(line.observed, 0, (variance / share).sqrt()))
+    found, deviation = mean / share, (variance / share).sqrt()
+    if prior is not None:
+        found, deviation = prior.inform(found, deviation)
+    return Completed(torch.where(line.observed, line.values, found), torch.where(line.observed, 0, deviation))
 
 
 @torch.no_grad()
 def draw(
     model: SeriesAutoencoder,
     line: Line,
+    prior: LinePrior | None,
     spread: Callable[[Tensor, Tensor, Tensor], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
@@ -108,9 +142,10 @@ def draw(
             cells, visible = values[steps].flatten(1), observed[steps].flatten(1)
             found = model(cells.to(model.share.device), visible.to(model.share.device))
             noise = model.joint_noise(visible, generator).reshape(-1, *shape)
-            deviation = found.deviation.cpu().reshape(-1, *shape)
-            wide = spread(noise, deviation, visible.reshape(-1, *shape))
-            drawn = found.mean.cpu().reshape(-1, *shape) + wide * deviation
+            mean, deviation = (part.cpu().reshape(-1, *shape) for part in (found.mean, found.deviation))
+            if prior is not None:
+                mean, deviation = prior.inform(mean, deviation, steps)
+            drawn = mean + spread(noise, deviation, visible.reshape(-1, *shape)) * deviation
             own = middle.repeat(len(chunk), 1)
             for row, start in enumerate(chunk.tolist()):
                 if start in first:
@@ -127,5 +162,5 @@ def draw(
             pending[target, channels] = False
     if pending.any():
         rest = line._replace(values=values, observed=observed)
-        values = torch.where(pending, complete(model, rest).mean, values)
+        values = torch.where(pending, complete(model, rest, prior).mean, values)
     return values

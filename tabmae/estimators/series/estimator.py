@@ -19,7 +19,7 @@ from tabmae.estimators import base
 from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.series.backtesting import Ahead, Backtest, backtest, flat, forecast_columns
 from tabmae.estimators.series.checks import checked_levels
-from tabmae.estimators.series.completing import complete, draw, in_batches
+from tabmae.estimators.series.completing import draw, in_batches
 from tabmae.estimators.series.detecting import AnswersOfDetection
 from tabmae.estimators.series.forecasting import led_in
 from tabmae.estimators.series.learner import SeriesLearner
@@ -39,8 +39,9 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     """Masked autoencoder that fills the gaps of series, forecasts them with intervals and encodes them.
 
     A stationary Gaussian and linear interpolation guess every missing step from its window; a masked network corrects
-    the guess as far as held-out cells believe it. Linear forecasters over several contexts look ahead, weighed against
-    each other, the masked model and the last season by origins that nobody learnt from.
+    the guess as far as held-out cells believe it. Far from observed steps, level and seasons of the whole series take
+    over. Linear forecasters over several contexts look ahead, weighed against each other, the masked model and the last
+    season by origins that nobody learnt from.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         deviations of the channel), `baseline_error` of linear interpolation, or of the better of the last step and the
         last season, `skill`, the share of it that is gone, `network`, how far the network's correction is believed.
     history_ : list of dicts, one a check. n_iter_ : epochs trained. season_ : steps, 0 where none was seen.
-    schema_, scales_, size_, model_, forecaster_, intervals_, tail_ : the fitted state.
+    schema_, scales_, size_, model_, seasonal_, forecaster_, intervals_, tail_ : the fitted state.
 
     Source: masked autoencoders, He et al. 2022; patches, Nie et al. 2023; linear forecasters, Zeng et al. 2023.
 
@@ -148,8 +149,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         panel = self.schema_.read(X)
         values, level, scale = standardised(panel, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
-
-        drawn = (draw(self.model_, line, self.intervals_.spread, generator) for _ in range(n_samples))
+        prior = self._prior(line, values, panel.lengths)
+        drawn = (draw(self.model_, line, prior, self.intervals_.spread, generator) for _ in range(n_samples))
         return [self.schema_.write(panel, cells[line.place].double().numpy() * scale + level, X) for cells in drawn]
 
     def forecast(self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None) -> Any:
@@ -249,7 +250,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         panel = self.schema_.read(X)
         values, centre, scale = standardised(panel, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
-        found = complete(self.model_, line)
+        found = self._complete(line, values, panel.lengths)
         half = self.intervals_.half_width(found.deviation, line.observed, level)
         mean, wide = (part[line.place].double().numpy() for part in (found.mean, half))
         return panel, mean * scale + centre, wide * scale
@@ -296,7 +297,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         values, _, _ = standardised(panel, self.scales_)
         level, scale = (part[:, None] for part in self.scales_.of(panel))
         line = laid_out(values, panel.lengths, self.model_.window)
-        filled = complete(self.model_, line).mean[line.place].double().numpy()
+        filled = self._complete(line, values, panel.lengths).mean[line.place].double().numpy()
         if len(self.regressors_.mean):
             filled = filled - self.regressors_.effect(self._with_calendar(panel, panel.future))
         seen = line.observed[line.place].numpy()

@@ -18,7 +18,7 @@ from torch import Tensor
 from tabmae.errors import DataError, listed
 from tabmae.estimators import base
 from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
-from tabmae.estimators.series.completing import Completed, complete
+from tabmae.estimators.series.completing import Completed, LinePrior, complete
 from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
@@ -37,6 +37,7 @@ from tabmae.estimators.series.sizes import (
 from tabmae.estimators.series.standard import Line, Matrix, Scales, laid_out, last_steps, standardised
 from tabmae.estimators.series.stored import restore, stored
 from tabmae.estimators.tabular import unchanged_by_failure
+from tabmae.experts.seasonal import Seasonal
 from tabmae.saving import save
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.training import Callback, draw_seed
@@ -114,6 +115,7 @@ class SeriesLearner(BaseEstimator):
     regressors_: Regressors
     cycles_: tuple[str, ...]
     usual_: Reference
+    seasonal_: Seasonal | None
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn series once, for everything that is asked of them later.
@@ -155,7 +157,8 @@ class SeriesLearner(BaseEstimator):
             self._keep(fitted, values.shape[1])
             self.intervals_ = CellIntervals.fit(fitted.judgement, values.shape[1])
             imputed = judged_quality(fitted.judgement, schema.channels, fitted.model)
-            ahead = self._fit_forecasts(panel, complete(fitted.model, line), line)
+            self.seasonal_ = self._fit_seasonal(values, panel.lengths, season_of(schema.freq))
+            ahead = self._fit_forecasts(panel, self._complete(line, values, panel.lengths), line)
             self.quality_ = with_skill(pd.concat([imputed, ahead], ignore_index=True))
             refit_experts(self.model_, line)
             self._keep_usual(values, panel.lengths)
@@ -188,6 +191,22 @@ class SeriesLearner(BaseEstimator):
         self.model_, self.history_ = fitted.model, fitted.history
         self.n_iter_ = int(np.ceil(fitted.history[-1]["epoch"])) if fitted.history else 0
         self.n_features_in_ = n_channels
+
+    def _fit_seasonal(self, values: Matrix, lengths: tuple[int, ...], natural: tuple[int, ...]) -> Seasonal | None:
+        """What fills gaps that windows cannot see across; nothing in the pure masked autoencoder."""
+        if not series_experts(self.experts):
+            return None
+        series = np.split(values, np.cumsum(lengths)[:-1])
+        return Seasonal.fit(series, (self.season_, *natural), self.size_.window)
+
+    def _prior(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> LinePrior | None:
+        """What level and seasons say of the cells of a line, from its series (sum of lengths, C)."""
+        if self.seasonal_ is None:
+            return None
+        return LinePrior.of(line, self.seasonal_.prior(np.split(values, np.cumsum(lengths)[:-1])))
+
+    def _complete(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> Completed:
+        return complete(self.model_, line, self._prior(line, values, lengths))
 
     def _fit_forecasts(self, panel: Panel, completed: Completed, line: Line) -> pd.DataFrame:
         """Fit the forecasters to the completed series, with and without regressors, and keep what misses less.

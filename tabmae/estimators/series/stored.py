@@ -21,6 +21,7 @@ from tabmae.estimators.series.intervals import N_KINDS, CellIntervals
 from tabmae.estimators.series.regressors import Regressors
 from tabmae.estimators.series.sizes import Size
 from tabmae.estimators.series.standard import Scales
+from tabmae.experts.seasonal import Seasonal
 from tabmae.experts.stationary import Stationary
 from tabmae.windows import Panel, SeriesSchema
 
@@ -34,6 +35,7 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "scales": estimator.scales_.to_dict(named),
         "size": list(estimator.size_),
         "season": estimator.season_,
+        "seasonal": None if estimator.seasonal_ is None else [estimator.seasonal_.seasons, estimator.seasonal_.level],
         "horizon": estimator.horizon_,
         "cycles": estimator.cycles_,
         "loss": estimator.model_.tokenizer.loss,
@@ -59,6 +61,9 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         weights[f"tail.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(tail, part)))
     for part in ("mean", "deviation", "coefficients"):
         weights[f"regressors.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(estimator.regressors_, part)))
+    if estimator.seasonal_ is not None:
+        for part in ("edges", "weights", "variance"):
+            weights[f"seasonal.{part}"] = torch.from_numpy(getattr(estimator.seasonal_, part))
     for kind, calibration in enumerate(estimator.intervals_.calibrations):
         for channel, cells in enumerate(calibration.centrality):
             weights[f"intervals.{kind}.{channel}"] = cells
@@ -95,6 +100,10 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     estimator.tail_ = Panel(tuple(name_of(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
     estimator.regressors_ = Regressors(*parts)
+    estimator.seasonal_ = None
+    if state["seasonal"] is not None:
+        parts = (weights[f"seasonal.{part}"].numpy() for part in ("edges", "weights", "variance"))
+        estimator.seasonal_ = Seasonal(*state["seasonal"], *parts)
     estimator.intervals_ = CellIntervals(
         [
             Calibration([weights[f"intervals.{kind}.{channel}"] for channel in range(n_channels)])
