@@ -5,7 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tabmae.backbones import BACKBONES, AsymmetricTransformer, Attention, Backbone, Conv, Transformer, build_backbone
+from tabmae.backbones import (
+    BACKBONES,
+    AsymmetricTransformer,
+    Attention,
+    Backbone,
+    Conv,
+    LineConvolution,
+    Transformer,
+    build_backbone,
+)
 from tabmae.errors import ParameterError
 
 N_TOKENS, D_TOKEN = 12, 16
@@ -198,6 +207,16 @@ def test_two_dimensional_convolution_hears_of_the_row_above() -> None:
         backbone.set_submodule("blocks.0.residual.0", nn.Identity())
     assert not (line(changed) - line(tokens))[0, 6].any()
     assert (grid(changed) - grid(tokens))[0, 6].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_a_line_is_convolved_as_along_one_axis(dilation: int) -> None:
+    torch.manual_seed(0)
+    line = LineConvolution(D_TOKEN, D_TOKEN, 3, padding=dilation, dilation=dilation)
+    plain = nn.Conv1d(D_TOKEN, D_TOKEN, 3, padding=dilation, dilation=dilation)
+    plain.load_state_dict(line.state_dict())
+    tokens = draw()[0].transpose(1, 2)
+    torch.testing.assert_close(line(tokens[:, :, None])[:, :, 0], plain(tokens), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("feature_shape", [(3, 5), (2, 3, 2), (11,)])

@@ -181,6 +181,38 @@ def test_intervals_of_stationary_series_nest_and_hold_about_their_share() -> Non
     assert ((low95 <= low80) & (low80 <= mean) & (mean <= high80) & (high80 <= high95)).all()
 
 
+def uneven(n_series: int = 40, n_steps: int = 300, seed: int = 0) -> pd.DataFrame:
+    """Series of the same season, every second one with ten times the noise of the others."""
+    rng = np.random.default_rng(seed)
+    step = 2 * np.pi * np.arange(n_steps) / SEASON
+    noise = np.where(np.arange(n_series) % 2, 0.3, 0.03)[:, None] * rng.normal(size=(n_series, n_steps))
+    stamps = pd.date_range("2024-01-01", periods=n_steps, freq="h")
+    names = np.repeat([f"s{i}" for i in range(n_series)], n_steps)
+    return pd.DataFrame({"unique_id": names, "ds": np.tile(stamps, n_series), "y": (np.sin(step) + noise).ravel()})
+
+
+def held(model: TimeSeriesMAE, history: pd.DataFrame, came: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Share of what came that 80 % intervals hold, and their mean width, of quiet and of noisy series."""
+    found = model.forecast(history, level=80).merge(came, on=["unique_id", "ds"])
+    inside = found["y"].between(found["TimeSeriesMAE-lo-80"], found["TimeSeriesMAE-hi-80"])
+    noisy = found["unique_id"].str[1:].astype(int) % 2
+    width = found["TimeSeriesMAE-hi-80"] - found["TimeSeriesMAE-lo-80"]
+    return inside.groupby(noisy).mean(), width.groupby(noisy).mean()
+
+
+def test_intervals_are_as_wide_as_their_own_series_is_noisy() -> None:
+    frame = uneven()
+    later = frame.groupby("unique_id").cumcount() >= 288
+    model = TimeSeriesMAE(horizon=12, max_epochs=0, random_state=0).fit(frame[~later])
+    share, width = held(model, frame[~later], frame[later])
+    assert share.between(0.7, 0.9).all()
+    assert width[1] > 6 * width[0]
+    new = uneven(seed=1).replace({"unique_id": r"^s"}, {"unique_id": "n"}, regex=True)
+    share, width = held(model, new[~later], new[later])
+    assert share.mean() > 0.7  # of series that fit has not seen it knows the mixture
+    assert 0.8 < width[1] / width[0] < 1.25
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 1), (1, 12, 2)], ids=str)
 def test_series_too_short_to_judge_by_are_not_thought_to_be_sure(shape: tuple[int, int, int]) -> None:
     X = np.random.default_rng(0).normal(size=shape)

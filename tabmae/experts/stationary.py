@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 CLIP = 1e-5
 """Least eigenvalue of a window's covariance, in variances of a channel."""
-MAX_GATHERED = 16_000_000
-"""Numbers of the matrices that are solved at once: they are copied out of the covariance window by window."""
+MAX_GATHERED = 1_000_000
+"""Numbers of the matrices that are solved at once: copied out of the covariance, they should stay in the cache."""
 
 
 class Conditional(NamedTuple):
@@ -127,13 +127,14 @@ class Stationary(nn.Module):
         n_hidden = (~patterns).sum(1)
         size = values.shape[1]
         answer = Conditional(values.clone(), torch.zeros_like(values), values.clone())
+        precision, covariance = self.precision.to(values), self.covariance.to(values)
         rows_of = pattern_of.argsort(stable=True).split(pattern_of.bincount(minlength=len(patterns)).tolist())
         for chosen, few in _chunks(n_hidden, size):
             rows = [rows_of[pattern] for pattern in chosen.tolist()]
             most = max(map(len, rows))
             index = torch.stack([torch.nn.functional.pad(of, (0, most - len(of)), value=int(of[0])) for of in rows])
-            solve = self._by_precision if few else self._by_covariance
-            found = solve(values[index], patterns[chosen])  # (U, k, D)
+            solve, matrix = (self._by_precision, precision) if few else (self._by_covariance, covariance)
+            found = solve(matrix, values[index], patterns[chosen])  # (U, k, D)
             for whole, part in zip(answer, found, strict=True):
                 whole[index] = part
         return answer
@@ -150,9 +151,8 @@ class Stationary(nn.Module):
             noise[row, hidden] = (inverse.T @ drawn)[:, 0] / inverse.square().sum(0).sqrt()
         return noise
 
-    def _by_precision(self, values: Tensor, visible: Tensor) -> Conditional:
+    def _by_precision(self, precision: Tensor, values: Tensor, visible: Tensor) -> Conditional:
         """For values (U, k, D) and patterns (U, D) with few hidden cells."""
-        precision = self.precision.to(values)
         index, real = positions(~visible)
         inverse = self._inverse(precision, index, real)
         times = values @ precision
@@ -161,17 +161,16 @@ class Stationary(nn.Module):
         mean = values.scatter_add(2, index[:, None].expand_as(found), found)
         hidden = torch.zeros_like(visible, dtype=values.dtype).scatter_add(1, index, inverse.diagonal(dim1=1, dim2=2))
         left, tests = positions(visible)
-        across = precision[index[:, :, None], left[:, None, :]] * real[:, :, None]  # (U, m, S)
+        across = precision[index[:, :, None], left[:, None, :]]  # (U, m, S)
         own = 1 / (precision.diagonal()[left] - ((inverse @ across) * across).sum(1)).clamp_min(1e-9)
         residual = (mean @ precision).gather(2, left[:, None].expand(-1, values.shape[1], -1)) * own[:, None]
         return self._answer(mean, hidden, left, tests, own, residual)
 
-    def _by_covariance(self, values: Tensor, visible: Tensor) -> Conditional:
+    def _by_covariance(self, covariance: Tensor, values: Tensor, visible: Tensor) -> Conditional:
         """For values (U, k, D) and patterns (U, D) with few visible cells."""
-        covariance = self.covariance.to(values)
         index, real = positions(visible)
         inverse = self._inverse(covariance, index, real)
-        rows = covariance[index] * real[:, :, None]  # (U, m, D)
+        rows = covariance[index]  # (U, m, D)
         right = values.gather(2, index[:, None].expand(-1, values.shape[1], -1)) * real[:, None]
         weights = right @ inverse
         mean = torch.where(visible[:, None], values, weights @ rows)
@@ -191,10 +190,12 @@ class Stationary(nn.Module):
     @staticmethod
     def _inverse(matrix: Tensor, index: Tensor, real: Tensor) -> Tensor:
         """Inverse (U, m, m) of the chosen block of a matrix, zero at padding."""
-        both = real[:, :, None] & real[:, None, :]
-        block = torch.where(both, matrix[index[:, :, None], index[:, None, :]], 0)
-        block = block + torch.diag_embed((~real).to(matrix))
-        return torch.cholesky_inverse(torch.linalg.cholesky(block)) * both
+        padded = ~(real[:, :, None] & real[:, None, :])
+        block = matrix[index[:, :, None], index[:, None, :]].masked_fill_(padded, 0)
+        block.diagonal(dim1=1, dim2=2).add_(~real)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(block))
+        inverse.diagonal(dim1=1, dim2=2).mul_(real)
+        return inverse
 
 
 def _chunks(n_hidden: Tensor, size: int) -> Iterator[tuple[Tensor, bool]]:

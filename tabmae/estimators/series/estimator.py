@@ -60,7 +60,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     d_token, depth, dropout, batch_size, lr : of the network and its training; "auto" by the size of the panel.
     loss : "auto" (Huber's), "mse", "mae" or "huber".
     experts : names out of "gaussian", "linear", "persistence"; () for the pure masked autoencoder.
-    max_epochs : passes over the training windows; 0 leaves the network out. patience : epochs without improvement.
+    max_epochs : passes over the training windows; 0 leaves the network out. patience : epochs without improvement;
+        "auto" waits for all of them, unless the network adds nothing to the experts a third through.
     device : "auto" (a CUDA GPU where there is one), "cpu", "cuda".
     callbacks : functions called with a dict after every check. verbose : 1 shows a progress bar.
     random_state : seed of weights, windows, masks and draws.
@@ -314,12 +315,12 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         forecaster = self.forecaster_
         mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel)).double().numpy()
         mean = mean + self.regressors_.effect(future)
-        width = (forecaster.scale(history).double() * self._widths(panel)).numpy()
+        width = forecaster.scale(history).double().numpy()
         shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
         floor = self._floor(panel, horizon)
         bounds = {}
         if levels:
-            found = forecaster.quantiles(shares, horizon).double().numpy()
+            found = forecaster.bounds(shares, horizon, self._known(panel)).double().numpy()
             for k, each in enumerate(levels):
                 low, high = found[k], found[len(levels) + k]
                 bounds[each] = tuple(
@@ -338,11 +339,6 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         place = {name: i for i, name in enumerate(self.known_)}
         return torch.tensor([place.get(name, -1) for name in panel.ids])
 
-    def _widths(self, panel: Panel) -> Tensor:
-        """How far each series misses, in times of all; 1 for series that fit has not seen, (n, 1, 1)."""
-        widths = torch.cat([self.forecaster_.widths, torch.ones(1)])
-        return widths[self._known(panel)].double()[:, None, None]
-
     def _paths(self, X: Any, n_samples: int, horizon: int, X_future: Any, generator: torch.Generator) -> Iterator[Any]:
         """Future paths: the forecast and the residuals of an origin."""
         n_steps = self._steps(horizon)
@@ -350,15 +346,12 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         future = self._future(panel, n_steps, X_future)
         mean = self._ahead(panel, n_steps, [], future).mean
         history, _, _, scale = self._histories(panel)
-        width = (self.forecaster_.scale(history).double() * self._widths(panel)).numpy() * scale
+        width = self.forecaster_.scale(history).double().numpy() * scale
         stamps = self.schema_.future_stamps(panel, n_steps)
-        paths, floor = self.forecaster_.paths.double(), np.minimum(0, self._floor(panel, n_steps))
+        known, floor = self._known(panel), np.minimum(0, self._floor(panel, n_steps))
         for _ in range(n_samples):
-            pieces = [
-                paths[torch.randint(len(paths), (len(mean),), generator=generator)]
-                for _ in range(-(-n_steps // paths.shape[1]))
-            ]
-            drawn = np.maximum(mean + torch.cat(pieces, 1)[:, :n_steps].numpy() * width, floor)
+            residuals = self.forecaster_.draw(n_steps, known, generator).double().numpy()
+            drawn = np.maximum(mean + residuals * width, floor)
             is_array = self.schema_.layout == "array"
             yield drawn if is_array else self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)})
 

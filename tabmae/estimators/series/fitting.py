@@ -24,7 +24,7 @@ from tabmae.experts.stationary import Stationary
 from tabmae.masks import SERIES_MASKS, draw_ratio, get_mask
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.tokenizers import PatchTokenizer
-from tabmae.training import Plan, draw_seed, train
+from tabmae.training import Callback, Plan, draw_seed, train
 
 RATIO = (0.05, 0.8)
 RIDGES = (1e-3, 1e-2, 1e-1)
@@ -45,6 +45,10 @@ MANY_CELLS = 600
 """Cells of a window beyond which only the taper that is best without rounds is tried with them."""
 MAX_FILLED = 2000
 """Windows that are filled to estimate the lag covariances again."""
+HOPE = 1 / 3
+"""Share of the epochs after which training goes on only if the network adds something by then."""
+LEAST_GAIN = 0.001
+"""Share of the experts' error that it must take off: gains come late, of a few percent at the end a tenth is there."""
 
 
 class Judgement(NamedTuple):
@@ -110,7 +114,7 @@ def fit_windows(
         experts = [fit_expert(line, drawn, channels, size.window) for channels in groups]
     loss = "huber" if estimator.loss == "auto" else estimator.loss
     model = build(estimator, size, n_channels, experts, groups, generator, loss).to(device)
-    history = trained(estimator, model, size, drawn.cells, drawn.observed, drawn.held_out, drawn.mask, generator)
+    history = trained(estimator, model, size, drawn, generator)
     judgement = judged_by(model, drawn, believed=bool(history))
     return Fitted(model.eval(), size, history, judgement)
 
@@ -170,29 +174,28 @@ def judged_by(model: SeriesAutoencoder, drawn: Drawn, *, believed: bool) -> Judg
 
 
 def trained(
-    estimator: Any,
-    model: SeriesAutoencoder,
-    size: Size,
-    cells: Tensor,
-    observed: Tensor,
-    held_out: Tensor,
-    mask: Any,
-    generator: torch.Generator,
+    estimator: Any, model: SeriesAutoencoder, size: Size, drawn: Drawn, generator: torch.Generator
 ) -> list[dict[str, float]]:
-    """Train the network in place on windows (n, W * C) as the estimator's parameters say; nothing for 0 epochs."""
+    """Train the network in place on windows as the estimator's parameters say; nothing for 0 epochs.
+
+    With the patience left to us, training ends a third through where the network then adds nothing to the experts.
+    """
     device = model.share.device
     n_epochs = estimator.max_epochs
     if n_epochs == "auto":
-        n_epochs = max(1, round(size.n_steps / max(1, round(len(cells) / size.batch_size))))
+        n_epochs = max(1, round(size.n_steps / max(1, round(len(drawn.cells) / size.batch_size))))
     if n_epochs == 0:
         return []
+    callbacks = list(estimator.callbacks or ())
+    if estimator.patience == "auto" and len(model.experts):
+        callbacks.append(giving_up(model, drawn, HOPE * n_epochs))
     with base.out_of_memory_explained(size.batch_size):
         return train(
             model,
-            cells.to(device),
-            (observed & ~held_out).to(device),
+            drawn.cells.to(device),
+            (drawn.observed & ~drawn.held_out).to(device),
             Plan(
-                mask=mask,
+                mask=drawn.mask,
                 mask_ratio=RATIO if estimator.mask_ratio == "auto" else estimator.mask_ratio,
                 max_epochs=n_epochs,
                 patience=n_epochs if estimator.patience == "auto" else estimator.patience,
@@ -201,10 +204,34 @@ def trained(
                 weight_decay=0.05,
             ),
             generator if device.type == "cpu" else base.new_generator(estimator.random_state, device),
-            held_out=held_out.to(device),
-            callbacks=estimator.callbacks or (),
+            held_out=drawn.held_out.to(device),
+            callbacks=callbacks,
             verbose=estimator.verbose,
         )
+
+
+def giving_up(model: SeriesAutoencoder, drawn: Drawn, epoch: float) -> Callback:
+    """A callback that ends training at the first check from an epoch on, unless the network adds something by then."""
+    asked = False
+
+    def callback(record: dict[str, float]) -> bool:
+        nonlocal asked
+        if asked or record["epoch"] < epoch:
+            return False
+        asked, share = True, model.share.clone()
+        judgement = judged_by(model, drawn, believed=True)
+        model.share = share  # what is validated from here on is the network alone, as before
+        return judgement is not None and adds_nothing(judgement)
+
+    return callback
+
+
+def adds_nothing(judgement: Judgement) -> bool:
+    """Whether the believed correction takes next to nothing off the experts' error on held-out cells."""
+    alone, corrected = (
+        (part - judgement.values)[judgement.hidden].abs().mean() for part in (judgement.guess, judgement.mean)
+    )
+    return bool(corrected >= (1 - LEAST_GAIN) * alone)
 
 
 def tune_windows(estimator: Any, model: SeriesAutoencoder, line: Line, lengths: tuple[int, ...], size: Size) -> Fitted:
@@ -213,7 +240,7 @@ def tune_windows(estimator: Any, model: SeriesAutoencoder, line: Line, lengths: 
     drawn = drawn_windows(estimator, line, lengths, size, generator)
     model = deepcopy(model)
     fewer = size._replace(n_steps=max(1, size.n_steps // base.SHORTER_WHEN_GOING_ON), lr=size.lr / 2)
-    history = trained(estimator, model, fewer, drawn.cells, drawn.observed, drawn.held_out, drawn.mask, generator)
+    history = trained(estimator, model, fewer, drawn, generator)
     return Fitted(model.eval(), size, history, judged_by(model, drawn, believed=bool(history)))
 
 

@@ -17,7 +17,8 @@ from tabmae.series_model import SeriesAutoencoder
 
 JUDGED_SHARE = 0.2
 """Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
-MAX_ORIGINS = 500
+MAX_ORIGINS, ORIGINS_A_SERIES = 500, 50
+"""Origins at most, for few series and for each of many."""
 MAX_PATH_NUMBERS = 4_000_000
 """Numbers of the kept residual paths, and the origins they come from."""
 FEW_ORIGINS = 30
@@ -25,7 +26,7 @@ FEW_ORIGINS = 30
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEIGHBOURS = 2
 """Steps of the horizon to either side that lend a step their residuals."""
-PRIOR_ORIGINS = 30.0
+PRIOR_ORIGINS = 1.0
 """Origins of all series that count for those of one in its own width."""
 LEAST_SCALE = 0.05
 STRIDE_OF_REPEATS = 7919
@@ -44,8 +45,9 @@ class Forecaster(torch.nn.Module):
     Buffers
     -------
     share : (h, C), how far the masked model's first h steps are believed against the linear forecast.
-    paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories.
-    widths : float32 (n_series,), how far a series of fit misses, in times of all series.
+    paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories and `own`.
+    own : float32 (n,), how far the series of each path misses, in times of all series, told by its other origins.
+    widths : float32 (n_series,), the same of every series of fit, told by all of its origins.
 
     `recent` : steps before an origin whose deviation is the scale.
 
@@ -54,6 +56,7 @@ class Forecaster(torch.nn.Module):
 
     share: Tensor
     paths: Tensor
+    own: Tensor
     widths: Tensor
 
     def __init__(
@@ -63,6 +66,7 @@ class Forecaster(torch.nn.Module):
         self.linear, self.recent = linear, recent
         self.register_buffer("share", torch.zeros(n_shared, n_channels))
         self.register_buffer("paths", torch.zeros(n_paths, linear.horizon, n_channels))
+        self.register_buffer("own", torch.ones(n_paths))
         self.register_buffer("widths", torch.ones(n_series))
 
     @property
@@ -101,29 +105,56 @@ class Forecaster(torch.nn.Module):
         shown = torch.cat([observed[:, self.horizon :], torch.ones_like(found, dtype=torch.bool)], 1)
         return torch.cat([found, self.forecast(model, longer, shown, horizon - self.horizon, series, linear)], 1)
 
-    def quantiles(self, levels: list[float], horizon: int) -> Tensor:
-        """Quantiles (len(levels), horizon, C) of the residuals over their scale; wider beyond the fitted horizon.
+    def bounds(self, levels: list[float], horizon: int, series: Tensor) -> Tensor:
+        """Quantiles (len(levels), n, horizon, C) of the residuals over their scale, for series as in `forecast`."""
+        own, of_any = (self.quantiles(levels, horizon, known=known)[:, None] for known in (True, False))
+        return torch.where(_grown(series >= 0), own * self._widths(series), of_any)
 
+    def draw(self, n_steps: int, series: Tensor, generator: torch.Generator) -> Tensor:
+        """Residuals (n, n_steps, C) over their scale, those of an origin together, for series as in `forecast`."""
+        pieces = []
+        for _ in range(-(-n_steps // self.horizon)):
+            chosen = torch.randint(len(self.paths), (len(series),), generator=generator)
+            own, of_any = (self._paths(known=known)[chosen] for known in (True, False))
+            pieces.append(torch.where(_grown(series >= 0), own * self._widths(series), of_any))
+        return torch.cat(pieces, 1)[:, :n_steps]
+
+    def _widths(self, series: Tensor) -> Tensor:
+        return _grown(torch.cat([self.widths, torch.ones(1)])[series])
+
+    def _paths(self, *, known: bool) -> Tensor:
+        """Paths in the width of their series, for series whose width is known, or as wide as they are, for any."""
+        return self.paths if known else self.paths * _grown(self.own)
+
+    def quantiles(self, levels: list[float], horizon: int, *, known: bool = True) -> Tensor:
+        """Quantiles (len(levels), horizon, C) of the paths; wider beyond the fitted horizon.
+
+        `known` : in the width of a series of fit, else those of any series.
         Each is moved outwards by what a finite number of origins asks for.
         """
-        n = len(self.paths)
+        n, paths = len(self.paths), self._paths(known=known)
         asked = []
         for level in levels:
             outward = level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n)
             asked.append(min(1.0, max(0.0, outward)))
-        known = min(horizon, self.horizon)
+        fitted = min(horizon, self.horizon)
         found = torch.empty(len(levels), horizon, self.paths.shape[2])
-        for step in range(known):
-            near = self.paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
+        for step in range(fitted):
+            near = paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
             found[:, step] = torch.quantile(near, torch.tensor(asked), dim=0)
-        for step in range(known, horizon):
-            found[:, step] = found[:, known - 1] * ((step + 1) / known) ** 0.5
+        for step in range(fitted, horizon):
+            found[:, step] = found[:, fitted - 1] * ((step + 1) / fitted) ** 0.5
         return found
 
     def scale(self, history: Tensor) -> Tensor:
         """Standard deviation (n, 1, C) of the last steps of histories, by which residuals are measured."""
         recent = history[:, -self.recent :]
         return recent.std(1, correction=0, keepdim=True).clamp_min(LEAST_SCALE)
+
+
+def _grown(values: Tensor) -> Tensor:
+    """A number for each of n series as (n, 1, 1)."""
+    return values[:, None, None]
 
 
 def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor, n_steps: int) -> Tensor:
@@ -145,7 +176,7 @@ def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor,
 class Origins(NamedTuple):
     """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series.
 
-    weighed : the rows of weights that did not see them.
+    step : where in its series each origin lies. weighed : the rows of weights that did not see them.
     """
 
     history: Tensor
@@ -153,6 +184,7 @@ class Origins(NamedTuple):
     future: Tensor
     known: Tensor
     series: Tensor
+    step: Tensor
     weighed: Tensor
 
 
@@ -193,6 +225,7 @@ def fit_forecaster(
         if not (contexts and "linear" in experts):
             forecaster.share.fill_(float(bool(experts)))
         forecaster.paths = usual_residuals(1)[:, None, None].expand(-1, horizon, n_channels).clone()
+        forecaster.own = torch.ones(len(forecaster.paths))
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
     linear = early.forecast(origins.history, origins.weighed)
@@ -204,13 +237,13 @@ def fit_forecaster(
     scaled = residual / forecaster.scale(origins.history)
     n_paths = max(30, min(len(scaled), MAX_PATH_NUMBERS // (horizon * n_channels)))
     kept = torch.linspace(0, len(scaled) - 1, min(n_paths, len(scaled))).round().long()
-    forecaster.widths = own_widths(scaled, origins.series, len(filled))
-    relative = scaled / forecaster.widths[origins.series][:, None, None]
-    forecaster.paths = gaps_drawn(relative)[kept].float()
+    forecaster.widths, own = own_widths(scaled, origins, len(filled))
+    forecaster.paths = gaps_drawn(scaled / own[:, None, None])[kept].float()
+    forecaster.own = own[kept]
     if len(kept) < FEW_ORIGINS:
         # few residuals know neither the side that they err to nor how far they may
         wider = forecaster.paths * (1 + 2 / len(kept)) ** 0.5
-        forecaster.paths = torch.cat([wider, -wider])
+        forecaster.paths, forecaster.own = torch.cat([wider, -wider]), forecaster.own.repeat(2)
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
     floors = [each.forecast(origins.history) for each in naive]
     return forecaster, {
@@ -256,7 +289,8 @@ def origins_of(
     ]
     if not places:
         return None
-    most = max(20, min(MAX_ORIGINS, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
+    wanted = max(MAX_ORIGINS, ORIGINS_A_SERIES * len(filled))
+    most = max(20, min(wanted, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
     step = max(1, -(-len(places) // most))
     chosen = places[len(places) - 1 :: -step][::-1]
     n_channels = filled[0].shape[1]
@@ -273,7 +307,7 @@ def origins_of(
     lengths, first = np.array([len(values) for values in filled])[series], np.array(splits)[series]
     later = in_later_half(origin, lengths, first, context, horizon)
     weighed = torch.from_numpy(series + len(filled) * later)
-    return Origins(history, shown, future, known > 0, torch.from_numpy(series), weighed)
+    return Origins(history, shown, future, known > 0, torch.from_numpy(series), torch.from_numpy(origin), weighed)
 
 
 def led_in(past: Matrix, context: int) -> Matrix:
@@ -304,13 +338,30 @@ def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tens
     return found
 
 
-def own_widths(scaled: Tensor, series: Tensor, n_series: int) -> Tensor:
-    """Mean absolute residual of each series (n_series,), in times of that of all, drawn to 1 where origins are few."""
+def own_widths(scaled: Tensor, origins: Origins, n_series: int) -> tuple[Tensor, Tensor]:
+    """Mean absolute residual of each series (n_series,), in times of that of all, drawn to 1 where origins are few.
+
+    Also that of the series of each origin (n,) by the others that share no step with it: one that it had a part in
+    would make its own residual look small.
+    """
+    if n_series == 1:
+        return torch.ones(1), torch.ones(len(scaled))
     size = scaled.abs().nanmean((1, 2)).nan_to_num(0.0)
-    typical = size.mean().clamp_min(1e-9)
-    count = torch.zeros(n_series).index_add_(0, series, torch.ones(len(series)))
-    total = torch.zeros(n_series).index_add_(0, series, size / typical)
-    return (total + PRIOR_ORIGINS) / (count + PRIOR_ORIGINS)
+    size = size / size.mean().clamp_min(1e-9)
+    count = torch.zeros(n_series).index_add_(0, origins.series, torch.ones(len(size)))
+    total = torch.zeros(n_series).index_add_(0, origins.series, size)
+    others, left = count[origins.series] - 1, total[origins.series] - size
+    for apart in range(1, len(size)):
+        near = (origins.series[apart:] == origins.series[:-apart]) & (
+            origins.step[apart:] - origins.step[:-apart] < scaled.shape[1]
+        )
+        if not bool(near.any()):
+            break
+        for one, other in ((slice(apart, None), slice(None, -apart)), (slice(None, -apart), slice(apart, None))):
+            others[one] -= near.float()
+            left[one] -= near * size[other]
+    widths = (total + PRIOR_ORIGINS) / (count + PRIOR_ORIGINS)
+    return widths, (left.clamp_min(0) + PRIOR_ORIGINS) / (others + PRIOR_ORIGINS)
 
 
 def state_of(forecaster: Forecaster) -> dict[str, Any]:
