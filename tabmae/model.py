@@ -5,7 +5,9 @@ Contract: changing an invisible value changes no output bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import NamedTuple, cast
 
 import torch
@@ -30,6 +32,20 @@ class Members(NamedTuple):
 
     numbers: Tensor
     levels: Tensor
+
+
+class Batch(NamedTuple):
+    """Rows before any forest is asked.
+
+    values : (B, F), 0 where not visible. visible, wanted : bool (B, F); forests are asked for the wanted cells alone.
+    guess : the expert's. network : what the network alone believes.
+    """
+
+    values: Tensor
+    visible: Tensor
+    wanted: Tensor
+    guess: Guess | None
+    network: CellDistribution
 
 
 class MaskedAutoencoder(nn.Module):
@@ -69,7 +85,7 @@ class MaskedAutoencoder(nn.Module):
             return None
         cells, shown = self.tokenizer.expand(values, visible)
         mean, variance = self.expert.condition(cells, shown, with_variance=cells.shape[1] <= WIDE)
-        return Guess(torch.where(shown, mean, self.tokenizer.bounded(mean)), variance)
+        return Guess(torch.where(shown, mean, self.tokenizer.bounded(mean)), variance, mean)
 
     def encode(self, values: Tensor, visible: Tensor, guess: Guess | None = None) -> Tensor:
         """Latent (B, M, E) of rows: values (B, F), visible bool (B, F)."""
@@ -83,25 +99,28 @@ class MaskedAutoencoder(nn.Module):
 
         `fold` 1 or 2 asks only the trees that were grown without that fold of the held-out cells.
         """
+        batch = self.begin(values, visible, guess)
+        if self.training:
+            return batch.network
+        (found,) = self.believed([batch], fold)
+        return found
+
+    def begin(self, values: Tensor, visible: Tensor, guess: Guess | None = None, wanted: Tensor | None = None) -> Batch:
+        """Expert and network on values (B, F); `believed` asks the forests for all cells not visible, or `wanted`."""
         values = torch.where(visible, values, 0)
         guess = self.guess(values, visible) if guess is None else guess
         network = self.network(values, visible, guess)
-        if self.training:
-            return network
-        return self._combined(self._members(values, visible, guess, network, ~visible, fold), network, -1)
+        return Batch(values, visible, ~visible if wanted is None else wanted, guess, network)
+
+    def believed(self, batches: Sequence[Batch], fold: int = 0) -> Iterator[CellDistribution]:
+        """Distribution of every cell of each batch; a forest is asked once for the rows of all, which is faster."""
+        for batch, members in zip(batches, self._members(batches, fold), strict=True):
+            yield self._combined(members, batch.network, -1)
 
     def members(self, values: Tensor, visible: Tensor, fold: int = 0) -> Members:
         """What each member believes of values (B, F) given the visible cells; the trees of the last sweep."""
-        values = torch.where(visible, values, 0)
-        guess = self.guess(values, visible)
-        return self._members(values, visible, guess, self.network(values, visible, guess), ~visible, fold)
-
-    def point(self, values: Tensor, visible: Tensor, wanted: Tensor) -> Tensor:
-        """The value to impute for every cell of values (B, F); where not `wanted`, forests are not asked."""
-        values = torch.where(visible, values, 0)
-        guess = self.guess(values, visible)
-        network = self.network(values, visible, guess)
-        return self._combined(self._members(values, visible, guess, network, wanted, 0), network, -1).point()
+        (found,) = self._members([self.begin(values, visible)], fold)
+        return found
 
     def network(self, values: Tensor, visible: Tensor, guess: Guess | None) -> CellDistribution:
         """What the network alone believes of values (B, F), 0 where not visible, from its expert's guess."""
@@ -126,43 +145,40 @@ class MaskedAutoencoder(nn.Module):
         levels = torch.einsum("mbfl,fm->bfl", members.levels, weights[1])
         return replace(network.moved_to(mean), log_levels=levels.log())
 
-    def _members(
-        self,
-        values: Tensor,
-        visible: Tensor,
-        guess: Guess | None,
-        network: CellDistribution,
-        wanted: Tensor,
-        fold: int,
-    ) -> Members:
-        mean, levels = network.mean, network.log_levels.exp()
-        expert_levels = self.tokenizer.level_start(guess, len(values)).to(levels.dtype).exp()
-        expert = mean if guess is None else guess.mean[:, self.tokenizer.expert_of_number].to(mean.dtype)
-        swept, swept_levels = mean, levels
+    def _members(self, batches: Sequence[Batch], fold: int) -> list[Members]:
+        """What each member believes of every batch; the trees of the last sweep."""
+        numbers, levels = (torch.cat(parts, 1) for parts in zip(*map(self._without_trees, batches), strict=True))
+        ends = accumulate((len(batch.values) for batch in batches), initial=0)
+        found = [Members(numbers[:, start:stop], levels[:, start:stop]) for start, stop in pairwise(ends)]
+        wanted = torch.cat([batch.wanted for batch in batches])
+        own = None if self.expert is None else torch.cat([cast(Guess, batch.guess).mean for batch in batches])
         for number, forests in enumerate(self.sweeps):
-            so_far = _stacked(expert, mean, swept, expert_levels, levels, swept_levels)
-            completed = torch.where(visible, values, self._combined(so_far, network, number).point())
-            swept, swept_levels = mean.clone(), levels.clone()
+            completed = [
+                torch.where(batch.visible, batch.values, self._combined(members, batch.network, number).point())
+                for batch, members in zip(batches, found, strict=True)
+            ]
+            cells = self.tokenizer.sweep_cells(torch.cat(completed))
+            numbers[3], levels[2] = numbers[2], levels[1]
             for name, module in cast(nn.ModuleDict, forests).items():
                 forest, feature = cast(Forest, module), int(name)
                 rows = torch.nonzero(wanted[:, feature])[:, 0]
                 if not len(rows):
                     continue
-                own = None if guess is None else guess.mean[rows]
-                features = self.tokenizer.sweep_features(completed[rows], own, feature)
-                found = forest.predict(features, fold).to(mean.dtype)
+                features = self.tokenizer.sweep_features(cells, rows, own, feature)
+                answer = forest.predict(features, fold).to(numbers.dtype)
                 place = int(self.tokenizer.place[feature])
-                if place < mean.shape[1]:
-                    swept[rows, place] = found[:, 0] + (0 if guess is None else expert[rows, place])
+                if place < numbers.shape[2]:
+                    numbers[3, rows, place] = answer[:, 0] + (0 if own is None else numbers[1, rows, place])
                 else:
-                    column = torch.zeros_like(swept_levels[rows, 0])
-                    column[:, : found.shape[1]] = found
-                    swept_levels[rows, place - mean.shape[1]] = column
-        return _stacked(expert, mean, swept, expert_levels, levels, swept_levels)
+                    of_levels = nn.functional.pad(answer, (0, levels.shape[3] - answer.shape[1]))
+                    levels[2, rows, place - numbers.shape[2]] = of_levels
+        return found
 
-
-def _stacked(
-    expert: Tensor, network: Tensor, trees: Tensor, expert_levels: Tensor, levels: Tensor, tree_levels: Tensor
-) -> Members:
-    numbers = torch.stack([torch.zeros_like(network), expert, network, trees])
-    return Members(numbers, torch.stack([expert_levels, levels, tree_levels]))
+    def _without_trees(self, batch: Batch) -> Members:
+        """What each member believes of a batch before forests are asked."""
+        mean, levels = batch.network.mean, batch.network.log_levels.exp()
+        expert_levels = self.tokenizer.level_start(batch.guess, len(mean)).to(levels.dtype).exp()
+        place = self.tokenizer.expert_of_number
+        expert = mean if batch.guess is None else batch.guess.mean[:, place].to(mean.dtype)
+        numbers = torch.stack([torch.zeros_like(mean), expert, mean, mean])
+        return Members(numbers, torch.stack([expert_levels, levels, levels]))

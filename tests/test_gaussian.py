@@ -159,11 +159,18 @@ def test_every_chunk_gives_the_same_cells_left_out(monkeypatch: pytest.MonkeyPat
     assert len(ends) >= 6, "the boundaries fall elsewhere"
 
 
+def test_a_chunk_holds_one_side_and_like_sizes() -> None:
+    sizes = [0, 0, 1, 4, 5, 6, 20, 24, 25, 26]
+    keys = sizes + [31 + size for size in (0, 3, 30)]
+    ends = [gaussian._chunk_end(keys, start, 30) for start in range(len(keys))]
+    assert ends == [2, 2, 5, 6, 6, 6, 9, 10, 10, 10, 11, 12, 13]
+
+
 def chunk_ends(visible: Tensor) -> tuple[int, ...]:
     """Give where the chunks of rows, sorted by their visible cells, end."""
     sizes, ends = sorted(visible.sum(1).tolist()), [0]
     while ends[-1] < len(sizes):
-        ends.append(gaussian._chunk_end(sizes, [True] * len(sizes), ends[-1], visible.shape[1]))
+        ends.append(gaussian._chunk_end(sizes, ends[-1], visible.shape[1]))
     return tuple(ends)
 
 

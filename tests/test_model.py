@@ -11,7 +11,7 @@ from tabmae.backbones import BACKBONES, build_backbone
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
-from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
+from tabmae.tokenizers import CellDistribution, CellTokenizer
 
 N_LEVELS = (0, 3, 0, 0, 5)
 NUMBERS, CATEGORIES = [0, 2, 3], [1, 4]
@@ -71,7 +71,15 @@ def forest(model: MaskedAutoencoder, feature: int, n_levels: int, seed: int) -> 
     """Grow a forest of a feature from complete rows."""
     values, _ = table()
     own = torch.zeros(len(values), model.tokenizer.n_expert_columns)
-    return Forest().fit(model.tokenizer.sweep_features(values, own, feature), values[:, feature], n_levels, 10 * seed)
+    cells, rows = model.tokenizer.sweep_cells(values), torch.arange(len(values))
+    features = model.tokenizer.sweep_features(cells, rows, own, feature)
+    return Forest().fit(features, values[:, feature], n_levels, 10 * seed)
+
+
+def point(model: MaskedAutoencoder, values: Tensor, visible: Tensor, wanted: Tensor) -> Tensor:
+    """Give what is imputed where forests are asked for the wanted cells alone."""
+    (found,) = model.believed([model.begin(values, visible, wanted=wanted)])
+    return found.point()
 
 
 def believe(model: MaskedAutoencoder, numbers: list[float], levels: list[float]) -> None:
@@ -123,7 +131,7 @@ def test_forests_and_weights_do_not_leak_either(with_expert: bool, n_sweeps: int
     for junk, fold in product((123.0, torch.nan, torch.inf, -torch.inf), (0, 1, 2)):
         changed = torch.where(visible, values, junk)
         bit_equal(model(values, visible, fold=fold), model(changed, visible, fold=fold))
-        assert torch.equal(model.point(values, visible, wanted), model.point(changed, visible, wanted))
+        assert torch.equal(point(model, values, visible, wanted), point(model, changed, visible, wanted))
         for one, other in zip(model.members(values, visible, fold), model.members(changed, visible, fold), strict=True):
             assert torch.equal(one, other)
 
@@ -186,7 +194,7 @@ def test_a_given_guess_is_taken_instead_of_asking_the_expert() -> None:
     guess = model.guess(values, visible)
     assert guess is not None
     bit_equal(model(values, visible, guess), model(values, visible))
-    other = Guess(guess.mean + 1, guess.variance)
+    other = guess._replace(mean=guess.mean + 1)
     assert not torch.equal(model(values, visible, other).mean, model(values, visible).mean)
 
 
@@ -304,7 +312,8 @@ def test_a_forest_is_asked_for_the_row_that_the_sweep_before_completes(fold: int
     guess = model.guess(values, visible)
     assert guess is not None
     completed = torch.where(visible, values, shortened(model, 1)(values, visible, fold=fold).point())
-    asked = model.tokenizer.sweep_features(completed, guess.mean, 2)
+    cells, rows = model.tokenizer.sweep_cells(completed), torch.arange(len(values))
+    asked = model.tokenizer.sweep_features(cells, rows, guess.mean, 2)
     forest = model.get_submodule("sweeps.1.2")
     assert isinstance(forest, Forest)
     expected = guess.mean[:, model.tokenizer.expert_of_number[1]] + forest.predict(asked, fold)[:, 0]
@@ -353,17 +362,44 @@ def test_a_point_is_the_answer_where_wanted_and_asks_no_forest_elsewhere(
     values, visible = table()
     model = build(n_sweeps=n_sweeps)
     answer = model(values, visible).point()
-    assert torch.equal(model.point(values, visible, ~visible), answer)
+    assert torch.equal(point(model, values, visible, ~visible), answer)
     wanted = ~visible & (torch.arange(60) % 2 == 0)[:, None]
     if n_sweeps < 2:
-        assert torch.equal(model.point(values, visible, wanted)[wanted], answer[wanted])
+        assert torch.equal(point(model, values, visible, wanted)[wanted], answer[wanted])
     monkeypatch.setattr(Forest, "predict", None)
     nothing = torch.zeros_like(visible)
-    believed = model.point(values, visible, nothing)
+    believed = point(model, values, visible, nothing)
     alone = shortened(model, 0)
     if n_sweeps:
         believe(alone, [0.1, 0.2, 0.7, 0], [0.2, 0.8, 0])
-    torch.testing.assert_close(believed, alone.point(values, visible, nothing), rtol=0, atol=1e-5)
+    torch.testing.assert_close(believed, point(alone, values, visible, nothing), rtol=0, atol=1e-5)
+
+
+def test_a_column_without_a_forest_in_the_last_sweep_has_the_answer_of_the_network() -> None:
+    model, (values, visible) = build(n_sweeps=1), table()
+    assert not torch.equal(*model.members(values, visible).numbers[2:, :, 1])
+    model.add_sweep(nn.ModuleDict({"1": forest(model, 1, 3, 1)}))
+    assert torch.equal(*model.members(values, visible).numbers[2:, :, 1])
+
+
+@WITH_EXPERT
+@pytest.mark.parametrize("n_sweeps", [0, 2])
+def test_batches_that_share_their_forests_answer_as_each_alone(n_sweeps: int, with_expert: bool) -> None:
+    model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
+    batches = [model.begin(*part) for part in zip(values.split(25), visible.split(25), strict=True)]
+    wanted = batches[1].wanted & (torch.arange(5) != 2)
+    batches[1] = batches[1]._replace(wanted=wanted)
+    for fold in (0, 1):
+        for batch, found in zip(batches, model.believed(batches, fold), strict=True):
+            (alone,) = model.believed([batch], fold)
+            bit_equal(found, alone)
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        predict = Forest.predict
+        patch.setattr(Forest, "predict", lambda self, rows, fold: asked.append(len(rows)) or predict(self, rows, fold))
+        list(model.believed(batches))
+    cells = torch.cat([batch.wanted for batch in batches])
+    assert asked == [int(cells[:, feature].sum()) for _ in range(n_sweeps) for feature in (1, 2)]
 
 
 def test_a_loaded_model_answers_bit_equal() -> None:

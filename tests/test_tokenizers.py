@@ -47,7 +47,8 @@ def guess_for(tokenizer: CellTokenizer, values: Tensor, visible: Tensor, seed: i
     """Give an expert's answer of the right form: the cell itself where visible."""
     cells, shown = tokenizer.expand(values, visible)
     mean = torch.rand(cells.shape, generator=seeded(seed))
-    return Guess(torch.where(shown, cells, mean), torch.where(shown, 0, mean + 0.1))
+    mean = torch.where(shown, cells, mean)
+    return Guess(mean, torch.where(shown, 0, mean + 0.1), mean)
 
 
 def column(*values: float) -> tuple[Tensor, Tensor]:
@@ -354,9 +355,11 @@ def test_a_forest_never_sees_the_cell_it_predicts(feature: int, junk: float) -> 
     guess = guess_for(tokenizer, values, torch.zeros_like(visible))
     changed = values.clone()
     changed[:, feature] = junk
-    own = tokenizer.expert_feature == feature
+    own, rows = tokenizer.expert_feature == feature, torch.arange(1, len(values), 3)
     for given in (guess.mean, None):
-        seen = tokenizer.sweep_features(values, given, feature)
-        assert torch.equal(seen, tokenizer.sweep_features(changed, given, feature))
-        assert torch.equal(seen[:, own], torch.zeros_like(seen[:, own]) if given is None else given[:, own])
-        assert torch.equal(seen[:, ~own], tokenizer.expand(values, visible)[0][:, ~own])
+        seen, same = (
+            tokenizer.sweep_features(tokenizer.sweep_cells(cells), rows, given, feature) for cells in (values, changed)
+        )
+        assert torch.equal(seen, same)
+        assert torch.equal(seen[:, own], torch.zeros_like(seen[:, own]) if given is None else given[rows][:, own])
+        assert torch.equal(seen[:, ~own], tokenizer.expand(values, visible)[0][rows][:, ~own])

@@ -71,7 +71,7 @@ def grid(low: float, high: float, n: int) -> Tensor:
 
 def at(belief: CellDistribution, points: Tensor) -> CellDistribution:
     """Repeat the first row's belief once a point."""
-    names = ("direct", "scale", "gate", "log_bins", "log_levels", *(["shift"] if belief.shift is not None else []))
+    names = ("direct", "scale", "gate", "log_bins", "log_levels", *(["moved"] if belief.moved is not None else []))
     return replace(
         belief,
         **{name: getattr(belief, name)[:1].expand(len(points), *getattr(belief, name).shape[1:]) for name in names},

@@ -6,10 +6,10 @@ Contract: a row's prediction depends on that row alone; weights, masks and dropo
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from numpy.random import RandomState
@@ -25,7 +25,6 @@ from tabmae.estimators.members import (
     grow_forests,
     planned,
     restored_sweeps,
-    rows_at_once,
     split_held_out,
     weigh_members,
 )
@@ -33,7 +32,7 @@ from tabmae.estimators.parameters import expert_names
 from tabmae.experts.gaussian import Gaussian
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
-from tabmae.tokenizers import CellDistribution, CellTokenizer
+from tabmae.tokenizers import CellTokenizer
 from tabmae.training import Plan, draw_held_out, draw_seed, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
@@ -46,8 +45,6 @@ MAX_STEPS = 5000
 
 INFERENCE = torch.float64
 """Precision of predictions: a row's result does not feel the other rows of its batch."""
-
-Result = TypeVar("Result")
 
 
 class Size(NamedTuple):
@@ -279,33 +276,6 @@ def set_precision(model: MaskedAutoencoder, dtype: torch.dtype) -> None:
     """Cast the network; the expert's moments stay float64, which collinear columns need."""
     model.tokenizer.to(dtype)
     model.backbone.to(dtype)
-
-
-@torch.no_grad()
-def predict_in_batches(
-    model: MaskedAutoencoder,
-    values: Tensor,
-    visible: Tensor,
-    answer: Callable[[CellDistribution, slice], Result],
-    fold: int = 0,
-) -> list[Result]:
-    """Ask the model for the distribution of rows, a batch at a time, and collect the answers.
-
-    Parameters
-    ----------
-    values, visible : (n, F), on any device; batches travel to the model's.
-    answer : what is wanted of a batch's distribution; also given the rows of the batch.
-    fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
-    """
-    weight = next(model.parameters())
-    batch = rows_at_once(model)
-    results = []
-    for start in range(0, len(values), batch):
-        rows = slice(start, start + batch)
-        shown = visible[rows].to(weight.device)
-        found = model(values[rows].to(weight.device, weight.dtype), shown, fold=fold)
-        results.append(answer(found, rows))
-    return results
 
 
 @torch.no_grad()

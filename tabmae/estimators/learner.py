@@ -19,10 +19,10 @@ from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.errors import DataError
 from tabmae.estimators import base
-from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, refit_expert, rows_at_once
+from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, judged, refit_expert, rows_at_once
 from tabmae.estimators.parameters import check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
-from tabmae.model import MaskedAutoencoder
+from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.schema import Column, TableSchema, open_table
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
@@ -232,8 +232,18 @@ class MaskedTableEstimator(TabularEstimator):
     def _predict(
         self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
     ) -> list[Any]:
-        with base.out_of_memory_explained(self.size_.batch_size):
-            return base.predict_in_batches(self.model_, values, visible, answer, fold)
+        """What `answer` says of the distribution of each batch of values (n, F), given which rows it has."""
+        answers, start = [], 0
+        with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
+            for batch, found in beliefs(self.model_, values, visible, fold):
+                rows = slice(start, start + len(batch.values))
+                answers.append(answer(self._believed(batch, found), rows))
+                start = rows.stop
+        return answers
+
+    def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
+        """The distribution of a batch as the estimator tells it: here as the model found it."""
+        return found
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within the range of the training cells."""

@@ -15,7 +15,8 @@ from tabmae import stacking
 from tabmae.deadline import NEVER, Deadline
 from tabmae.experts.gaussian import MAX_ROWS
 from tabmae.experts.trees import Forest
-from tabmae.model import MaskedAutoencoder, Members
+from tabmae.model import Batch, MaskedAutoencoder, Members
+from tabmae.tokenizers import CellDistribution
 from tabmae.training import draw_seed
 
 N_SWEEPS = 2
@@ -37,6 +38,9 @@ MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
 MAX_BATCH_OUTPUTS = 2_000_000
 """Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
+BATCHES_OF_FORESTS = 8
+"""Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is a hundred megabytes
+more."""
 TRAINING_SHARE = 0.3
 """Share of a time budget that training takes at least when forests grow too."""
 ROWS_TIMED = 500
@@ -140,6 +144,28 @@ def rows_that_weigh(model: MaskedAutoencoder) -> int:
 
 
 @torch.no_grad()
+def beliefs(
+    model: MaskedAutoencoder, values: Tensor, visible: Tensor, fold: int = 0, wanted: Tensor | None = None
+) -> Iterator[tuple[Batch, CellDistribution]]:
+    """Ask the model for the distribution of rows, a batch at a time, and each forest for many batches at once.
+
+    Parameters
+    ----------
+    values : (n, F); visible : bool (n, F), on any device; batches travel to the model's.
+    fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
+    wanted : bool (n, F), the cells that forests are asked for; None for all that are not visible.
+    """
+    weight, size = next(model.parameters()), rows_at_once(model)
+    for start in range(0, len(values), BATCHES_OF_FORESTS * size):
+        batches = []
+        for first in range(start, min(start + BATCHES_OF_FORESTS * size, len(values)), size):
+            rows = slice(first, first + size)
+            asked = None if wanted is None else wanted[rows].to(weight.device)
+            batches.append(model.begin(values[rows].to(weight), visible[rows].to(weight.device), wanted=asked))
+        yield from zip(batches, model.believed(batches, fold), strict=True)
+
+
+@torch.no_grad()
 def grow_forests(
     model: MaskedAutoencoder,
     values: Tensor,
@@ -185,14 +211,14 @@ def grow_forests(
         begun, whole = deadline.elapsed(), list(model.sweeps)
         if sweep:
             model.thin_last_sweep(TREES_OF_FIRST_SWEEP)
-        completed = _completed_by_groups(model, values_here, shown)
+        cells = [tokenizer.sweep_cells(rows) for rows in _completed_by_groups(model, values_here, shown)]
         forests, slowest, grown_since = nn.ModuleDict(), seconds_of_row * len(sample), deadline.elapsed()
         for feature in features:
             start = deadline.elapsed()
             if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
                 break
             rows = torch.nonzero(shown[:, feature])[:, 0]
-            inputs = tokenizer.sweep_features(completed[feature % len(completed)][rows], own[rows], feature)
+            inputs = tokenizer.sweep_features(cells[feature % len(cells)], rows, own, feature)
             target, n_levels = _target(model, values_here[rows, feature], own[rows], feature)
             forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold[rows, feature])
             slowest = max(slowest, deadline.elapsed() - start)
@@ -229,8 +255,7 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
     completed = []
     for number in range(n_groups):
         visible = observed & (group != number)
-        parts = zip(*(cells.split(rows_at_once(model)) for cells in (values, visible, ~observed)), strict=True)
-        points = torch.cat([model.point(cells, shown, wanted) for cells, shown, wanted in parts])
+        points = torch.cat([found.point() for _, found in beliefs(model, values, visible, wanted=~observed)])
         completed.append(torch.where(observed, values, points))
     return completed
 

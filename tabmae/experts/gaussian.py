@@ -5,6 +5,8 @@ Contract: `fit(values, observed)` learns from observed cells only; `condition(va
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import torch
 from torch import Tensor, nn
 
@@ -148,7 +150,7 @@ class Gaussian(nn.Module):
         sizes, mean = n_visible[order].tolist(), torch.zeros_like(centred)
         start = 0
         while start < len(sizes):
-            stop = _chunk_end(sizes, [True] * len(sizes), start, values.shape[1])
+            stop = _chunk_end(sizes, start, values.shape[1])
             rows, width = order[start:stop], sizes[stop - 1]
             if width:
                 columns, real = _positions(visible[rows], width)
@@ -170,15 +172,16 @@ def _conditional(
     size = torch.where(by_visible, n_visible, n_columns - n_visible)
     mean = torch.zeros_like(centred)
     variance = torch.where(visible, torch.zeros_like(centred), covariance.diagonal())
-    order = torch.argsort(size + (n_columns + 1) * by_visible)
-    sizes, sides = size[order].tolist(), by_visible[order].tolist()
+    side_and_size = size + (n_columns + 1) * by_visible
+    order = torch.argsort(side_and_size)
+    keys = side_and_size[order].tolist()
     start = 0
     while start < n_rows:
-        stop = _chunk_end(sizes, sides, start, n_columns)
-        rows, width = order[start:stop], sizes[stop - 1]
+        stop = _chunk_end(keys, start, n_columns)
+        rows, (from_visible, width) = order[start:stop], divmod(keys[stop - 1], n_columns + 1)
         if width > 0:
-            solve = _from_visible if sides[start] else _from_hidden
-            matrix = covariance if sides[start] else precision
+            solve = _from_visible if from_visible else _from_hidden
+            matrix = covariance if from_visible else precision
             mean[rows], found = solve(centred[rows], visible[rows], matrix, width, with_variance)
             if with_variance:
                 variance[rows] = found
@@ -186,14 +189,15 @@ def _conditional(
     return mean, variance
 
 
-def _chunk_end(sizes: list[int], sides: list[bool], start: int, n_columns: int) -> int:
-    """End of the run of rows solved together: one side, sizes within a quarter (and 4) of the first, bounded memory."""
-    largest = sizes[start] + max(4, sizes[start] // 4) if sizes[start] else 0
-    stop = start + 1
-    most = start + max(1, MAX_CHUNK_CELLS // (max(1, largest) * n_columns))
-    while stop < len(sizes) and stop < most and sides[stop] == sides[start] and sizes[stop] <= largest:
-        stop += 1
-    return stop
+def _chunk_end(keys: list[int], start: int, n_columns: int) -> int:
+    """End of the run of rows solved together: one side, sizes within a quarter (and 4) of the first, bounded memory.
+
+    `keys`, in rising order, are sizes up to `n_columns`, plus `n_columns` + 1 on the other side.
+    """
+    side, size = divmod(keys[start], n_columns + 1)
+    largest = min(n_columns, size + max(4, size // 4)) if size else 0
+    most = start + max(1, MAX_CHUNK_CELLS // max(1, largest * n_columns))
+    return min(most, bisect_right(keys, side * (n_columns + 1) + largest, start))
 
 
 def _positions(chosen: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -328,7 +332,7 @@ def _em(
         objective = -0.5 * prior * (log_det + precision.trace()) - 0.5 * n_rows * log_det
         start = 0
         while start < len(patterns):
-            stop = _chunk_end(sizes, [False] * len(patterns), start, n_columns)
+            stop = _chunk_end(sizes, start, n_columns)
             width = sizes[stop - 1]
             if width:
                 columns, real = _positions(patterns[start:stop], width)

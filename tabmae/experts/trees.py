@@ -202,7 +202,10 @@ class CompiledTrees:
 
     def predict(self, inputs: Tensor, asked: slice) -> Tensor:
         """Mean over the asked trees of the leaves of rows (n, E), float32; float32 (n, K)."""
-        rows = inputs.contiguous().numpy()
+        cells = inputs.contiguous().numpy()
+        # Rows that fall alike are asked one after another: their nodes are at hand, and the processor foresees the way.
+        order = np.argsort(self.trees[0].apply(cells))
+        rows = cells[order]
         trees = list(zip(self.trees[asked], self.answers[asked], strict=True))
         size = -(-len(trees) // N_BLOCKS)
         blocks = [trees[start : start + size] for start in range(0, len(trees), size)]
@@ -213,7 +216,9 @@ class CompiledTrees:
         else:
             with ThreadPoolExecutor(n_threads) as pool:
                 total = sum(pool.map(partial(self._sum, rows), blocks), total)
-        return torch.from_numpy((total / len(trees)).astype(np.float32))
+        mean = np.empty((len(rows), self.n_outputs), dtype=np.float32)
+        mean[order] = total / len(trees)
+        return torch.from_numpy(mean)
 
     def _sum(self, rows: NDArray[np.float32], block: list[tuple[Any, NDArray[Any]]]) -> NDArray[np.float64]:
         """Sum over the trees of a block of the leaves of rows (n, E); (n, K)."""

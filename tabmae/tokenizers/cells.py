@@ -33,10 +33,14 @@ CLIP = 10.0
 
 
 class Guess(NamedTuple):
-    """An expert's answer, in its own columns: (B, E) each; the value itself and 0 where visible."""
+    """An expert's answer, in its own columns: (B, E) each; the value itself and 0 where visible.
+
+    `mean` lies within the range of the training cells, `line` wherever the expert goes.
+    """
 
     mean: Tensor
     variance: Tensor
+    line: Tensor
 
 
 class CellTokenizer(nn.Module):
@@ -182,7 +186,7 @@ class CellTokenizer(nn.Module):
         if len(self.categories):
             code = values[:, self.categories].long().clamp_min(0).minimum(self.n_modelled - 1)
             levels = self.level_embedding[self.level_offset + code].to(tokens.dtype)
-            tokens = torch.cat([tokens, levels], 1)[:, self.place]
+            tokens = torch.cat([tokens, levels], 1).index_select(1, self.place)
         tokens = torch.where(visible[:, :, None], tokens, self.mask_token) + self.position
         if guess is not None:
             hidden = ~visible[:, self.expert_feature]
@@ -193,7 +197,7 @@ class CellTokenizer(nn.Module):
 
     def predict(self, tokens: Tensor, guess: Guess | None = None) -> CellDistribution:
         """Turn decoded tokens (B, F, D) into the distribution of every cell, starting from the expert's guess."""
-        numbers = tokens[:, self.numbers] if len(self.categories) else tokens
+        numbers = tokens.index_select(1, self.numbers) if len(self.categories) else tokens
         found = (torch.einsum("bfd,fdk->bfk", numbers, self.number_head) + self.number_bias).to(self.edges.dtype)
         start, spread = torch.zeros_like(found[:, :, 0]), torch.ones_like(found[:, :, 0])
         if guess is not None:
@@ -226,7 +230,8 @@ class CellTokenizer(nn.Module):
 
     def _log_levels(self, tokens: Tensor, guess: Guess | None) -> Tensor:
         """Log probabilities of the levels, corrections of where the expert starts."""
-        correction = (tokens[:, self.categories][:, self.level_owner] * self.level_head).sum(2) + self.level_bias
+        owners = tokens.index_select(1, self.categories[self.level_owner])
+        correction = (owners * self.level_head).sum(2) + self.level_bias
         start = self.level_start(guess, len(tokens))
         return F.log_softmax(start + self._padded(correction.to(start.dtype), 0.0), 2)
 
@@ -238,11 +243,15 @@ class CellTokenizer(nn.Module):
             padded[:, self.level_slot] = levels
         return padded.view(len(levels), len(self.categories), width)
 
-    def sweep_features(self, completed: Tensor, guess: Tensor | None, feature: int) -> Tensor:
-        """Completed rows (B, F) as a forest of `feature` sees them, (B, E): its own cell comes from `guess` (B, E)."""
-        cells, _ = self.expand(completed, torch.ones_like(completed, dtype=torch.bool))
-        own = self.expert_feature == feature
-        return torch.where(own, cells.new_zeros(()) if guess is None else guess.to(cells.dtype), cells)
+    def sweep_cells(self, completed: Tensor) -> Tensor:
+        """Completed rows (B, F) as forests see them but for the cell that each learns; float32 (B, E)."""
+        return self.expand(completed, torch.ones_like(completed, dtype=torch.bool))[0].float()
+
+    def sweep_features(self, cells: Tensor, rows: Tensor, guess: Tensor | None, feature: int) -> Tensor:
+        """Some rows of `sweep_cells` as a forest of `feature` sees them: its own cell comes from `guess` (B, E)."""
+        features, own = cells[rows], torch.nonzero(self.expert_feature == feature)[:, 0]
+        features[:, own] = 0.0 if guess is None else guess[rows[:, None], own].to(features.dtype)
+        return features
 
     def errors(self, distribution: CellDistribution, values: Tensor) -> Tensor:
         """Training error of every cell, (B, F); meaningful where `values` are known."""

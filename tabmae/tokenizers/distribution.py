@@ -40,7 +40,7 @@ class CellDistribution:
     discrete : bool (Fn,), True where a column has so few values that each has its own bin.
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
         modelled level of a column with `has_rare` stands for all rarer ones.
-    shift : (B, Fn), by how much all of a cell's mixture is moved; None for not at all.
+    moved : (B, Fn), the mean about which all of a cell's mixture is moved; None for not at all.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -57,19 +57,27 @@ class CellDistribution:
     categories: Tensor
     has_rare: Tensor
     n_modelled: Tensor
-    shift: Tensor | None = None
+    moved: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
         """Mean of every numeric cell, (B, Fn)."""
+        return self._mean_in_place if self.moved is None else self.moved
+
+    @cached_property
+    def _mean_in_place(self) -> Tensor:
+        """Mean of every numeric cell before it is moved, (B, Fn)."""
         binned = (self.log_bins.exp() * self._splits).sum(2)
-        mean = self.gate * self.direct + (1 - self.gate) * binned
-        return mean if self.shift is None else mean + self.shift
+        return self.gate * self.direct + (1 - self.gate) * binned
+
+    @cached_property
+    def _shift(self) -> Tensor | None:
+        """By how much a cell's mixture is moved, (B, Fn); taken where it is asked for, as means alone need it not."""
+        return None if self.moved is None else self.moved - self._mean_in_place
 
     def moved_to(self, mean: Tensor) -> CellDistribution:
         """The same distribution of the numeric cells about another mean (B, Fn)."""
-        present = self if self.shift is None else replace(self, shift=None)
-        return replace(self, shift=mean - present.mean)
+        return replace(self, moved=mean)
 
     def of(self, feature: int) -> CellDistribution:
         """The distribution of one feature's cells alone, (B, 1)."""
@@ -88,11 +96,11 @@ class CellDistribution:
             categories=alone[: len(category)],
             has_rare=self.has_rare[category],
             n_modelled=self.n_modelled[category],
-            shift=None if self.shift is None else self.shift[:, number],
+            moved=None if self.moved is None else self.moved[:, number],
         )
 
     def _unshifted(self, numbers: Tensor) -> Tensor:
-        return numbers if self.shift is None else numbers - self.shift
+        return numbers if self._shift is None else numbers - self._shift
 
     def point(self) -> Tensor:
         """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
@@ -211,7 +219,7 @@ class CellDistribution:
     def quantile(self, probability: Tensor | float) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
-        shift = 0 if self.shift is None else self.shift
+        shift = 0 if self._shift is None else self._shift
         low = torch.minimum(self.edges[:, 0] - TAIL, self.direct - TAIL * self.scale) + shift
         high = torch.maximum(self.edges[:, -1] + TAIL, self.direct + TAIL * self.scale) + shift
         for _ in range(BISECTIONS):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tabmae.estimators.learner import observed_range
-from tabmae.model import WIDE, MaskedAutoencoder
+from tabmae.model import WIDE, Batch, MaskedAutoencoder
 from tabmae.schema import Column
 from tabmae.tokenizers import CellDistribution
 
@@ -63,39 +63,28 @@ def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:
     return Reach(low, high, least, most)
 
 
-def extended(
-    model: MaskedAutoencoder, distribution: CellDistribution, values: Tensor, visible: Tensor, reach: Reach
-) -> CellDistribution:
+def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Batch, reach: Reach) -> CellDistribution:
     """Move the means of numbers to the range of the observed cells, and beyond it where the expert is there.
 
     Parameters
     ----------
-    distribution : of every cell of values (B, F) from the visible ones, bool (B, F).
+    distribution : of every cell of the batch.
 
     Forests and network learn from cells within the range, and so do their weights: they say nothing of cells outside.
     The expert, a line, goes on. Its mean outside, e beyond the end, with the variance v out of the column's V, is
     followed by the share (1 - v / V) * e^2 / (e^2 + 9 v): as far as it knows the cell at all, and as far as it is sure
     that the cell lies outside. Tables so wide that there is no variance stay within the range.
     """
-    tokenizer, numbers = model.tokenizer, model.tokenizer.numbers
-    low, high, least, most = (end.to(distribution.mean)[numbers] for end in reach)
+    tokenizer, guess = model.tokenizer, batch.guess
+    low, high, least, most = (end.to(distribution.mean)[tokenizer.numbers] for end in reach)
     mean = distribution.mean.clamp(low, high)
-    if model.expert is not None and tokenizer.n_expert_columns <= WIDE and ((least < low) | (most > high)).any():
-        cells, shown = tokenizer.expand(torch.where(visible, values, 0), visible)
+    if model.expert is not None and guess is not None and tokenizer.n_expert_columns <= WIDE:
         place = tokenizer.expert_of_number
-        guess = model.expert.condition(cells, shown, with_variance=False)[0][:, place].clamp(least, most)
-        outside = ((guess < low) | (guess > high)) & ~visible[:, numbers]
-        rows = torch.nonzero(outside.any(1))[:, 0]
-        if len(rows):
-            variance = model.expert.condition(cells[rows], shown[rows])[1][:, place]
-            guess, squared = guess[rows], (guess - guess.clamp(low, high))[rows].square()
-            known = 1 - variance / model.expert.covariance.diagonal()[place].to(variance)
-            share = (
-                known.clamp(0, 1)
-                * squared
-                / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
-            )
-            mean[rows] = torch.where(outside[rows], torch.lerp(mean[rows], guess, share), mean[rows])
+        line, variance = guess.line[:, place].clamp(least, most), guess.variance[:, place]
+        squared = (line - line.clamp(low, high)).square()
+        known = (1 - variance / model.expert.covariance.diagonal()[place].to(variance)).clamp(0, 1)
+        share = known * squared / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
+        mean = torch.where(batch.visible[:, tokenizer.numbers], mean, torch.lerp(mean, line, share))
     return distribution.moved_to(mean)
 
 

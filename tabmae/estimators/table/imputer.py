@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -22,6 +22,7 @@ from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.table.beyond import Reach, extended, reach, within
 from tabmae.estimators.table.delta import shifted_schema
+from tabmae.model import Batch
 from tabmae.saving import register
 from tabmae.schema import missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
@@ -121,15 +122,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         self._reach = reach(self.schema_.columns, values, observed)
         super()._judge(values, observed, folds, most)
 
-    def _predict(
-        self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
-    ) -> list[Any]:
-        def of_extended(found: CellDistribution, rows: slice) -> Any:
-            device = found.direct.device
-            cells, shown = values[rows].to(found.direct), visible[rows].to(device)
-            return answer(extended(self.model_, found, cells, shown, self._reach), rows)
-
-        return super()._predict(values, visible, of_extended, fold)
+    def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
+        """The distribution of a batch, its means within the reach of the numbers."""
+        return extended(self.model_, found, batch, self._reach)
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within their reach."""
