@@ -33,7 +33,7 @@ STRIDE_OF_REPEATS = 7919
 """A prime, so that residuals which are repeated in turn come from everywhere."""
 LEAST_TYPICAL = 1e-3
 """Least squared error of a series, in those of all, that its origins are measured by."""
-RECENT_SEASONS = 4
+RECENT_SEASONS = 14
 """Seasons before an origin whose deviation tells how wide its intervals are."""
 
 Matrix = NDArray[np.float64]

@@ -247,7 +247,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         Returns
         -------
-        lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed.
+        lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed, and
+            the value that `transform` imputes lies between them.
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -258,7 +259,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
             inner = torch.tensor(asked).to(distribution.direct)
-            lower, upper = distribution.quantile((1 - inner) / 2).cpu(), distribution.quantile((1 + inner) / 2).cpu()
+            lower, upper = distribution.quantile((1 - inner) / 2), distribution.quantile((1 + inner) / 2)
+            # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
+            lower, upper = lower.minimum(distribution.mean).cpu(), upper.maximum(distribution.mean).cpu()
             return lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
 
         found = self._predict(values[rows], observed[rows], answer)
