@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from generated_series import LEVELS, SCALES, SEASON, frame_with_runs, rooted, seasonal, waves, wide
 
 from tabmae import TimeSeriesMAE
+from tabmae.estimators.series.forecasting import masked_forecast
 
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
@@ -234,6 +236,11 @@ def test_intervals_of_one_short_series_hold_the_forecast_and_most_of_what_comes(
         paths = fitted.sample(n_samples=2, horizon=24)
         assert not np.allclose(*paths)
     assert np.mean(held) > 0.6
+
+
+def test_completing_the_future_keeps_no_graph(model: TimeSeriesMAE) -> None:
+    history = torch.zeros(2, model.size_.window, 1)
+    assert not masked_forecast(model.model_, history, history == 0, 4).requires_grad
 
 
 def test_columns_known_ahead_are_used() -> None:

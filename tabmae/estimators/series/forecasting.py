@@ -157,6 +157,7 @@ def _grown(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
+@torch.no_grad()
 def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor, n_steps: int) -> Tensor:
     """The masked model's completion of the next (n, n_steps, C) steps after histories (n, T, C)."""
     kept = model.window - n_steps
