@@ -76,10 +76,10 @@ def test_distances_are_the_harmonic_mean_of_those_to_either_side() -> None:
 
 def test_classes_of_distances_follow_each_other_and_fit_into_the_series() -> None:
     classes = list(stretches(10_000, 48))
-    assert classes[0][0] == 12
+    assert classes[:2] == [(2, 4, 8), (4, 8, 16)]
     assert all(above[0] == below[1] for below, above in pairwise(classes))
     assert all(seasonal.LEAST_STRETCHES * length <= 10_000 and high <= length / 2 for _, high, length in classes)
-    assert not list(stretches(100, 48))
+    assert not list(stretches(40, 48))
 
 
 def test_a_long_gap_of_a_season_is_filled_by_it_and_the_error_is_known() -> None:
@@ -101,7 +101,7 @@ def test_the_error_is_known_for_each_class_of_distances() -> None:
     later, step = values[15_000:], np.arange(25_000)
     found = model.prior([np.where((step % 100 < 60)[:, None], np.nan, later)])
     before = step % 100 + 1
-    away, gap = 2 * before * (61 - before) / 61, before < 61
+    away, gap = 2 * before * (61 - before) / 61, (before < 61) & (step >= 100)
     for low, high in ((4, 8), (8, 32)):
         cells = gap & (away > low) & (away <= high)
         error = ((found.mean - later)[cells] ** 2).mean()
@@ -119,11 +119,11 @@ def test_noise_has_no_prior() -> None:
 def test_near_cells_and_channels_never_observed_have_no_prior() -> None:
     truth = wave(2000)
     model = Seasonal.fit([truth], [SEASON], 24)
-    holes = blacked_out(truth, 700, 11)
+    holes = blacked_out(truth, 700, 3)
     holes[:, 1] = np.nan
     assert np.isinf(model.prior([holes]).variance).all()
-    holes = blacked_out(truth, 700, 13)
-    assert np.flatnonzero(np.isfinite(model.prior([holes]).variance[:, 0])).tolist() == [704, 705, 706, 707, 708]
+    holes = blacked_out(truth, 700, 5)
+    assert np.flatnonzero(np.isfinite(model.prior([holes]).variance[:, 0])).tolist() == [701, 702, 703]
 
 
 def test_series_do_not_feel_each_other() -> None:

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-WIDER = 4
-"""How many times farther from observed cells each class of distances reaches than the one before."""
+NEAREST = 2
+"""Distance from observed cells beyond which something is said."""
+WIDER, MUCH_WIDER, FAR = 2, 4, 4
+"""How many times farther each class of distances reaches than it begins, up to so many windows away and beyond."""
 N_ROUNDS = 4
 """Rounds that hide every stretch of a series once."""
 LEAST_STRETCHES = 8
@@ -66,7 +68,7 @@ class Seasonal:
 
     @classmethod
     def fit(cls, series: Sequence[Matrix], seasons: Sequence[int], window: int) -> Self:
-        """Learn the weights from stretches that are hidden, of lengths from `window` on.
+        """Learn the weights from stretches of all lengths that are hidden.
 
         Parameters
         ----------
@@ -157,8 +159,10 @@ class Moments(NamedTuple):
         return cls(*(np.zeros(shape) for shape in shapes))
 
     def add(self, candidates: Matrix, target: Matrix, channel: NDArray[np.intp]) -> None:
-        for c in np.unique(channel):
-            x, y = candidates[channel == c], target[channel == c]
+        order = np.argsort(channel, kind="stable")
+        ends = np.cumsum(np.bincount(channel, minlength=len(self.n)))[:-1]
+        for c, rows in enumerate(np.split(order, ends)):
+            x, y = candidates[rows], target[rows]
             self.gram[c] += x.T @ x
             self.cross[c] += x.T @ y
             self.square[c] += y @ y
@@ -242,13 +246,14 @@ class Cycles(NamedTuple):
 
 def stretches(n_steps: int, window: int) -> Iterator[tuple[int, int, int]]:
     """Classes of distances to learn: above, up to, and the length of the stretches that are hidden for it."""
-    low, length = window // 4, window
+    low = NEAREST
     while True:
+        length = 2 * (WIDER if low < FAR * window else MUCH_WIDER) * low
         length = min(length, n_steps // LEAST_STRETCHES)
         if length // 2 <= low:
             return
         yield low, length // 2, length
-        low, length = length // 2, WIDER * length
+        low = length // 2
 
 
 def distances(seen: Mask) -> Matrix:
