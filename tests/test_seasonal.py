@@ -40,7 +40,8 @@ def blacked_out(values: np.ndarray, start: int, length: int) -> np.ndarray:
 def test_cells_lie_between_the_means_of_the_nearest_observed_ones_of_their_phase(season: int, most: int) -> None:
     values = holed(100)
     at = np.nonzero(np.isnan(values))
-    found = Cycles.of(values, season).around(at, most)
+    found, silent = Cycles.of(values, season).around(at, most)
+    assert not silent.any()
     for step, channel, answer in zip(*at, found, strict=True):
         phase = np.arange(step % season, len(values), season)
         known = phase[np.isfinite(values[phase, channel])]
@@ -55,10 +56,11 @@ def test_cells_lie_between_the_means_of_the_nearest_observed_ones_of_their_phase
 def test_the_mean_of_a_phase_is_that_of_its_observed_cells_shrunk_by_one() -> None:
     values = holed(100)
     at = np.nonzero(np.isnan(values))
-    found = Cycles.of(values, 7).mean(at)
-    for step, channel, answer in zip(*at, found, strict=True):
+    found, silent = Cycles.of(values, 7).mean(at)
+    for step, channel, answer, doubt in zip(*at, found, silent, strict=True):
         phase = values[step % 7 :: 7, channel]
         assert answer == pytest.approx(np.nansum(phase) / (np.isfinite(phase).sum() + 1))
+        assert doubt == pytest.approx(1 / (np.isfinite(phase).sum() + 1))
 
 
 def test_means_of_long_seasons_are_smoothed_in_a_circle() -> None:
@@ -84,9 +86,9 @@ def test_classes_of_distances_follow_each_other_and_fit_into_the_series() -> Non
 
 def test_a_long_gap_of_a_season_is_filled_by_it_and_the_error_is_known() -> None:
     truth = wave(2000, noise=0.3)
-    model = Seasonal.fit([blacked_out(truth, 700, 300)], [SEASON], 24)
-    found = model.prior([blacked_out(truth, 700, 300)])
-    inner = slice(720, 980)
+    model = Seasonal.fit([blacked_out(truth, 700, 200)], [SEASON], 24)
+    found = model.prior([blacked_out(truth, 700, 200)])
+    inner = slice(720, 880)
     error = ((found.mean - truth)[inner] ** 2).mean()
     assert error == pytest.approx(0.3**2, rel=0.25)
     assert found.variance[inner].mean() == pytest.approx(error, rel=0.25)
@@ -107,6 +109,31 @@ def test_the_error_is_known_for_each_class_of_distances() -> None:
         error = ((found.mean - later)[cells] ** 2).mean()
         assert found.variance[cells].mean() == pytest.approx(error, rel=0.1)
     assert found.variance[130] > 1.5 * found.variance[103]
+
+
+def test_a_season_of_four_hidden_stretches_is_seen_between_them() -> None:
+    step, rng = np.arange(4000), np.random.default_rng(0)
+    values = np.stack([np.sign(np.sin(2 * np.pi * step / 32)), rng.normal(size=4000)], 1)
+    values[:, 0] += 0.1 * rng.normal(size=4000)
+    model = Seasonal.fit([values], [32], 24)
+    assert 4 * next(stretches(4000, 24))[2] == 32
+    assert model.variance[0, 0] < 0.05
+
+
+def test_bounds_widen_where_phases_were_hardly_seen_and_beyond_what_was_learnt() -> None:
+    truth = wave(1000)
+    model = Seasonal.fit([truth], [SEASON], 24)
+    learnt = model.prior([blacked_out(truth, 400, 60)]).variance[430, 0]
+    assert learnt < 0.05
+    unseen = model.prior([blacked_out(truth[:300], 6, 294)]).variance[:, 0]
+    assert unseen[200] > 0.5
+    assert learnt < model.prior([blacked_out(truth, 100, 800)]).variance[500, 0] < 1
+
+
+def test_a_channel_of_few_cells_is_not_believed_by_luck() -> None:
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((2000, 40)) < 0.005, rng.normal(size=(2000, 40)), np.nan)
+    assert np.isinf(Seasonal.fit([values], [SEASON], 24).variance).all()
 
 
 def test_noise_has_no_prior() -> None:
@@ -139,7 +166,8 @@ def test_channels_answered_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch
     model = Seasonal.fit([wave(2000)], [SEASON], 24)
     whole = model.prior([holes])
     monkeypatch.setattr(seasonal, "MAX_AT_ONCE", 1)
-    assert (model.prior([holes]).mean == whole.mean).all()
+    parts = model.prior([holes])
+    assert (parts.mean == whole.mean).all() and (parts.variance == whole.variance).all()
 
 
 def test_series_too_short_teach_nothing() -> None:
@@ -185,4 +213,7 @@ def test_a_saved_model_fills_long_gaps_the_same(sensors: pd.DataFrame, tmp_path:
     model = TimeSeriesMAE(max_epochs=0, random_state=0).fit(holes)
     assert model.seasonal_ is not None and np.isfinite(model.seasonal_.variance).any()
     model.save(tmp_path / "model")
-    pd.testing.assert_frame_equal(load(tmp_path / "model").impute(holes), model.impute(holes))
+    loaded = load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.impute(holes), model.impute(holes))
+    for one, other in zip(loaded.predict_interval(holes), model.predict_interval(holes), strict=True):
+        pd.testing.assert_frame_equal(one, other)

@@ -9,7 +9,7 @@ import torch
 from generated_series import LEVELS, SCALES, SEASON, frame_with_runs, rooted, seasonal, waves, wide
 
 from tabmae import TimeSeriesMAE
-from tabmae.estimators.series.forecasting import masked_forecast
+from tabmae.estimators.series.forecasting import Origins, masked_forecast, own_widths
 
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
@@ -236,6 +236,35 @@ def test_intervals_of_one_short_series_hold_the_forecast_and_most_of_what_comes(
         paths = fitted.sample(n_samples=2, horizon=24)
         assert not np.allclose(*paths)
     assert np.mean(held) > 0.6
+
+
+def judged_origins(series: list[int], step: list[int]) -> Origins:
+    nothing = torch.zeros(len(series))
+    return Origins(nothing, nothing, nothing, nothing, torch.tensor(series), torch.tensor(step), nothing)
+
+
+def test_a_series_is_as_wide_as_its_known_residuals_and_an_origin_as_the_others_apart() -> None:
+    sizes = torch.tensor([1.0, 1, 1, 5, 5, 5, torch.nan])
+    origins = judged_origins([0, 0, 0, 1, 1, 1, 1], [10, 20, 23, 10, 20, 23, 40])
+    widths, of_origins = own_widths(sizes[:, None, None].expand(-1, 10, 1), origins, 3)
+    small, large = 1 / 3, 5 / 3
+    assert widths.tolist() == pytest.approx([(3 * small + 1) / 4, (3 * large + 1) / 4, 1])
+    apart = [(2 * small + 1) / 3, (small + 1) / 2, (small + 1) / 2]
+    assert of_origins[:3].tolist() == pytest.approx(apart)
+    assert of_origins[6] == pytest.approx((3 * large + 1) / 4)
+
+
+def test_series_of_which_all_origins_overlap_are_not_thought_to_differ() -> None:
+    sizes = torch.tensor([1.0, 1, 5, 5])[:, None, None].expand(-1, 10, 1)
+    widths, of_origins = own_widths(sizes, judged_origins([0, 0, 1, 1], [10, 19, 10, 19]), 2)
+    assert widths.tolist() == [1, 1] and of_origins.tolist() == [1, 1, 1, 1]
+
+
+def test_widths_are_drawn_to_all_where_series_miss_alike() -> None:
+    sizes = torch.from_numpy(np.random.default_rng(0).exponential(size=200)).float()[:, None, None].expand(-1, 2, 1)
+    origins = judged_origins(np.repeat(np.arange(50), 4).tolist(), np.tile([0, 5, 10, 15], 50).tolist())
+    widths, _ = own_widths(sizes, origins, 50)
+    assert widths.std() < 0.05
 
 
 def test_completing_the_future_keeps_no_graph(model: TimeSeriesMAE) -> None:

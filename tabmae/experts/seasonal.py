@@ -32,8 +32,10 @@ SMOOTHED = 100
 RIDGE = 0.02
 SHRINKAGE = 0.1
 """Pull of a channel's own weights to the shared ones, in the weight of a mean channel's cells."""
-GAIN = 0.98
-"""Share of the variance that must be missed at most for a channel's answer to be given."""
+GAIN, LEAST_CELLS = 0.98, 30
+"""Share of the variance that must be missed at most for a channel's answer to be given, on so many cells at least."""
+LEAST_WIDER = 1.5
+"""How many times farther the last class must reach than it begins."""
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -42,7 +44,8 @@ Mask = NDArray[np.bool_]
 class Prior(NamedTuple):
     """What is believed of cells (T, C) before their neighbours are looked at, in the unit of the values.
 
-    variance : held-out mean squared error of `mean`; infinite where nothing is said.
+    variance : mean squared error of cells held out that lie as far from observed ones, drawn to 1 for cells farther
+        than any of these and where the phase was hardly seen; infinite where nothing is said.
     """
 
     mean: Matrix
@@ -56,7 +59,7 @@ class Seasonal:
     Parameters
     ----------
     seasons : in steps. level : observed cells on either side that make up the level.
-    edges : (n,), a cell is in the last class whose edge its distance, see `distances`, is above.
+    edges : (n + 1,), between the n classes of distances, see `distances`; cells beyond the last are in the last class.
     weights : (n, C, K), at least 0, of each candidate. variance : (n, C), squared error on cells held out.
 
     Source: non-negative stacking, Breiman 1996.
@@ -82,14 +85,17 @@ class Seasonal:
         level = seasons[0] if seasons else max(1, window // 4)
         most = max(MAX_CELLS // n_channels, 4 * LEAST_STRETCHES * window)
         learnt: list[Matrix] = []
+        n_learnt = 0
         for values in ordered:
-            if sum(map(len, learnt)) < most and len(values) >= LEAST_STRETCHES * window // 2:
+            if n_learnt < most and len(values) >= LEAST_STRETCHES * window // 2:
                 learnt.append(values[-most:])
+                n_learnt += len(learnt[-1])
         model = cls(seasons, level, np.zeros(0), np.zeros((0, n_channels, 2 + 2 * len(seasons))), np.zeros((0, 0)))
-        classes = [model._learn(learnt, *bounds) for bounds in stretches(max(map(len, learnt), default=0), window)]
+        bounds = list(stretches(max(map(len, learnt), default=0), window))
+        classes = [model._learn(learnt, *bound) for bound in bounds]
         if classes:
-            edges, weights, variance = zip(*classes, strict=True)
-            model.edges, model.weights, model.variance = np.array(edges), np.stack(weights), np.stack(variance)
+            model.edges = np.array([bounds[0][0], *(high for _, high, _ in bounds)], dtype=np.float64)
+            model.weights, model.variance = (np.stack(part) for part in zip(*classes, strict=True))
         return model
 
     def prior(self, series: Sequence[Matrix]) -> Prior:
@@ -103,27 +109,32 @@ class Seasonal:
                 for begin in range(0, values.shape[1], each):
                     part = slice(begin, begin + each)
                     at = np.nonzero((steps[:, part] > self.edges[0]) & (steps[:, part] < np.inf))
-                    number = np.searchsorted(self.edges, steps[:, part][at], side="left") - 1
-                    candidates = self._candidates(values[:, part], at)
-                    channel = at[1] + begin
-                    mean[:, part][at] = (candidates * self.weights[number, channel]).sum(1)
-                    variance[:, part][at] = self.variance[number, channel]
+                    away, channel = steps[:, part][at], at[1] + begin
+                    number = np.searchsorted(self.edges[:-1], away, side="left") - 1
+                    candidates, silent = self._candidates(values[:, part], at)
+                    weights = self.weights[number, channel]
+                    mean[:, part][at] = (candidates * weights).sum(1)
+                    heard = 1 - (silent * weights).sum(1) / weights.sum(1).clip(1e-9)
+                    heard *= np.minimum(1, self.edges[-1] / away)
+                    told = self.variance[number, channel]
+                    variance[:, part][at] = np.where(np.isfinite(told), told + (1 - heard) * (1 - told).clip(0), told)
             means.append(np.where(np.isfinite(variance), mean, 0))
             variances.append(variance)
         return Prior(np.concatenate(means), np.concatenate(variances))
 
-    def _learn(self, series: Sequence[Matrix], low: int, high: int, length: int) -> tuple[int, Matrix, Matrix]:
-        """Edge, weights (C, K) and squared errors (C,) of cells that are `low` to `high` far from observed ones."""
+    def _learn(self, series: Sequence[Matrix], low: int, high: int, length: int) -> tuple[Matrix, Matrix]:
+        """Weights (C, K) and squared errors (C,) of cells that are `low` to `high` far from observed ones."""
         moments = [Moments.none(*self.weights.shape[1:]) for _ in range(2)]
         for values in series:
             seen = np.isfinite(values)
             stretch = np.arange(len(values)) // length
             for turn in range(N_ROUNDS):
-                hidden = stretch % N_ROUNDS == turn
+                # each time another one of four: seasons may be as long as four of them
+                hidden = (stretch + stretch // N_ROUNDS) % N_ROUNDS == turn
                 left = np.where(hidden[:, None], np.nan, values)
                 steps = distances(np.isfinite(left))
                 at = np.nonzero(hidden[:, None] & seen & (steps > low) & (steps <= high))
-                candidates, target = self._candidates(left, at), values[at]
+                candidates, target = self._candidates(left, at)[0], values[at]
                 half = stretch[at[0]] // N_ROUNDS % 2
                 for side in range(2):
                     chosen = half == side
@@ -133,16 +144,17 @@ class Seasonal:
         error = (first.missed(second.weights()) + second.missed(first.weights())) / count
         base = (first.square + second.square) / count
         both = Moments(*(a + b for a, b in zip(first, second, strict=True)))
-        return low, both.weights(), np.where(error < GAIN * base, error, np.inf)
+        return both.weights(), np.where((error < GAIN * base) & (both.n >= LEAST_CELLS), error, np.inf)
 
-    def _candidates(self, values: Matrix, at: tuple[NDArray[np.intp], ...]) -> Matrix:
-        """What each candidate says of cells `at` (steps, channels), (n, K); 0 where it says nothing."""
+    def _candidates(self, values: Matrix, at: tuple[NDArray[np.intp], ...]) -> tuple[Matrix, Matrix]:
+        """What each candidate says of cells `at` (steps, channels), (n, K), and how little it heard, 1 for nothing."""
         steps = Cycles.of(values, 1)
         found = [steps.around(at, 1), steps.around(at, self.level)]
         for season in self.seasons:
             cycles = Cycles.of(values, season)
             found += [cycles.mean(at), cycles.around(at, NEAR_CYCLES)]
-        return np.stack(found, 1)
+        said, silent = (np.stack(part, 1) for part in zip(*found, strict=True))
+        return said, silent
 
 
 class Moments(NamedTuple):
@@ -212,8 +224,11 @@ class Cycles(NamedTuple):
         np.put_along_axis(places, where, cycle.cumsum(0).astype(float), 0)
         return cls(rank, seen, totals[:-1], places[:-1])
 
-    def around(self, at: tuple[NDArray[np.intp], ...], most: int) -> Matrix:
-        """At cells (steps, channels): between the means of up to `most` observed cells of the phase on either side."""
+    def around(self, at: tuple[NDArray[np.intp], ...], most: int) -> tuple[Matrix, Matrix]:
+        """At cells (steps, channels): between the means of up to `most` observed cells of the phase on either side.
+
+        Also 1 where there is none, else 0.
+        """
         cycle, phase, channel = self._split(at)
         until = self.rank[cycle, phase, channel]
         before = until - self.seen[cycle, phase, channel]
@@ -227,16 +242,16 @@ class Cycles(NamedTuple):
         left, right, begin, end = means
         share = np.clip((cycle - begin) / np.maximum(end - begin, 1e-9), 0, 1)
         share = np.where((n_before > 0) & (n_after > 0), share, n_after > 0)
-        return left * (1 - share) + right * share
+        return left * (1 - share) + right * share, (n_before + n_after == 0).astype(np.float64)
 
-    def mean(self, at: tuple[NDArray[np.intp], ...]) -> Matrix:
-        """At cells (steps, channels): the mean of the phase and those beside it, shrunk to 0 by one cell."""
+    def mean(self, at: tuple[NDArray[np.intp], ...]) -> tuple[Matrix, Matrix]:
+        """At cells (steps, channels): the mean of the phase and those beside it, shrunk to 0 by one cell; its share."""
         _, phase, channel = self._split(at)
         count = self.rank[-1].astype(float)
         total = np.take_along_axis(self.totals, self.rank[-1:], 0)[0]
         half = len(count) // SMOOTHED
         total, count = (circular(part, half) for part in (total, count))
-        return (total / (count + 1))[phase, channel]
+        return (total / (count + 1))[phase, channel], (1 / (count + 1))[phase, channel]
 
     def _split(self, at: tuple[NDArray[np.intp], ...]) -> tuple[NDArray[np.intp], ...]:
         step, channel = at
@@ -250,7 +265,7 @@ def stretches(n_steps: int, window: int) -> Iterator[tuple[int, int, int]]:
     while True:
         length = 2 * (WIDER if low < FAR * window else MUCH_WIDER) * low
         length = min(length, n_steps // LEAST_STRETCHES)
-        if length // 2 <= low:
+        if length // 2 < LEAST_WIDER * low:
             return
         yield low, length // 2, length
         low = length // 2

@@ -26,7 +26,7 @@ FEW_ORIGINS = 30
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEIGHBOURS = 2
 """Steps of the horizon to either side that lend a step their residuals."""
-PRIOR_ORIGINS = 1.0
+PRIOR_ORIGINS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Origins of all series that count for those of one in its own width."""
 LEAST_SCALE = 0.05
 STRIDE_OF_REPEATS = 7919
@@ -45,9 +45,9 @@ class Forecaster(torch.nn.Module):
     Buffers
     -------
     share : (h, C), how far the masked model's first h steps are believed against the linear forecast.
-    paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories and `own`.
-    own : float32 (n,), how far the series of each path misses, in times of all series, told by its other origins.
-    widths : float32 (n_series,), the same of every series of fit, told by all of its origins.
+    paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories and their width.
+    path_widths : float32 (n,), mean absolute residual of the series of each path over that of all, by other origins.
+    widths : float32 (n_series,), the same of every series of fit, by all of its origins.
 
     `recent` : steps before an origin whose deviation is the scale.
 
@@ -56,7 +56,7 @@ class Forecaster(torch.nn.Module):
 
     share: Tensor
     paths: Tensor
-    own: Tensor
+    path_widths: Tensor
     widths: Tensor
 
     def __init__(
@@ -66,7 +66,7 @@ class Forecaster(torch.nn.Module):
         self.linear, self.recent = linear, recent
         self.register_buffer("share", torch.zeros(n_shared, n_channels))
         self.register_buffer("paths", torch.zeros(n_paths, linear.horizon, n_channels))
-        self.register_buffer("own", torch.ones(n_paths))
+        self.register_buffer("path_widths", torch.ones(n_paths))
         self.register_buffer("widths", torch.ones(n_series))
 
     @property
@@ -107,24 +107,24 @@ class Forecaster(torch.nn.Module):
 
     def bounds(self, levels: list[float], horizon: int, series: Tensor) -> Tensor:
         """Quantiles (len(levels), n, horizon, C) of the residuals over their scale, for series as in `forecast`."""
-        own, of_any = (self.quantiles(levels, horizon, known=known)[:, None] for known in (True, False))
-        return torch.where(_grown(series >= 0), own * self._widths(series), of_any)
+        return self._of(series, *(self.quantiles(levels, horizon, known=known)[:, None] for known in (True, False)))
 
     def draw(self, n_steps: int, series: Tensor, generator: torch.Generator) -> Tensor:
         """Residuals (n, n_steps, C) over their scale, those of an origin together, for series as in `forecast`."""
         pieces = []
         for _ in range(-(-n_steps // self.horizon)):
             chosen = torch.randint(len(self.paths), (len(series),), generator=generator)
-            own, of_any = (self._paths(known=known)[chosen] for known in (True, False))
-            pieces.append(torch.where(_grown(series >= 0), own * self._widths(series), of_any))
+            pieces.append(self._of(series, *(self._paths(known=known)[chosen] for known in (True, False))))
         return torch.cat(pieces, 1)[:, :n_steps]
 
-    def _widths(self, series: Tensor) -> Tensor:
-        return _grown(torch.cat([self.widths, torch.ones(1)])[series])
+    def _of(self, series: Tensor, known: Tensor, unknown: Tensor) -> Tensor:
+        """Residuals in the width of each series of fit, `unknown` ones for others."""
+        widths = torch.cat([self.widths, torch.ones(1)])[series]
+        return torch.where(per_series(series >= 0), known * per_series(widths), unknown)
 
     def _paths(self, *, known: bool) -> Tensor:
         """Paths in the width of their series, for series whose width is known, or as wide as they are, for any."""
-        return self.paths if known else self.paths * _grown(self.own)
+        return self.paths if known else self.paths * per_series(self.path_widths)
 
     def quantiles(self, levels: list[float], horizon: int, *, known: bool = True) -> Tensor:
         """Quantiles (len(levels), horizon, C) of the paths; wider beyond the fitted horizon.
@@ -152,7 +152,7 @@ class Forecaster(torch.nn.Module):
         return recent.std(1, correction=0, keepdim=True).clamp_min(LEAST_SCALE)
 
 
-def _grown(values: Tensor) -> Tensor:
+def per_series(values: Tensor) -> Tensor:
     """A number for each of n series as (n, 1, 1)."""
     return values[:, None, None]
 
@@ -226,7 +226,7 @@ def fit_forecaster(
         if not (contexts and "linear" in experts):
             forecaster.share.fill_(float(bool(experts)))
         forecaster.paths = usual_residuals(1)[:, None, None].expand(-1, horizon, n_channels).clone()
-        forecaster.own = torch.ones(len(forecaster.paths))
+        forecaster.path_widths = torch.ones(len(forecaster.paths))
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
     linear = early.forecast(origins.history, origins.weighed)
@@ -240,11 +240,11 @@ def fit_forecaster(
     kept = torch.linspace(0, len(scaled) - 1, min(n_paths, len(scaled))).round().long()
     forecaster.widths, own = own_widths(scaled, origins, len(filled))
     forecaster.paths = gaps_drawn(scaled / own[:, None, None])[kept].float()
-    forecaster.own = own[kept]
+    forecaster.path_widths = own[kept]
     if len(kept) < FEW_ORIGINS:
         # few residuals know neither the side that they err to nor how far they may
         wider = forecaster.paths * (1 + 2 / len(kept)) ** 0.5
-        forecaster.paths, forecaster.own = torch.cat([wider, -wider]), forecaster.own.repeat(2)
+        forecaster.paths, forecaster.path_widths = torch.cat([wider, -wider]), forecaster.path_widths.repeat(2)
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
     floors = [each.forecast(origins.history) for each in naive]
     return forecaster, {
@@ -340,18 +340,17 @@ def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tens
 
 
 def own_widths(scaled: Tensor, origins: Origins, n_series: int) -> tuple[Tensor, Tensor]:
-    """Mean absolute residual of each series (n_series,), in times of that of all, drawn to 1 where origins are few.
+    """Mean absolute residual of each series (n_series,), over that of all, and of the series of each origin (n,).
 
-    Also that of the series of each origin (n,) by the others that share no step with it: one that it had a part in
-    would make its own residual look small.
+    The latter is by the origins that share no step with it: one that it had a part in would make its own residual look
+    small. Both are drawn to 1 as far as such left-out ones foretell residuals best; where no series has two origins
+    apart, nothing says that series differ.
     """
-    if n_series == 1:
-        return torch.ones(1), torch.ones(len(scaled))
-    size = scaled.abs().nanmean((1, 2)).nan_to_num(0.0)
-    size = size / size.mean().clamp_min(1e-9)
-    count = torch.zeros(n_series).index_add_(0, origins.series, torch.ones(len(size)))
+    size = scaled.abs().nanmean((1, 2))
+    told, size = (~size.isnan()).float(), (size / size.nanmean().clamp_min(1e-9)).nan_to_num(0.0)
+    count = torch.zeros(n_series).index_add_(0, origins.series, told)
     total = torch.zeros(n_series).index_add_(0, origins.series, size)
-    others, left = count[origins.series] - 1, total[origins.series] - size
+    others, left = count[origins.series] - told, total[origins.series] - size
     for apart in range(1, len(size)):
         near = (origins.series[apart:] == origins.series[:-apart]) & (
             origins.step[apart:] - origins.step[:-apart] < scaled.shape[1]
@@ -359,10 +358,19 @@ def own_widths(scaled: Tensor, origins: Origins, n_series: int) -> tuple[Tensor,
         if not bool(near.any()):
             break
         for one, other in ((slice(apart, None), slice(None, -apart)), (slice(None, -apart), slice(apart, None))):
-            others[one] -= near.float()
+            others[one] -= near * told[other]
             left[one] -= near * size[other]
-    widths = (total + PRIOR_ORIGINS) / (count + PRIOR_ORIGINS)
-    return widths, (left.clamp_min(0) + PRIOR_ORIGINS) / (others + PRIOR_ORIGINS)
+    judged, left = (told > 0) & (others > 0), left.clamp_min(0)
+    if n_series == 1 or not bool(judged.any()):
+        return torch.ones(n_series), torch.ones(len(size))
+
+    def missed(prior: float) -> float:
+        """Mean negative log density of the left-out origins under Laplace's law."""
+        width = ((left + prior) / (others + prior))[judged]
+        return float((width.log() + size[judged] / width).mean())
+
+    prior = min(PRIOR_ORIGINS, key=missed)
+    return (total + prior) / (count + prior), (left + prior) / (others + prior)
 
 
 def state_of(forecaster: Forecaster) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         Returns
         -------
         lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed, and
-            the value that `transform` imputes lies between them.
+            the value that `transform` imputes lies between them, before it is rounded for a column of whole numbers.
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
