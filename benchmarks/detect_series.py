@@ -6,7 +6,6 @@ the file is not repeated. Run it as `python -m benchmarks.detect_series --help`.
 
 import argparse
 import importlib
-import importlib.util
 import json
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score
 
+from benchmarks.detect_packages import MODULES, autoencoder, import_module_of, installed, needs
 from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
@@ -56,7 +56,9 @@ LABELS = {
     "kmeans": "k-means of windows (KMeansAD)",
     "mahalanobis": "Mahalanobis distance of windows",
     "iforest": "isolation forest of windows",
+    "autoencoder": "autoencoder of windows (PyOD)",
     "matrix-profile": "matrix profile (stumpy)",
+    "matrix-profile-raw": "matrix profile, windows as they are",
     "tabmae": "**TimeSeriesMAE**",
     "tabmae-untrained": "TimeSeriesMAE(max_epochs=0)",
 }
@@ -108,21 +110,28 @@ OF_WINDOWS: dict[str, Callable[[np.ndarray, np.ndarray, int], Scores]] = {
     "kmeans": kmeans,
     "mahalanobis": mahalanobis,
     "iforest": iforest,
+    "autoencoder": autoencoder,
 }
 OURS: dict[str, dict[str, Any]] = {"tabmae": {}, "tabmae-untrained": {"max_epochs": 0}}
-METHODS = (*OF_WINDOWS, "matrix-profile", *OURS)
+OF_STUMPY = {"matrix-profile": True, "matrix-profile-raw": False}
+"""Whether each window is put into standard deviations from its own mean, as is usual."""
+METHODS = (*OF_WINDOWS, *OF_STUMPY, *OURS)
 
 
-def matrix_profile(train: np.ndarray, test: np.ndarray, window: int) -> Scores:
+def matrix_profile(train: np.ndarray, test: np.ndarray, window: int, normalize: bool) -> Scores:
     """Distance of each window to the nearest other one, or to that of another series; the mean over the channels."""
-    stumpy = importlib.import_module("stumpy")
+    stump = import_module_of("matrix-profile").stump
     same = train.shape == test.shape and bool((train == test).all())
     pairs = zip(train.T.astype(np.float64), test.T.astype(np.float64), strict=True)
-    found = [
-        stumpy.stump(b, window)[:, 0] if same else stumpy.stump(b, window, a, ignore_trivial=False)[:, 0]
-        for a, b in pairs
-    ]
+    found = [stump(b, window, None if same else a, ignore_trivial=same, normalize=normalize)[:, 0] for a, b in pairs]
     return np.nan_to_num(np.array(found, dtype=np.float64), posinf=0.0).mean(axis=0)
+
+
+def compile_stumpy(normalize: bool) -> None:
+    """Have the functions of stumpy compiled, which takes far longer than a run."""
+    parts = np.random.RandomState(0).random_sample((2, 50, 1))
+    for other in parts:
+        matrix_profile(parts[0], other, 5, normalize)
 
 
 def scores_of(method: str, train: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Scores]:
@@ -135,8 +144,8 @@ def scores_of(method: str, train: np.ndarray, test: np.ndarray, seed: int) -> di
     centre, scale = train.mean(axis=0), train.std(axis=0)
     train, test = ((part - centre) / np.where(scale > 0, scale, 1) for part in (train, test))
     window = max(2, min(WINDOW, len(train) // 5))
-    if method == "matrix-profile":
-        return {"": over_windows(matrix_profile(train, test, window), window)}
+    if method in OF_STUMPY:
+        return {"": over_windows(matrix_profile(train, test, window, OF_STUMPY[method]), window)}
     learnt = windows_of(train, window)
     if len(learnt) > MAX_LEARNT:
         learnt = learnt[np.random.RandomState(seed).permutation(len(learnt))[:MAX_LEARNT]]
@@ -187,11 +196,18 @@ def run_row(task: Task, method: str, seed: int, arguments: argparse.Namespace) -
 
 
 def work(folder: Path) -> None:
-    """Do one run of one method: read `job.json` and `job.npz`, write `scores.npz` and `result.json`."""
+    """Do one run of one method: read `job.json` and `job.npz`, write `scores.npz` and `result.json`.
+
+    What a method's package has to import and to compile, it does before the clock starts.
+    """
     job: dict[str, Any] = json.loads((folder / "job.json").read_text())
     arrays = np.load(folder / "job.npz")
     if job["method"] in OURS:
         importlib.import_module("tabmae.estimators.series")
+    if job["method"] in MODULES:
+        import_module_of(job["method"])
+    if job["method"] in OF_STUMPY:
+        compile_stumpy(OF_STUMPY[job["method"]])
     start, start_cpu = time.perf_counter(), cpu_seconds()
     scores = scores_of(job["method"], arrays["train"], arrays["test"], job["seed"])
     spent = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - start_cpu}
@@ -202,9 +218,9 @@ def work(folder: Path) -> None:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure detectors of odd stretches on labelled series.")
-    installed = importlib.util.find_spec("stumpy") is not None
-    default = [method for method in METHODS if installed or method != "matrix-profile"]
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=default)
+    default = [method for method in METHODS if installed(method)]
+    about = f"default: all that are installed; {needs(METHODS)}"
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=default, help=about)
     parser.add_argument("--datasets", nargs="+", choices=tuple(ABOUT), default=list(ABOUT))
     parser.add_argument("--every", type=int, default=1, help="take every so many series of a set, by name")
     parser.add_argument("--data", type=Path, help="folder of NAB (data, labels) and SMAP (NAME.npz)")
@@ -217,8 +233,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         check_options(parser, read)
         if read.data is None:
             parser.error("a run needs --data DIR with NAB and SMAP")
-        if not installed and "matrix-profile" in read.methods:
-            parser.error("matrix-profile needs stumpy, which is not installed: pip install stumpy")
+        absent = needs(method for method in read.methods if not installed(method))
+        if absent:
+            parser.error(f"{absent}; not installed here")
     return read
 
 

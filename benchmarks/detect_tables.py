@@ -5,7 +5,6 @@ method; a run whose row is in the file is not repeated. Run it as `python -m ben
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
@@ -16,7 +15,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.detecting import METHODS, OF_PYOD
+from benchmarks.detect_packages import installed, needs
+from benchmarks.detecting import METHODS
 from benchmarks.markdown import markdown
 from benchmarks.runs import (
     about_run,
@@ -47,6 +47,10 @@ LABELS = {
     "pca": "PCA reconstruction",
     "hbos": "HBOS",
     "ecod": "ECOD",
+    "autoencoder": "autoencoder (PyOD)",
+    "lunar": "LUNAR (PyOD)",
+    "deepsvdd": "Deep SVDD (PyOD)",
+    "icl": "ICL (DeepOD), one network",
     "tabmae": "**TabMAEDetector**",
     "tabmae-distances": "its distances alone",
     "tabmae-network": "its network alone",
@@ -75,12 +79,9 @@ class Task(NamedTuple):
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure detectors of odd rows on labelled sets.")
-    installed = importlib.util.find_spec("pyod") is not None
-    default = [method for method in METHODS if installed or method not in OF_PYOD]
-    of_pyod = f"{' and '.join(OF_PYOD)} need pyod: pip install pyod, here or beside tabmae in another environment"
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=default, help=f"default: all that are installed; {of_pyod}"
-    )
+    default = [method for method in METHODS if installed(method)]
+    about = f"default: all that are installed; here or beside tabmae in another environment, {needs(METHODS)}"
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=default, help=about)
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="default: all of the folder")
     parser.add_argument(
         "--protocols",
@@ -100,8 +101,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         check_options(parser, read)
         if read.data is None:
             parser.error("a run needs --data DIR with the sets")
-        if not installed and set(read.methods) & set(OF_PYOD):
-            parser.error(f"{of_pyod}; it is not installed here")
+        absent = needs(method for method in read.methods if not installed(method))
+        if absent:
+            parser.error(f"{absent}; not installed here")
     return read
 
 

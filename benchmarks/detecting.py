@@ -2,7 +2,7 @@
 
 Contract: reads `job.json` and `job.npz` of a folder, writes `result.json` and the anomaly scores of the test rows
 there, and the p-values of a method that has some; higher scores are odder for every method. Peers other than the
-isolation forest get rows that `IterativeImputer` completed.
+isolation forest get rows that `IterativeImputer` completed. A method's module is imported before the clock starts.
 """
 
 import importlib
@@ -24,6 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
+from benchmarks.detect_packages import MODULES, autoencoder, deepsvdd, icl, import_module_of, lunar, scored
 from benchmarks.worker import cpu_seconds, peak_mb, versions
 
 N_NEIGHBOURS = 5
@@ -55,11 +56,6 @@ def fitted(make: Callable[[int], Any], train: np.ndarray, test: np.ndarray, seed
     return -make(seed).fit(train).score_samples(test)
 
 
-def pyod(name: str, train: np.ndarray, test: np.ndarray) -> Scores:
-    model = getattr(importlib.import_module(f"pyod.models.{name}"), name.upper())().fit(train)
-    return model.decision_function(test)
-
-
 def tabmae(train: np.ndarray, test: np.ndarray, same: bool, seed: int, members: Any) -> tuple[Scores, np.ndarray]:
     """Scores and p-values."""
     detector = importlib.import_module("tabmae").TabMAEDetector
@@ -76,10 +72,13 @@ PEERS: dict[str, Callable[[np.ndarray, np.ndarray, bool, int], Scores]] = {
     "ocsvm": lambda train, test, same, seed: fitted(lambda s: OneClassSVM(), train, test, seed),
     "mcd": lambda train, test, same, seed: fitted(lambda s: EllipticEnvelope(random_state=s), train, test, seed),
     "pca": lambda train, test, same, seed: pca(train, test, same),
-    "hbos": lambda train, test, same, seed: pyod("hbos", train, test),
-    "ecod": lambda train, test, same, seed: pyod("ecod", train, test),
+    "hbos": lambda train, test, same, seed: scored(import_module_of("hbos").HBOS(), train, test),
+    "ecod": lambda train, test, same, seed: scored(import_module_of("ecod").ECOD(), train, test),
+    "autoencoder": lambda train, test, same, seed: autoencoder(train, test, seed),
+    "lunar": lambda train, test, same, seed: lunar(train, test, seed),
+    "deepsvdd": lambda train, test, same, seed: deepsvdd(train, test, seed),
+    "icl": lambda train, test, same, seed: icl(train, test, seed),
 }
-OF_PYOD = ("hbos", "ecod")
 WITH_HOLES = ("iforest",)
 """Peers that take missing cells."""
 OURS = {
@@ -110,6 +109,8 @@ def main(folder: Path) -> None:
     arrays = np.load(folder / "job.npz")
     if job["method"] in OURS:
         importlib.import_module("tabmae.estimators.detector")
+    if job["method"] in MODULES:
+        import_module_of(job["method"])
     start, start_cpu = time.perf_counter(), cpu_seconds()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -23,7 +23,7 @@ from benchmarks.cells import Hidden
 from benchmarks.markdown import markdown, show
 
 ROOT = Path(__file__).resolve().parent.parent
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def add_options(parser: argparse.ArgumentParser, max_rows: int | None = None) -> None:

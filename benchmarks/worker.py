@@ -34,7 +34,10 @@ METHODS = {
     "tabmae-conv": "benchmarks.ours:ConvMAE",
 }
 IN_SAMPLE_ONLY = ("hyperimpute",)
-VERSIONS = ("tabmae", "torch", "scikit-learn", "numpy", "pandas", "lightgbm", "miceforest", "hyperimpute", "xgboost")
+VERSIONS = (
+    *("tabmae", "torch", "scikit-learn", "numpy", "pandas", "lightgbm", "miceforest", "hyperimpute", "xgboost"),
+    *("pyod", "deepod", "stumpy"),
+)
 
 
 def frame_of(codes: np.ndarray, names: list[str], levels: list[int]) -> pd.DataFrame:

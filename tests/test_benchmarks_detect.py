@@ -1,14 +1,18 @@
 """Claims about the benchmark of detectors: the same rows for every method, nothing twice, figures from the rows."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detect_tables import LEAST_OUTLIERS, load_set, main, make_task, report
-from benchmarks.detecting import METHODS, OF_PYOD, judged
+from benchmarks.detect_packages import MODULES, installed, needs
+from benchmarks.detect_tables import LEAST_OUTLIERS, load_set, main, make_task, parse_arguments, report
+from benchmarks.detecting import METHODS, judged
 from benchmarks.markdown import markers
 
 START, END = markers("detect")
@@ -74,7 +78,7 @@ def test_a_sample_keeps_outliers_and_holes_do_not_depend_on_the_method(data: Pat
     assert np.isnan(one.train).mean() == pytest.approx(0.3, abs=0.08)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*OF_PYOD, "tabmae", "tabmae-network")])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in (*MODULES, "tabmae", "tabmae-network")])
 def test_higher_is_odder_for_every_peer_with_and_without_holes(data: Path, method: str) -> None:
     cells, is_outlier = load_set("line", data, 0, 0)
     for protocol, missing, first in (("clean", 0.0, 0), ("clean", 0.1, 0), ("contaminated", 0.0, 35)):
@@ -82,6 +86,46 @@ def test_higher_is_odder_for_every_peer_with_and_without_holes(data: Path, metho
         scores, p_values = judged(method, task.train, task.test, task.same, 0)
         assert (p_values is None) == (method != "tabmae-distances")
         assert roc_auc_score(task.is_outlier, scores) > 0.7
+
+
+class Detector:
+    """In the place of a package's detector: scores by the distance to the mean, and keeps what it was given."""
+
+    made: "list[Detector]"
+
+    def __init__(self, *given: int, **settings: Any) -> None:
+        self.given, self.settings = given, settings
+        self.made.append(self)
+
+    def fit(self, X: np.ndarray) -> "Detector":
+        self.learnt = X
+        return self
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        return np.abs(X - self.learnt.mean(axis=0)).max(axis=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        *[("hbos", "HBOS"), ("ecod", "ECOD")],
+        *[("autoencoder", "AutoEncoder"), ("lunar", "LUNAR"), ("deepsvdd", "DeepSVDD"), ("icl", "ICL")],
+    ],
+)
+def test_detectors_of_packages_get_complete_standardised_rows_and_networks_the_seed(
+    data: Path, method: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, Detector.made = ModuleType(MODULES[method]), []
+    setattr(module, name, Detector)
+    monkeypatch.setitem(sys.modules, MODULES[method], module)
+    for missing in (0.0, 0.1):
+        task = make_task(*load_set("line", data, 0, 0), "clean", missing, 0)
+        scores, p_values = judged(method, task.train, task.test, False, 7)
+        assert p_values is None and roc_auc_score(task.is_outlier, scores) > 0.7
+    whole, holed = Detector.made
+    np.testing.assert_allclose(whole.learnt.std(axis=0), 1)
+    assert not np.isnan(holed.learnt).any() and whole.given in ((), (3,))
+    assert whole.settings.get("random_state") == (None if method in ("hbos", "ecod") else 7)
 
 
 def test_alarms_are_the_normal_rows_that_p_values_flag(data: Path, tmp_path: Path) -> None:
@@ -103,8 +147,15 @@ def test_a_run_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "a run needs --data DIR" in capsys.readouterr().err
 
 
-def test_the_help_tells_where_pyod_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_of_absent_packages_are_no_default_and_say_where_they_come_from(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert [name for name in METHODS if not installed(name)] == [name for name in METHODS if name in MODULES]
+    assert not set(parse_arguments(["--data", str(data), "--out", str(tmp_path / "rows")]).methods) & MODULES.keys()
+    with pytest.raises(SystemExit):
+        main(["--data", str(data), "--out", str(tmp_path / "rows"), "--methods", "knn", "lunar", "ecod", "icl"])
+    assert "lunar, ecod need pyod: pip install pyod; icl needs deepod: pip install --no-deps" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert " and ".join(OF_PYOD) + " need pyod: pip install pyod" in text
+    assert needs(METHODS) in " ".join(capsys.readouterr().out.split())

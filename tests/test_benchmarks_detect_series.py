@@ -1,15 +1,20 @@
 """Claims about the benchmark of odd stretches: labels by time, a normal training part, nothing twice, no label seen."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.detect_packages import MODULES
 from benchmarks.detect_series import (
     KEY,
+    METHODS,
+    OF_STUMPY,
     OF_WINDOWS,
     load_series,
     main,
@@ -68,11 +73,61 @@ def test_windows_come_back_to_their_steps() -> None:
     assert over_windows(np.array([0.0, 3.0, 0.0, 0.0]), 3).tolist() == [0, 1.5, 1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("method", OF_WINDOWS)
+@pytest.mark.parametrize("method", [name for name in OF_WINDOWS if name not in MODULES])
 def test_a_peer_ranks_the_halt_above_the_rest(data: Path, method: str) -> None:
     task = load_series("SMAP", "A-1", data)
     scores = scores_of(method, task.train, task.test, 0)[""]
     assert len(scores) == 500 and np.median(scores[task.labels]) > np.quantile(scores[~task.labels], 0.9)
+
+
+def stump(one: np.ndarray, window: int, other: np.ndarray | None, ignore_trivial: bool, normalize: bool) -> np.ndarray:
+    """In the place of stumpy's function: nearest distances in the first column, windows near its own left out."""
+    parts = [windows_of(part[:, None], window) for part in (one, one if other is None else other)]
+    if normalize:
+        parts = [(part - part.mean(axis=1, keepdims=True)) / part.std(axis=1, keepdims=True) for part in parts]
+    gaps = np.linalg.norm(parts[0][:, None] - parts[1][None], axis=2)
+    places = np.abs(np.subtract.outer(np.arange(len(parts[0])), np.arange(len(parts[1]))))
+    nearest = np.where(ignore_trivial & (places < window / 4), np.inf, gaps).min(axis=1)
+    return np.stack([nearest, nearest], axis=1).astype(object)
+
+
+@pytest.mark.parametrize("method", OF_STUMPY)
+@pytest.mark.parametrize("dataset", ["NAB", "SMAP"])
+def test_a_matrix_profile_is_of_the_series_itself_or_from_training_to_test(
+    data: Path, dataset: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("stumpy")
+    module.__dict__["stump"] = stump
+    monkeypatch.setitem(sys.modules, "stumpy", module)
+    task = load_series(dataset, series_names(dataset, data)[0], data)
+    noise = 0.01 * np.random.default_rng(1).normal(size=task.test.shape)
+    train = task.train + noise if dataset == "NAB" else task.train
+    test = train if dataset == "NAB" else task.test + noise
+    scores = scores_of(method, train, test, 0)[""]
+    assert len(scores) == len(test)
+    assert np.median(scores[task.labels]) > np.quantile(scores[~task.labels], 0.75)
+
+
+def test_an_autoencoder_learns_from_windows_of_training_and_scores_those_of_the_test(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AutoEncoder:
+        def __init__(self, preprocessing: bool, verbose: int, random_state: int) -> None:
+            assert (preprocessing, random_state) == (False, 3)
+
+        def fit(self, X: np.ndarray) -> "AutoEncoder":
+            assert X.shape == (321, 160)
+            return self
+
+        def decision_function(self, X: np.ndarray) -> np.ndarray:
+            assert X.shape == (421, 160)
+            return np.abs(X).sum(axis=1)
+
+    module = ModuleType(MODULES["autoencoder"])
+    module.__dict__["AutoEncoder"] = AutoEncoder
+    monkeypatch.setitem(sys.modules, MODULES["autoencoder"], module)
+    task = load_series("SMAP", "A-1", data)
+    assert scores_of("autoencoder", task.train, task.test, 3)[""].shape == (500,)
 
 
 def test_a_row_has_the_scores_of_the_method_and_of_its_members(rows: Path) -> None:
@@ -100,3 +155,13 @@ def test_a_run_needs_data_and_a_file_for_its_rows(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "rows.jsonl"), "--methods", "kmeans"])
     assert "a run needs --data" in capsys.readouterr().err
+
+
+def test_methods_of_absent_packages_say_where_they_come_from(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["--data", str(data), "--out", str(tmp_path / "rows"), "--methods", *METHODS])
+    found = capsys.readouterr().err
+    assert "autoencoder needs pyod: pip install pyod" in found and "matrix-profile, matrix-profile-raw need st" in found

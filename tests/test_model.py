@@ -394,9 +394,14 @@ def test_batches_that_share_their_forests_answer_as_each_alone(n_sweeps: int, wi
             (alone,) = model.believed([batch], fold)
             bit_equal(found, alone)
     asked: list[int] = []
+    predict = Forest.predict
+
+    def counted(forest: Forest, rows: Tensor, fold: int = 0) -> Tensor:
+        asked.append(len(rows))
+        return predict(forest, rows, fold)
+
     with pytest.MonkeyPatch.context() as patch:
-        predict = Forest.predict
-        patch.setattr(Forest, "predict", lambda self, rows, fold: asked.append(len(rows)) or predict(self, rows, fold))
+        patch.setattr(Forest, "predict", counted)
         list(model.believed(batches))
     cells = torch.cat([batch.wanted for batch in batches])
     assert asked == [int(cells[:, feature].sum()) for _ in range(n_sweeps) for feature in (1, 2)]

@@ -97,8 +97,8 @@ def test_a_long_gap_of_a_season_is_filled_by_it_and_the_error_is_known() -> None
 def test_the_error_is_known_for_each_class_of_distances() -> None:
     rng = np.random.default_rng(0)
     values = np.zeros((40_000, 1))
-    for step in range(1, len(values)):
-        values[step] = 0.98 * values[step - 1] + 0.2 * rng.normal()
+    for i in range(1, len(values)):
+        values[i] = 0.98 * values[i - 1] + 0.2 * rng.normal()
     model = Seasonal.fit([values[:15_000]], [], 16)
     later, step = values[15_000:], np.arange(25_000)
     found = model.prior([np.where((step % 100 < 60)[:, None], np.nan, later)])

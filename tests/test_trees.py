@@ -152,11 +152,18 @@ def test_the_compiled_descent_answers_as_the_arrays_do(
     torch.testing.assert_close(compiled.predict(many, asked), forest._predict(many, asked), rtol=0, atol=1e-7)
 
 
-def test_the_compiled_descent_asks_rows_that_fall_alike_one_after_another(forest: Forest) -> None:
+def test_the_compiled_descent_asks_rows_that_fall_alike_one_after_another(
+    forest: Forest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     many = torch.randn(1000, 5, generator=torch.Generator().manual_seed(1))
     compiled, seen = CompiledTrees(forest), []
     descend = compiled._sum
-    compiled._sum = lambda rows, block: seen.append(rows) or descend(rows, block)  # type: ignore[method-assign]
+
+    def watched(rows: np.ndarray, block: list[tuple[Any, np.ndarray]]) -> np.ndarray:
+        seen.append(rows)
+        return descend(rows, block)
+
+    monkeypatch.setattr(compiled, "_sum", watched)
     found = compiled.predict(many, slice(None))
     assert all((np.diff(compiled.trees[0].apply(rows)) >= 0).all() for rows in seen)
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(2))
