@@ -66,6 +66,7 @@ ABOUT = {
 
 ALARMS = (0.01, 0.05)
 """P-values at which the share of normal test rows that are flagged is counted."""
+ALARM_NAMES = [f"alarms {level:.0%}" for level in ALARMS]
 
 
 class Task(NamedTuple):
@@ -158,7 +159,7 @@ def run_row(task: Task, method: str, seed: int, arguments: argparse.Namespace) -
         scores = np.load(folder / "scores.npy")
         if (folder / "p_values.npy").exists():
             normal = np.load(folder / "p_values.npy")[~task.is_outlier]
-            measured |= {f"alarms {level:.0%}": float((normal <= level).mean()) for level in ALARMS}
+            measured |= {name: float((normal <= level).mean()) for name, level in zip(ALARM_NAMES, ALARMS, strict=True)}
     if not np.isfinite(scores).all():
         return {"status": "failed", "reason": f"{int((~np.isfinite(scores)).sum())} scores are not finite", **measured}
     auroc, auprc = roc_auc_score(task.is_outlier, scores), average_precision_score(task.is_outlier, scores)
@@ -186,40 +187,47 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 
 def report(files: list[Path]) -> str:
-    """Make a table for each protocol and missing share; means are over the sets that all its methods finished."""
-    alarms = [f"alarms {level:.0%}" for level in ALARMS]
-    rows = read_table(files, KEY, ["auroc", "auprc", "seconds", "cpu_seconds", "status", *alarms])
+    """Make a table for each protocol and missing share, and one more for methods that were not run on all seeds."""
+    rows = read_table(files, KEY, ["auroc", "auprc", "seconds", "cpu_seconds", "status", *ALARM_NAMES])
     parts = []
-    for (protocol, missing), runs in rows.groupby(["protocol", "missing"], sort=False):
-        good = runs[runs["status"] == "ok"]
-        methods = [method for method in (*LABELS, *good["method"]) if (good["method"] == method).any()]
-        table = good.pivot_table(index=["dataset", "rows", "seed"], columns="method", values=["auroc", "auprc"])
-        whole = table.dropna().groupby("dataset").mean()
-        lines = {}
-        for method in dict.fromkeys(methods):
-            spent = good[good["method"] == method]
-            lines[LABELS.get(method, method)] = {
-                "AUROC": 100 * whole["auroc"][method].mean(),
-                "AUPRC": 100 * whole["auprc"][method].mean(),
-                "rank by AUROC": whole["auroc"].rank(axis=1, ascending=False)[method].mean(),
-                "median s": spent["seconds"].median(),
-                "mean s": spent["seconds"].mean(),
-            }
-            if protocol == "clean" and spent[alarms].notna().any(axis=None):
-                lines[LABELS.get(method, method)] |= {name: 100 * spent[name].mean() for name in alarms}
-        seeds = ", ".join(str(seed) for seed in sorted(runs["seed"].unique()))
-        holes = f", {missing:.0%} of all cells hidden" if missing else ""
-        about = f"**{str(protocol).capitalize()}{holes}.** {ABOUT[str(protocol)]} {len(whole)} sets of up to "
-        about += (
-            f"{runs['rows'].max():,} rows, seeds {seeds}; {len(table.dropna())} of {len(table)} runs that all have."
-        )
-        if any(set(alarms) & set(line) for line in lines.values()):
-            about += " Alarms: normal test rows with p-values of at most 1 and 5 %, in per cent."
-        digits = {"AUROC": 1, "AUPRC": 1, "rank by AUROC": 1, "median s": 1, "mean s": 1, **dict.fromkeys(alarms, 2)}
-        best = {"AUROC": False, "AUPRC": False, "rank by AUROC": True}
-        parts += [about, markdown(pd.DataFrame.from_dict(lines, orient="index"), digits, best)]
-        parts += failures(runs, ["dataset", "method", "seed"])
+    for _, runs in rows.groupby(["protocol", "missing"], sort=False):
+        seeds_of = runs.groupby("method")["seed"].agg(set)
+        fewer = seeds_of[seeds_of.map(len) < runs["seed"].nunique()]
+        parts += section(runs[~runs["method"].isin(fewer.index)])
+        if len(fewer):
+            parts += section(runs[runs["seed"].isin(set.intersection(*fewer))])
     return "\n\n".join(parts)
+
+
+def section(runs: pd.DataFrame) -> list[str]:
+    """Make the table of the runs of one protocol and missing share; means are over the runs that all methods have."""
+    protocol, missing = str(runs["protocol"].iloc[0]), float(runs["missing"].iloc[0])
+    good = runs[runs["status"] == "ok"]
+    methods = [method for method in (*LABELS, *good["method"]) if (good["method"] == method).any()]
+    table = good.pivot_table(index=["dataset", "rows", "seed"], columns="method", values=["auroc", "auprc"])
+    whole = table.dropna().groupby("dataset").mean()
+    lines = {}
+    for method in dict.fromkeys(methods):
+        spent = good[good["method"] == method]
+        lines[LABELS.get(method, method)] = {
+            "AUROC": 100 * whole["auroc"][method].mean(),
+            "AUPRC": 100 * whole["auprc"][method].mean(),
+            "rank by AUROC": whole["auroc"].rank(axis=1, ascending=False)[method].mean(),
+            "median s": spent["seconds"].median(),
+            "mean s": spent["seconds"].mean(),
+        }
+        if protocol == "clean" and spent[ALARM_NAMES].notna().any(axis=None):
+            lines[LABELS.get(method, method)] |= {name: 100 * spent[name].mean() for name in ALARM_NAMES}
+    seeds = ", ".join(str(seed) for seed in sorted(runs["seed"].unique()))
+    holes = f", {missing:.0%} of all cells hidden" if missing else ""
+    about = f"**{protocol.capitalize()}{holes}.** {ABOUT[protocol]} {len(whole)} sets of up to "
+    about += f"{runs['rows'].max():,} rows, seeds {seeds}; {len(table.dropna())} of {len(table)} runs that all have."
+    if any(set(ALARM_NAMES) & set(line) for line in lines.values()):
+        about += " Alarms: normal test rows with p-values of at most 1 and 5 %, in per cent."
+    digits = {"AUROC": 1, "AUPRC": 1, "rank by AUROC": 1, "median s": 1, "mean s": 1, **dict.fromkeys(ALARM_NAMES, 2)}
+    best = {"AUROC": False, "AUPRC": False, "rank by AUROC": True}
+    table_of_lines = markdown(pd.DataFrame.from_dict(lines, orient="index"), digits, best)
+    return [about, table_of_lines, *failures(runs, ["dataset", "method", "seed"])]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -141,6 +141,18 @@ def test_alarms_are_the_normal_rows_that_p_values_flag(data: Path, tmp_path: Pat
     assert "alarms 5%" in text and f"{100 * ours['alarms 5%']:.2f}" in text
 
 
+def test_methods_of_fewer_seeds_have_a_table_of_their_own(rows: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    first = min(line["seed"] for line in lines)
+    lines += [{**line, "seed": first + 1} for line in lines]
+    lines += [{**line, "method": "lunar"} for line in lines if line["method"] == "knn" and line["seed"] == first]
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole, fewer = report([more]).split("**Clean.**")[1:3]
+    assert f"seeds {first}, {first + 1}" in whole and "LUNAR" not in whole
+    assert f"seeds {first}; " in fewer and "LUNAR" in fewer and "kNN" in fewer
+
+
 def test_a_run_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--out", str(tmp_path / "rows.jsonl")])
