@@ -100,11 +100,14 @@ class Seasonal:
 
     def prior(self, series: Sequence[Matrix]) -> Prior:
         """Answer for all cells of series (T, C), one below the other, NaN where missing."""
+        if not len(self.edges):
+            steps = np.concatenate(list(series))
+            return Prior(np.zeros(steps.shape), np.full(steps.shape, np.inf))
         means, variances = [], []
         for values in series:
             mean, variance = np.zeros(values.shape), np.full(values.shape, np.inf)
             steps = distances(np.isfinite(values))
-            if len(self.edges) and (steps > self.edges[0]).any():
+            if (steps > self.edges[0]).any():
                 each = max(1, MAX_AT_ONCE // len(values))
                 for begin in range(0, values.shape[1], each):
                     part = slice(begin, begin + each)
