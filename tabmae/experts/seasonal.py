@@ -101,8 +101,8 @@ class Seasonal:
     def prior(self, series: Sequence[Matrix]) -> Prior:
         """Answer for all cells of series (T, C), one below the other, NaN where missing."""
         if not len(self.edges):
-            steps = np.concatenate(list(series))
-            return Prior(np.zeros(steps.shape), np.full(steps.shape, np.inf))
+            shape = sum(map(len, series)), series[0].shape[1]
+            return Prior(np.zeros(shape), np.full(shape, np.inf))
         means, variances = [], []
         for values in series:
             mean, variance = np.zeros(values.shape), np.full(values.shape, np.inf)
