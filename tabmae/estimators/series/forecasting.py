@@ -107,38 +107,35 @@ class Forecaster(torch.nn.Module):
 
     def bounds(self, levels: list[float], horizon: int, series: Tensor) -> Tensor:
         """Quantiles (len(levels), n, horizon, C) of the residuals over their scale, for series as in `forecast`."""
-        return self._of(series, *(self.quantiles(levels, horizon, known=known)[:, None] for known in (True, False)))
+        own = self._quantiles(self.paths, levels, horizon)[:, None] * per_series(self.widths_of(series))
+        of_any = self._quantiles(self.paths * per_series(self.path_widths), levels, horizon)[:, None]
+        return torch.where(per_series(series >= 0), own, of_any)
 
     def draw(self, n_steps: int, series: Tensor, generator: torch.Generator) -> Tensor:
         """Residuals (n, n_steps, C) over their scale, those of an origin together, for series as in `forecast`."""
         pieces = []
         for _ in range(-(-n_steps // self.horizon)):
             chosen = torch.randint(len(self.paths), (len(series),), generator=generator)
-            pieces.append(self._of(series, *(self._paths(known=known)[chosen] for known in (True, False))))
+            width = torch.where(series >= 0, self.widths_of(series), self.path_widths[chosen])
+            pieces.append(self.paths[chosen] * per_series(width))
         return torch.cat(pieces, 1)[:, :n_steps]
 
-    def _of(self, series: Tensor, known: Tensor, unknown: Tensor) -> Tensor:
-        """Residuals in the width of each series of fit, `unknown` ones for others."""
-        widths = torch.cat([self.widths, torch.ones(1)])[series]
-        return torch.where(per_series(series >= 0), known * per_series(widths), unknown)
+    def widths_of(self, series: Tensor) -> Tensor:
+        """Width of each series (n,), 1 for those that fit has not seen."""
+        return torch.cat([self.widths, torch.ones(1)])[series]
 
-    def _paths(self, *, known: bool) -> Tensor:
-        """Paths in the width of their series, for series whose width is known, or as wide as they are, for any."""
-        return self.paths if known else self.paths * per_series(self.path_widths)
+    def _quantiles(self, paths: Tensor, levels: list[float], horizon: int) -> Tensor:
+        """Quantiles (len(levels), horizon, C) of residual paths; wider beyond the fitted horizon.
 
-    def quantiles(self, levels: list[float], horizon: int, *, known: bool = True) -> Tensor:
-        """Quantiles (len(levels), horizon, C) of the paths; wider beyond the fitted horizon.
-
-        `known` : in the width of a series of fit, else those of any series.
         Each is moved outwards by what a finite number of origins asks for.
         """
-        n, paths = len(self.paths), self._paths(known=known)
+        n = len(paths)
         asked = []
         for level in levels:
             outward = level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n)
             asked.append(min(1.0, max(0.0, outward)))
         fitted = min(horizon, self.horizon)
-        found = torch.empty(len(levels), horizon, self.paths.shape[2])
+        found = torch.empty(len(levels), horizon, paths.shape[2])
         for step in range(fitted):
             near = paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
             found[:, step] = torch.quantile(near, torch.tensor(asked), dim=0)

@@ -34,7 +34,7 @@ from tabmae.estimators.series.sizes import (
     season_in,
     window_of,
 )
-from tabmae.estimators.series.standard import Line, Matrix, Scales, laid_out, last_steps, standardised
+from tabmae.estimators.series.standard import Line, Matrix, Scales, each_series, laid_out, last_steps, standardised
 from tabmae.estimators.series.stored import restore, stored
 from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.experts.seasonal import Seasonal
@@ -196,14 +196,13 @@ class SeriesLearner(BaseEstimator):
         """What fills gaps that windows cannot see across; nothing in the pure masked autoencoder."""
         if not series_experts(self.experts):
             return None
-        series = np.split(values, np.cumsum(lengths)[:-1])
-        return Seasonal.fit(series, (self.season_, *natural), self.size_.window)
+        return Seasonal.fit(each_series(values, lengths), (self.season_, *natural), self.size_.window)
 
     def _prior(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> LinePrior | None:
         """What level and seasons say of the cells of a line, from its series (sum of lengths, C)."""
         if self.seasonal_ is None:
             return None
-        return LinePrior.of(line, self.seasonal_.prior(np.split(values, np.cumsum(lengths)[:-1])))
+        return LinePrior.of(line, self.seasonal_.prior(each_series(values, lengths)))
 
     def _complete(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> Completed:
         return complete(self.model_, line, self._prior(line, values, lengths))
@@ -214,8 +213,8 @@ class SeriesLearner(BaseEstimator):
         Returns the rows of `quality_` for the forecasts.
         """
         cells = completed.mean[line.place].double().numpy()
-        filled = np.split(cells, np.cumsum(panel.lengths)[:-1])
-        observed = np.split(line.observed[line.place].numpy(), np.cumsum(panel.lengths)[:-1])
+        filled = each_series(cells, panel.lengths)
+        observed = each_series(line.observed[line.place].numpy(), panel.lengths)
         experts = series_experts(self.experts)
         contexts = (
             contexts_of(panel.lengths, self.horizon_, self.season_) if is_auto(self.context) else (int(self.context),)
@@ -232,7 +231,7 @@ class SeriesLearner(BaseEstimator):
         for n_columns in columns_worth_trying(known_ahead, panel.future.shape[1], seen, panel.lengths):
             # an effect that has seen the steps which judge would be judged too well
             learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
-            effects = np.split(learnt.effect(known_ahead), np.cumsum(panel.lengths)[:-1])
+            effects = each_series(learnt.effect(known_ahead), panel.lengths)
             without = [part - effect for part, effect in zip(filled, effects, strict=True)]
             forecaster, found = fit_forecaster(None, without, observed, *arguments)
             needed = NEEDED if n_columns > panel.future.shape[1] else 1.0

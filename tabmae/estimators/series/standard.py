@@ -96,6 +96,11 @@ def moments(values: Matrix, otherwise: tuple[Matrix, Matrix] | None = None) -> t
     return (mean if otherwise is None else np.where(count > 0, mean, otherwise[0])), deviation
 
 
+def each_series(steps: NDArray[Any], lengths: tuple[int, ...]) -> list[NDArray[Any]]:
+    """The parts of steps (sum of lengths, ...) that belong to each series."""
+    return np.split(steps, np.cumsum(lengths)[:-1])
+
+
 class Line(NamedTuple):
     """A panel's cells in one line of steps, with a window of missing steps before, between and after the series.
 
