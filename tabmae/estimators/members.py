@@ -39,8 +39,8 @@ MAX_WEIGHED_OUTPUTS = 10_000_000
 MAX_BATCH_OUTPUTS = 2_000_000
 """Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
 BATCHES_OF_FORESTS = 8
-"""Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is a hundred megabytes
-more."""
+"""Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is some hundred
+megabytes more."""
 TRAINING_SHARE = 0.3
 """Share of a time budget that training takes at least when forests grow too."""
 ROWS_TIMED = 500

@@ -22,7 +22,7 @@ N_ROUNDS = 4
 LEAST_STRETCHES = 8
 """Stretches of a length that a series must hold for that length to be learnt."""
 MAX_CELLS = 400_000
-"""Cells that are learnt from, the last ones of the longest series."""
+"""Cells that are learnt from, the last ones of the longest series; more where so many channels leave few windows."""
 MAX_AT_ONCE = 2_000_000
 """Cells of the channels that are answered at once."""
 NEAR_CYCLES = 3
@@ -30,6 +30,7 @@ NEAR_CYCLES = 3
 SMOOTHED = 100
 """Part of a season over which the means of its phases are smoothed, to either side."""
 RIDGE = 0.02
+"""Pull of the shared weights to 0, in the weight of all cells: candidates are alike."""
 SHRINKAGE = 0.1
 """Pull of a channel's own weights to the shared ones, in the weight of a mean channel's cells."""
 GAIN, LEAST_CELLS = 0.98, 30

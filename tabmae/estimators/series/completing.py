@@ -51,7 +51,7 @@ class LinePrior(NamedTuple):
         `steps` : of the line, which the cells lie at.
         """
         prior, variance = self.mean[steps], self.variance[steps]
-        known = 1 / deviation.square().clamp(LEAST_DOUBT, MOST_KNOWN) - 1  # precision that the window adds to its own
+        known = 1 / deviation.square().clamp(LEAST_DOUBT, MOST_KNOWN) - 1  # precision beyond the channel's own
         share = 1 / (1 + (known * variance) ** SHARPNESS)
         wide = torch.where(share > 0, variance, 0).sqrt()
         return mean + share * (prior - mean), deviation + share * (wide - deviation)
