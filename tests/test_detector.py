@@ -243,8 +243,17 @@ def test_p_values_count_held_out_rows_and_the_row_itself(detector: TabMAEDetecto
     held_out, scores = detector.held_out_scores_.numpy(), detector.anomaly_score(new)
     expected = [(1 + (held_out >= score).sum()) / (1 + len(held_out)) for score in scores]
     np.testing.assert_allclose(detector.p_value(new), expected)
-    assert len(held_out) == 80
+    assert len(held_out) == 99
     assert p_value(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 2.5, 0.0])).tolist() == [0.75, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"),
+    [(1, 0), (6, 3), (39, 19), (60, 19), (78, 39), (200, 39), (370, 79), (375, 99), (1_400, 299), (10_000, 1_999)],
+)
+def test_p_values_can_equal_the_usual_alarm_levels(n_rows: int, expected: int) -> None:
+    assert int(draw_held_out_rows(n_rows, torch.Generator().manual_seed(0)).sum()) == expected
+    assert expected < 19 or (expected + 1) % (100 if expected >= 99 else 20) == 0
 
 
 def test_nothing_learns_from_the_held_out_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ LEAST_TRIMMED = 0.2
 """Share of the rows left out where some are outliers: outliers that are learnt hide themselves."""
 N_TREES = 100
 HELD_OUT = 0.2
-LEAST_HELD_OUT = 40
-MAX_HELD_OUT = 2_000
+LEAST_HELD_OUT = 39
+MAX_HELD_OUT = 1_999
 
 
 def least_odd_rows(values: Tensor, observed: Tensor, contamination: float, seed: int) -> Tensor:
@@ -40,8 +40,16 @@ def least_odd_rows(values: Tensor, observed: Tensor, contamination: float, seed:
 
 
 def draw_held_out_rows(n_rows: int, generator: torch.Generator) -> Tensor:
-    """Rows to hold out, bool (n,): a fifth, 40 at least and 2,000 at most, and half of a small table."""
-    n_held_out = min(max(round(HELD_OUT * n_rows), LEAST_HELD_OUT), n_rows // 2, MAX_HELD_OUT)
+    """Rows to hold out, bool (n,): about a fifth, from 39 to 1,999, and at most half of a small table.
+
+    One less than a multiple of 100, or of 20 where a fifth is far from 99: a p-value is a multiple of one over one more
+    than the held-out rows, and falls short of an alarm level between two of these.
+    """
+    most = n_rows // 2
+    wanted = min(max(round(HELD_OUT * n_rows), LEAST_HELD_OUT), most, MAX_HELD_OUT)
+    step = 100 if wanted >= 75 else 20
+    n_steps = max(1, min(round((wanted + 1) / step), (most + 1) // step))
+    n_held_out = min(step * n_steps - 1, most)
     held_out = torch.zeros(n_rows, dtype=torch.bool)
     held_out[torch.randperm(n_rows, generator=generator)[:n_held_out]] = True
     return held_out
