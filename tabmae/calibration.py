@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 POOLED_WEIGHT = 30.0
-"""Held-out cells that all columns of a kind together stand for beside a column's own."""
+"""Held-out cells that all columns of a kind together stand for beside a column's own, if the others have as many."""
 MAX_POOLED = 10_000
+"""Cells of a kind that are kept to be asked, at equal steps."""
 HIGHEST = 1 - 1e-6
 TAIL = 0.1
 """Share of usual scores beyond which evidence grows by the value, not by the rank alone: few are as far out."""
@@ -56,18 +57,18 @@ class Calibration:
     def __init__(self, centrality: Sequence[Tensor], has_few_values: Sequence[bool] | None = None) -> None:
         self.centrality = [column.double().sort().values for column in centrality]
         self._has_few_values = [False] * len(self.centrality) if has_few_values is None else list(has_few_values)
-        self._pools = {kind: self._pool(kind) for kind in (False, True)}
+        whole = {kind: self._pool(kind) for kind in (False, True)}
+        self._n_cells = {kind: len(cells) for kind, cells in whole.items()}
+        self._pools = {kind: cells[:: max(1, -(-len(cells) // MAX_POOLED))] for kind, cells in whole.items()}
 
     def _pool(self, kind: bool) -> Tensor:
-        """Cells of all columns of a kind, sorted, thinned to `MAX_POOLED` at equal steps."""
+        """Cells of all columns of a kind, sorted."""
         chosen = [own for own, few in zip(self.centrality, self._has_few_values, strict=True) if few == kind]
-        cells = torch.cat([torch.zeros(0, dtype=torch.float64), *chosen]).sort().values
-        return cells[:: max(1, -(-len(cells) // MAX_POOLED))]
+        return torch.cat([torch.zeros(0, dtype=torch.float64), *chosen]).sort().values
 
     def level(self, column: int, nominal: float) -> float:
         """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
-        unseen = torch.tensor([HIGHEST], dtype=torch.float64)
-        return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), unseen))
+        return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), conformal=True))
 
     def spread(self, column: int, nominal: Tensor) -> Tensor:
         """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws.
@@ -76,19 +77,27 @@ class Calibration:
         """
         if self._has_few_values[column]:
             return nominal.double()
-        return self._quantile(column, nominal.double(), torch.zeros(0, dtype=torch.float64))
+        return self._quantile(column, nominal.double(), conformal=False)
 
-    def _quantile(self, column: int, nominal: Tensor, unseen: Tensor) -> Tensor:
-        """Quantiles of the levels of a column's cells, those of its kind pooled in, and `unseen` ones."""
+    def _quantile(self, column: int, nominal: Tensor, conformal: bool) -> Tensor:
+        """Quantiles of the levels of a column's cells, those of its kind pooled in.
+
+        `conformal` ones count one cell that was not held by any level, and other columns for no more cells than they
+        have: a few cells that count twice would promise too much. Draws need many levels rather than safe ones.
+        """
         if not self.centrality:
             return nominal
         own, kind = self.centrality[column], self._has_few_values[column]
-        pooled = self._pools[kind] if len(self._pools[kind]) else self._pools[not kind]
+        alike = bool(len(self._pools[kind]))
+        pooled = self._pools[kind if alike else not kind]
         if not len(pooled):
             return nominal
+        n_others = self._n_cells[kind] - len(own) if alike else self._n_cells[not kind]
+        weight = min(POOLED_WEIGHT, n_others) if conformal else POOLED_WEIGHT
+        unseen = torch.full((int(conformal),), HIGHEST, dtype=torch.float64)
         cells = torch.cat([own, pooled, unseen])
         weights = torch.ones_like(cells)
-        weights[len(own) : len(own) + len(pooled)] = POOLED_WEIGHT / len(pooled)
+        weights[len(own) : len(own) + len(pooled)] = weight / len(pooled)
         order = cells.argsort()
         share = weights[order].cumsum(0) / weights.sum()
         position = torch.searchsorted(share, nominal.contiguous()).clamp_max(len(cells) - 1)

@@ -152,3 +152,12 @@ def test_bounds_at_a_value_of_the_column_hold_it() -> None:
     missing = holes.isna() & holes.notna().any(axis=1).to_numpy()[:, None]
     held = (lower <= table) & (table <= upper)
     assert held.to_numpy()[missing.to_numpy()].mean() > 0.97
+
+
+def test_a_few_cells_are_not_counted_again_as_those_of_all_columns() -> None:
+    alone = Calibration([torch.tensor([0.1, 0.3])])
+    assert alone.level(0, 0.9) == pytest.approx(1, abs=1e-5)
+    beside = Calibration([torch.tensor([0.1, 0.3]), torch.full((8,), 0.5)])
+    assert beside.level(0, 0.8) == pytest.approx(0.5)
+    assert beside.level(0, 0.95) == pytest.approx(1, abs=1e-5)
+    assert float(alone.spread(0, torch.tensor([0.9]))) == pytest.approx(0.3)
