@@ -60,7 +60,12 @@ class TabularEstimator(BaseEstimator, ABC):
         check_is_fitted(self)
         open_table(X)
         self._check_columns(X, reset=False)
-        values, observed = self.schema_.encode(X)
+        return self._cells(self.schema_, X)
+
+    @staticmethod
+    def _cells(schema: TableSchema, X: Any) -> tuple[Tensor, Tensor]:
+        """A table as cells: values (n, F), observed (n, F)."""
+        values, observed = schema.encode(X)
         return torch.from_numpy(values), torch.from_numpy(observed)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

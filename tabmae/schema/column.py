@@ -16,6 +16,9 @@ from tabmae.schema.cells import DAY, Cells, Family, contents, objects
 
 # Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
 FARTHEST = 1e6
+# Interquartile ranges beyond the quartiles, and the share of the cells there (one at least), that look like slips.
+FENCE = 10.0
+RARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Column:
     kind : "number" or "category".
     family : what its cells are: numbers, levels, or one of the families of time, which are numbers in seconds.
     levels : the levels of a category, the most frequent first, ties by order of appearance.
-    mean, scale : centre and standard deviation of the observed cells; 0 and 1 for categories, scale 1 when constant.
+    mean, scale : centre and standard deviation of the observed cells, or of what `fenced` leaves of them; 0 and 1 for
+        categories, scale 1 when constant.
     low, high : range of the observed cells (Python integers, exact, for integers), 0 without any.
     integer : the type is an integer.
     whole : every observed cell is a whole number, whatever the type.
@@ -68,8 +72,11 @@ class Column:
         return contents(self.levels) if self.family == "level" or self.levels else self.family + "s"
 
     @classmethod
-    def fit(cls, name: Hashable, cells: Cells, *, categorical: bool) -> "Column":
-        """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1."""
+    def fit(cls, name: Hashable, cells: Cells, *, categorical: bool, resistant: bool = False) -> "Column":
+        """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
+
+        `resistant` lets no few cells far from all others decide the mean and the scale.
+        """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
             return cls(name, "number", "empty", integer=cells.integer)
@@ -77,7 +84,7 @@ class Column:
             return cls(name, "category", cells.family, ranked_levels(cells), n_observed=n_observed)
         numbers = cells.as_numbers()[~cells.missing]
         low, high = float(numbers.min()), float(numbers.max())
-        mean, scale = moments(numbers, low, high)
+        mean, scale = moments(fenced(numbers) if resistant else numbers)
         is_number = cells.family == "number"
         if cells.integer:
             exact = cells.exact[~cells.missing]
@@ -146,8 +153,25 @@ def ranked_levels(cells: Cells) -> tuple[Hashable, ...]:
     return tuple(levels[code] for code in used[np.lexsort((first, -counts))])
 
 
-def moments(numbers: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
+def fenced(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers, a rare few that lie far outside the quartiles put `FENCE` interquartile ranges outside of them.
+
+    Many far numbers are a heavy tail, and stay; so do all where half of the numbers are equal.
+
+    >>> fenced(np.array([*range(9), 1e6])).tolist()[-2:]
+    [8.0, 51.75]
+    """
+    low, high = np.quantile(numbers, [0.25, 0.75])
+    with np.errstate(over="ignore"):
+        width = FENCE * (high - low)
+        least, most = low - width, high + width
+    n_far = int(((numbers < least) | (numbers > most)).sum())
+    return np.clip(numbers, least, most) if width > 0 and n_far <= max(1, RARE * len(numbers)) else numbers
+
+
+def moments(numbers: NDArray[np.float64]) -> tuple[float, float]:
     """Mean and standard deviation, 1 for a constant; scaled by the largest number when its square leaves float64."""
+    low, high = float(numbers.min()), float(numbers.max())
     if low == high:
         return low, 1.0
     peak = max(abs(low), abs(high))
