@@ -312,3 +312,29 @@ def test_large_numeric_frame_goes_round_in_well_under_a_second() -> None:
         values, _ = schema.encode(frame)
         schema.decode(values, frame)
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("dtype", ["str", "category", "string", "boolean", "bool[pyarrow]"])
+def test_a_column_of_numbers_that_comes_without_any_is_filled_with_numbers(dtype: str) -> None:
+    fitted, like = pd.DataFrame({"x": [0.5, 2.0, 3.5]}), pd.DataFrame({"x": pd.Series([None] * 2, dtype=dtype)})
+    assert not TableSchema.fit(fitted).encode(like)[1].any()
+    given = filled(fitted, like)
+    assert given["x"].tolist() == [2.0, 2.0]
+    assert pd.api.types.is_float_dtype(given["x"])
+
+
+def test_a_column_of_flags_that_comes_without_any_stays_one() -> None:
+    like = pd.DataFrame({"x": pd.Series([None, None], dtype="boolean")})
+    assert filled(pd.DataFrame({"x": [0, 1, 1]}), like)["x"].dtype == "boolean"
+
+
+def test_a_few_far_cells_decide_neither_centre_nor_scale_where_that_is_asked() -> None:
+    numbers = np.append(np.arange(200.0), 1e9)[:, None]
+    plain, resistant = (TableSchema.fit(numbers, resistant=far).columns[0] for far in (False, True))
+    assert plain.mean > 1e6 and plain.scale > 1e6
+    assert 99 < resistant.mean < 110 and 57 < resistant.scale < 120
+    assert resistant.high == 1e9
+    heavy = np.append(np.arange(200.0), [1e9] * 5)[:, None]
+    assert TableSchema.fit(heavy, resistant=True).columns[0].scale > 1e6
+    spike = np.append(np.zeros(200), 5.0)[:, None]
+    assert TableSchema.fit(spike, resistant=True) == TableSchema.fit(spike)

@@ -1,6 +1,8 @@
 """Tables and calls at the edge of what is legal, each of which once went wrong."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 import tabmae
 from tabmae import TabMAE
+from tabmae.errors import DataError
 
 
 def holed(n_rows: int, n_columns: int, seed: int = 0) -> np.ndarray:
@@ -99,3 +102,69 @@ def test_a_model_of_a_device_that_is_not_here_loads_on_the_cpu(tmp_path: Path) -
     with pytest.warns(UserWarning, match="device='cuda:97', which is not here"):
         loaded = tabmae.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
+
+
+@pytest.mark.parametrize("slip", [1e3, -1e6])
+def test_one_absurd_cell_does_not_drown_its_column(slip: float) -> None:
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(300, 1))
+    truth = factor + 0.3 * rng.normal(size=(300, 4))
+    hidden = rng.random(truth.shape) < 0.2
+    table = np.where(hidden, np.nan, truth)
+    spoilt = table.copy()
+    spoilt[np.flatnonzero(~hidden[:, 0])[3], 0] = slip
+    errors = []
+    for given in (table, spoilt):
+        completed = TabMAE(max_epochs=20, random_state=0).fit_transform(given)
+        errors.append(np.median(np.abs(completed - truth)[hidden[:, 0], 0]))
+        np.testing.assert_array_equal(completed[~hidden], given[~hidden])
+    assert errors[1] < 1.5 * errors[0]
+
+
+def test_intervals_stop_where_imputed_numbers_do() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=300)
+    truth = pd.DataFrame({
+        "percent": np.clip(50 + 60 * z, 0, 100),
+        "price": np.exp(z + 0.3 * rng.normal(size=300)),
+        "byte": np.clip(np.round(128 + 80 * z), 0, 255),
+        "constant": np.zeros(300),
+    })  # fmt: skip
+    table = truth.mask(rng.random(truth.shape) < 0.3)
+    model = TabMAE(max_epochs=20, random_state=0).fit(table)
+    lower, upper = model.predict_interval(table, 0.99)
+    completed = model.transform(table)
+    assert ((lower <= completed) & (completed <= upper)).all(axis=None)
+    assert (lower >= 0).all(axis=None)
+    assert (upper[["percent", "byte", "constant"]] <= [100, 255, 0]).all(axis=None)
+    assert (upper - lower)["price"][table["price"].isna()].min() > 0
+
+
+def test_names_that_are_tuples_are_names(tmp_path: Path) -> None:
+    table = pd.DataFrame(holed(40, 3), columns=pd.MultiIndex.from_tuples([("u", "a"), ("u", "b"), ("v", "a")]))
+    model = TabMAE(max_epochs=1, random_state=0).fit(table)
+    model.save(tmp_path / "model")
+    for made in (model, tabmae.load(tmp_path / "model")):
+        assert made.quality_.index.tolist() == table.columns.tolist()
+        assert made.transform(table).columns.equals(table.columns)
+        assert not made.transform(table).isna().any(axis=None)
+
+
+def test_weights_that_cannot_be_weights_are_told_apart() -> None:
+    with pytest.raises(DataError, match="1 that are negative or not finite"):
+        TabMAE().fit(holed(40, 3), sample_weight=pd.Series([-1.0] + [1.0] * 39))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TabMAE(max_epochs=1, random_state=0).fit(holed(40, 3), sample_weight=pd.Series([2.0] + [1.0] * 39))
+
+
+@pytest.mark.parametrize(
+    "levels", [[b"a", b"\xff"], pd.period_range("2024-01", periods=2, freq="M")], ids=["bytes", "periods"]
+)
+def test_levels_of_rare_types_are_saved(levels: Any, tmp_path: Path) -> None:
+    column = pd.Series(pd.Categorical.from_codes([0, 1] * 20, categories=pd.Index(levels)))
+    table = pd.DataFrame({"level": column, "x": np.arange(40.0) % 2})
+    model = TabMAE(max_epochs=1, random_state=0).fit(table)
+    model.save(tmp_path / "model")
+    table.loc[3, "level"] = None
+    pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(table), model.transform(table))

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from generated import correlated, with_holes
 from sklearn.base import clone
@@ -51,6 +52,15 @@ def test_set_output_gives_the_container_that_is_asked_for(mixed: pd.DataFrame, c
     assert list(imputed.columns) == list(mixed.columns)
     embedded = TabMAEEncoder(**SMALL).set_output(transform=container).fit_transform(mixed)
     assert isinstance(embedded, frame) and embedded.columns[0] == "tabmaeencoder0"
+
+
+@pytest.mark.parametrize("given", [pl.from_pandas, pa.Table.from_pandas], ids=["polars", "arrow"])
+def test_pandas_that_is_asked_for_keeps_the_types_of_other_containers(given: Any) -> None:
+    table = pd.DataFrame(HOLES, columns=list("abcde")).assign(city=["Bonn", "Rome", None] * 20)
+    completed = TabMAE(**SMALL).set_output(transform="pandas").fit_transform(given(table))
+    assert isinstance(completed, pd.DataFrame)
+    assert list(completed.columns) == list(table.columns)
+    assert all(pd.api.types.is_float_dtype(completed[name]) for name in "abcde")
 
 
 def test_names_of_the_features_go_through(mixed: pd.DataFrame, model: TabMAE) -> None:

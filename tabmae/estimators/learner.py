@@ -24,6 +24,7 @@ from tabmae.estimators.parameters import check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.schema import Column, TableSchema, open_table
+from tabmae.schema.cells import objects
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
@@ -31,6 +32,8 @@ WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 IN_HASTE = 10
 """Of so many rows, one judges when a fit is over its time."""
+FARTHEST_CELL = 15.0
+"""Standard deviations from the mean as which a cell counts that lies farther out."""
 SCORE_FRACTION = 0.2
 """Share of the observed cells that `score` hides."""
 
@@ -122,7 +125,7 @@ class MaskedTableEstimator(TabularEstimator):
         """
         check_parameters(self)
         deadline = Deadline(self.time_budget)
-        schema = TableSchema.fit(X, self.categorical_features)
+        schema = TableSchema.fit(X, self.categorical_features, resistant=True)
         goes_on = self.warm_start and hasattr(self, "model_")
         with unchanged_by_failure(self):
             self._check_columns(X, reset=not goes_on)
@@ -146,13 +149,20 @@ class MaskedTableEstimator(TabularEstimator):
     def _fit(
         self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool, deadline: Deadline
     ) -> Self:
-        values, observed = map(torch.from_numpy, schema.encode(X))
+        values, observed = self._cells(schema, X)
         weight = checked_weight(sample_weight, len(values))
         if weight is not None:
             kept = weight > 0
             values, observed, weight = values[kept], observed[kept], weight[kept]
         check_enough(values, observed)
         return self._learn(values, observed, schema, weight, goes_on, deadline)
+
+    @staticmethod
+    def _cells(schema: TableSchema, X: Any) -> tuple[Tensor, Tensor]:
+        """Cells of a table as they are learnt and asked from, a slip of the pen not far enough out to drown others."""
+        values, observed = map(torch.from_numpy, schema.encode(X))
+        numbers = torch.tensor(schema.n_levels) == 0
+        return torch.where(numbers, values.clamp(-FARTHEST_CELL, FARTHEST_CELL), values), observed
 
     def _learn(
         self,
@@ -209,8 +219,13 @@ class MaskedTableEstimator(TabularEstimator):
         quality = pd.DataFrame(rows_of_quality, columns=["kind", "n", "error", "baseline_error"])
         quality["skill"] = 1 - quality["error"] / quality["baseline_error"].where(quality["baseline_error"] > 0)
         quality[list(WEIGHTS)] = self._weights()
-        quality.index = pd.Index([column.name for column in self.schema_.columns], name="column", dtype=object)
+        quality.index = self._column_index()
         self.quality_ = quality
+
+    def _column_index(self) -> pd.Index:
+        """The names of the columns; a tuple is one name."""
+        names = objects([column.name for column in self.schema_.columns])
+        return pd.Index(names, name="column", dtype=object, tupleize_cols=False)
 
     def _weights(self) -> NDArray[np.float64]:
         """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
@@ -310,7 +325,7 @@ class MaskedTableEstimator(TabularEstimator):
         if state["feature_names_in"]:
             self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
         self.quality_ = pd.DataFrame(state["quality"])
-        self.quality_.index = pd.Index([c.name for c in self.schema_.columns], name="column", dtype=object)
+        self.quality_.index = self._column_index()
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
@@ -323,13 +338,14 @@ def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | Non
     if sample_weight is None:
         return None
     try:
-        weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+        weight = torch.from_numpy(np.array(sample_weight, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(f"`sample_weight` must hold numbers; {error}. Pass an array of shape (n_rows,).") from error
-    if weight.shape != (n_rows,) or not torch.isfinite(weight).all() or (weight < 0).any():
+    wrong = int((~torch.isfinite(weight) | (weight < 0)).sum())
+    if weight.shape != (n_rows,) or wrong:
         raise DataError(
             f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape "
-            f"{tuple(weight.shape)}. Pass an array of shape (n_rows,)."
+            f"{tuple(weight.shape)} and {wrong} that are negative or not finite. Pass an array of shape (n_rows,)."
         )
     if not (weight > 0).any():
         raise DataError("`sample_weight` must not be zero for all rows; it is. Give some rows a positive weight.")

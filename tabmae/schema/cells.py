@@ -60,8 +60,10 @@ class Cells:
     def as_numbers(self) -> NDArray[np.float64]:
         """Numbers, or seconds, as float64; NaN where missing. Levels must be bools."""
         numbers = np.full(len(self.missing), np.nan)
-        exact = np.array(self.levels, dtype=np.float64)[self.exact] if self.family == "level" else self.exact
-        numbers[~self.missing] = exact[~self.missing].astype(np.float64)
+        present = self.exact[~self.missing]
+        if self.family == "level":
+            present = np.array(self.levels, dtype=np.float64)[present]
+        numbers[~self.missing] = present.astype(np.float64)
         return numbers
 
     def as_levels(self) -> tuple[NDArray[np.int64], tuple[Hashable, ...]]:

@@ -1,4 +1,4 @@
-"""Names and levels as JSON: strings, numbers, bools and None as they are; times, intervals, decimals and tuples tagged.
+"""Names and levels as JSON: strings, numbers, bools and None as they are; times, bytes, decimals and others tagged.
 
 Contract: `from_json(to_json(value))` equals value and has its type; any other type raises `SavedModelError`.
 """
@@ -31,6 +31,10 @@ def to_json(value: Any) -> Any:
         return {"type": "timedelta", "value": value.asm8.astype(np.int64).item(), "unit": value.unit}
     if type(value) is datetime.date:
         return {"type": "date", "value": value.isoformat()}
+    if isinstance(value, pd.Period):
+        return {"type": "period", "value": value.ordinal, "freq": value.freqstr}
+    if isinstance(value, bytes):
+        return {"type": "bytes", "value": value.hex()}
     if isinstance(value, pd.Interval):
         ends = [to_json(value.left), to_json(value.right)]
         return {"type": "interval", "value": ends, "closed": value.closed}
@@ -39,8 +43,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return {"type": "tuple", "value": [to_json(part) for part in value]}
     raise SavedModelError(
-        f"Names and levels must be strings, numbers, bools, dates, times, intervals or decimals to be saved; "
-        f"got {value!r} of type {type(value).__name__}. Convert the column to strings before fit."
+        "Names and levels must be strings, bytes, numbers, bools, dates, times, periods, intervals or decimals to be "
+        f"saved; got {value!r} of type {type(value).__name__}. Convert the column to strings before fit."
     )
 
 
@@ -59,6 +63,10 @@ def from_json(saved: Any) -> Any:
             return pd.Timedelta(np.timedelta64(value, saved["unit"]))
         case "date":
             return datetime.date.fromisoformat(value)
+        case "period":
+            return pd.Period(ordinal=value, freq=saved["freq"])
+        case "bytes":
+            return bytes.fromhex(value)
         case "interval":
             return pd.Interval(from_json(value[0]), from_json(value[1]), closed=saved["closed"])
         case "decimal":

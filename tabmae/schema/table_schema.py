@@ -30,7 +30,7 @@ class TableSchema:
     named: bool
 
     @classmethod
-    def fit(cls, X: Any, categorical_features: Any = "auto") -> "TableSchema":
+    def fit(cls, X: Any, categorical_features: Any = "auto", *, resistant: bool = False) -> "TableSchema":
         """Learn the columns of X.
 
         Parameters
@@ -38,6 +38,7 @@ class TableSchema:
         X : pandas or polars DataFrame, Arrow table, 2-D array, or list of rows.
         categorical_features : "auto", or names, positions or a bool mask of columns that are categories too. Bools,
             strings and categorical dtypes always are.
+        resistant : let no few cells far from all others decide a column's centre and scale.
 
         Raises
         ------
@@ -60,7 +61,7 @@ class TableSchema:
                 "Convert them to strings to make categories of them."
             )
         columns = tuple(
-            Column.fit(name, cell, categorical=place in chosen)
+            Column.fit(name, cell, categorical=place in chosen, resistant=resistant)
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
         blank = [column.name for column in columns if not column.learnable]
@@ -221,15 +222,17 @@ def put(
         if cells.family == "level" or (cells.family == "number" and contents(column.levels) in ("numbers", "bools")):
             return table.put_levels(position, where, codes, column.levels)
         return table.fresh(position, objects(column.levels)[codes].tolist())
-    bools = cells.family == "level" and cells.content == "bools"
+    holds_bools = column.whole and column.low >= 0 and column.high <= 1
+    family = "empty" if cells.family == "level" and cells.missing.all() and not holds_bools else cells.family
+    bools = family == "level" and cells.content == "bools"
     if unrounded and column.family == "number" and (bools or cells.integer or cells.exact.dtype.kind == "O"):
         numbers = cells.as_numbers()
         numbers[where] = column.numbers(values)
         return table.fresh(position, numbers)
-    integer = column.integer if cells.family == "empty" else cells.integer or bools
+    integer = column.integer if family == "empty" else cells.integer or bools
     integer = not unrounded and (integer or (whole and column.whole))
     numbers = column.rounded(column.numbers(values), integer=integer)
-    if cells.family == column.family or (bools and column.family == "number"):
+    if family == column.family or (bools and column.family == "number"):
         return table.put_numbers(position, where, numbers, column.family)
     return table.fresh(position, numbers if column.family == "number" else python_values(numbers, column.family))
 

@@ -12,6 +12,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -157,7 +158,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         rows = (~observed).any(1)
         filled = values.double()
         filled[rows] = self._points(values[rows], observed[rows])
-        return self.schema_.decode(filled.numpy(), as_array(X))
+        completed = self.schema_.decode(filled.numpy(), as_array(X))
+        # scikit-learn makes a frame of any other container as if it were an array of one type.
+        to_pandas = _get_output_config("transform", self)["dense"] == "pandas" and hasattr(completed, "to_pandas")
+        return completed.to_pandas() if to_pandas else completed
 
     def sample(
         self,
@@ -249,6 +253,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         -------
         lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed, and
             the value that `transform` imputes lies between them, before it is rounded for a column of whole numbers.
+            Like imputed values, they stop at a bound that several cells of fit share, and at zero where no cell passed.
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -256,13 +261,15 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         rows = (~observed).any(1)
         numbers = self.model_.tokenizer.numbers.tolist()
         asked = [self.calibration_.level(k, level) for k in range(len(numbers))]
+        least, most = self._reach.least[numbers], self._reach.most[numbers]
 
         def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
             inner = torch.tensor(asked).to(distribution.direct)
             lower, upper = distribution.quantile((1 - inner) / 2), distribution.quantile((1 + inner) / 2)
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
             lower, upper = lower.minimum(distribution.mean).cpu(), upper.maximum(distribution.mean).cpu()
-            return lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
+            lower, upper = lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
+            return lower.double().clamp(least, most), upper.double().clamp(least, most)
 
         found = self._predict(values[rows], observed[rows], answer)
         bounds = []
@@ -312,6 +319,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         probability[:, :n_named] = modelled[:, :n_named]
         if n_named < len(levels):
             probability[:, n_named:] = modelled[:, n_named:] / (len(levels) - n_named)
+        probability /= probability.sum(1, keepdims=True)
         return pd.DataFrame(probability, columns=list(levels), index=X.index if isinstance(X, pd.DataFrame) else None)
 
     def reconstruct(self, X: Any, hidden: ArrayLike | None = None) -> Any:
