@@ -9,7 +9,9 @@ import torch
 from generated_series import LEVELS, SCALES, SEASON, frame_with_runs, rooted, seasonal, waves, wide
 
 from tabmae import TimeSeriesMAE
-from tabmae.estimators.series.forecasting import Origins, masked_forecast, own_widths
+from tabmae.estimators.series.forecasting import masked_forecast
+from tabmae.estimators.series.origins import Origins
+from tabmae.estimators.series.widths import own_widths
 
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}

@@ -21,8 +21,8 @@ from tabmae.estimators.series.backtesting import Ahead, Backtest, backtest, flat
 from tabmae.estimators.series.checks import checked_levels
 from tabmae.estimators.series.completing import draw, in_batches
 from tabmae.estimators.series.detecting import AnswersOfDetection
-from tabmae.estimators.series.forecasting import led_in
 from tabmae.estimators.series.learner import SeriesLearner
+from tabmae.estimators.series.origins import led_in
 from tabmae.estimators.series.standard import Matrix, laid_out, last_steps, standardised
 from tabmae.saving import register
 from tabmae.windows import Panel
@@ -315,7 +315,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         forecaster = self.forecaster_
         mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel)).double().numpy()
         mean = mean + self.regressors_.effect(future)
-        width = forecaster.scale(history).double().numpy()
+        width = forecaster.scale(history, observed).double().numpy()
         shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
         floor = self._floor(panel, horizon)
         bounds = {}
@@ -345,8 +345,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         panel = self.tail_ if X is None else last_steps(self.schema_.read(X), self.schema_, self._reach)
         future = self._future(panel, n_steps, X_future)
         mean = self._ahead(panel, n_steps, [], future).mean
-        history, _, _, scale = self._histories(panel)
-        width = self.forecaster_.scale(history).double().numpy() * scale
+        history, observed, _, scale = self._histories(panel)
+        width = self.forecaster_.scale(history, observed).double().numpy() * scale
         stamps = self.schema_.future_stamps(panel, n_steps)
         known, floor = self._known(panel), np.minimum(0, self._floor(panel, n_steps))
         for _ in range(n_samples):

@@ -5,36 +5,40 @@ Contract: a forecast depends on the last `context` steps of its series alone.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tabmae.experts.linear import Linear, in_later_half
+from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
+from tabmae.estimators.series.widths import (
+    at_lengths,
+    doubt_after,
+    drawn_of,
+    gaps_drawn,
+    independent_residuals,
+    known_lengths,
+    local_scale,
+    own_widths,
+    quantiles,
+    usual_residuals,
+)
+from tabmae.experts.linear import Linear
 from tabmae.series_model import SeriesAutoencoder
 
 JUDGED_SHARE = 0.2
 """Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
-MAX_ORIGINS, ORIGINS_A_SERIES = 500, 50
-"""Origins at most, for few series and for each of many."""
 MAX_PATH_NUMBERS = 4_000_000
 """Numbers of the kept residual paths, and the origins they come from."""
-FEW_ORIGINS = 30
-"""Origins below which residuals are mirrored and widened."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-NEIGHBOURS = 2
-"""Steps of the horizon to either side that lend a step their residuals."""
-PRIOR_ORIGINS = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
-"""Origins of all series that count for those of one in its own width."""
-LEAST_SCALE = 0.05
-STRIDE_OF_REPEATS = 7919
-"""A prime, so that residuals which are repeated in turn come from everywhere."""
 LEAST_TYPICAL = 1e-3
 """Least squared error of a series, in those of all, that its origins are measured by."""
 RECENT_SEASONS = 14
 """Seasons before an origin whose deviation tells how wide its intervals are."""
+SHORTENED = 100
+"""Origins by which forecasts after histories of each length are judged."""
 
 Matrix = NDArray[np.float64]
 
@@ -48,6 +52,9 @@ class Forecaster(torch.nn.Module):
     paths : float32 (n, H, C), residuals at the origins that judged, over the scale of their histories and their width.
     path_widths : float32 (n,), mean absolute residual of the series of each path over that of all, by other origins.
     widths : float32 (n_series,), the same of every series of fit, by all of its origins.
+    told : float32 (H,), how many independent residuals lie behind the paths.
+    typical, usually_observed : float32 (C,), typical deviation of histories, and the share of them that is known.
+    doubt : float32 (lengths, C), how much wider residuals are after short histories.
 
     `recent` : steps before an origin whose deviation is the scale.
 
@@ -58,6 +65,10 @@ class Forecaster(torch.nn.Module):
     paths: Tensor
     path_widths: Tensor
     widths: Tensor
+    told: Tensor
+    typical: Tensor
+    usually_observed: Tensor
+    doubt: Tensor
 
     def __init__(
         self, linear: Linear, n_shared: int, n_channels: int, n_paths: int, n_series: int, recent: int
@@ -68,6 +79,10 @@ class Forecaster(torch.nn.Module):
         self.register_buffer("paths", torch.zeros(n_paths, linear.horizon, n_channels))
         self.register_buffer("path_widths", torch.ones(n_paths))
         self.register_buffer("widths", torch.ones(n_series))
+        self.register_buffer("told", torch.ones(linear.horizon))
+        self.register_buffer("typical", torch.ones(n_channels))
+        self.register_buffer("usually_observed", torch.ones(n_channels))
+        self.register_buffer("doubt", torch.ones(len(known_lengths(linear.context)) + 1, n_channels))
 
     @property
     def horizon(self) -> int:
@@ -107,8 +122,8 @@ class Forecaster(torch.nn.Module):
 
     def bounds(self, levels: list[float], horizon: int, series: Tensor) -> Tensor:
         """Quantiles (len(levels), n, horizon, C) of the residuals over their scale, for series as in `forecast`."""
-        own = self._quantiles(self.paths, levels, horizon)[:, None] * per_series(self.widths_of(series))
-        of_any = self._quantiles(self.paths * per_series(self.path_widths), levels, horizon)[:, None]
+        own = quantiles(self.paths, levels, horizon, self.told)[:, None] * per_series(self.widths_of(series))
+        of_any = quantiles(self.paths * per_series(self.path_widths), levels, horizon, self.told)[:, None]
         return torch.where(per_series(series >= 0), own, of_any)
 
     def draw(self, n_steps: int, series: Tensor, generator: torch.Generator) -> Tensor:
@@ -117,36 +132,22 @@ class Forecaster(torch.nn.Module):
         for _ in range(-(-n_steps // self.horizon)):
             chosen = torch.randint(len(self.paths), (len(series),), generator=generator)
             width = torch.where(series >= 0, self.widths_of(series), self.path_widths[chosen])
-            pieces.append(self.paths[chosen] * per_series(width))
+            pieces.append(drawn_of(self.paths[chosen], self.told, generator) * per_series(width))
         return torch.cat(pieces, 1)[:, :n_steps]
 
     def widths_of(self, series: Tensor) -> Tensor:
         """Width of each series (n,), 1 for those that fit has not seen."""
         return torch.cat([self.widths, torch.ones(1)])[series]
 
-    def _quantiles(self, paths: Tensor, levels: list[float], horizon: int) -> Tensor:
-        """Quantiles (len(levels), horizon, C) of residual paths; wider beyond the fitted horizon.
+    def scale(self, history: Tensor, observed: Tensor) -> Tensor:
+        """What residuals after histories (n, T, C) are measured by (n, 1, C): how they vary, and how short they are."""
+        n_known = observed[:, -self.context :].sum(1) / self.usually_observed
+        return self.variation(history, observed) * at_lengths(self.doubt, self.context, n_known)
 
-        Each is moved outwards by what a finite number of origins asks for.
-        """
-        n = len(paths)
-        asked = []
-        for level in levels:
-            outward = level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n)
-            asked.append(min(1.0, max(0.0, outward)))
-        fitted = min(horizon, self.horizon)
-        found = torch.empty(len(levels), horizon, paths.shape[2])
-        for step in range(fitted):
-            near = paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
-            found[:, step] = torch.quantile(near, torch.tensor(asked), dim=0)
-        for step in range(fitted, horizon):
-            found[:, step] = found[:, fitted - 1] * ((step + 1) / fitted) ** 0.5
-        return found
-
-    def scale(self, history: Tensor) -> Tensor:
-        """Standard deviation (n, 1, C) of the last steps of histories, by which residuals are measured."""
-        recent = history[:, -self.recent :]
-        return recent.std(1, correction=0, keepdim=True).clamp_min(LEAST_SCALE)
+    def variation(self, history: Tensor, observed: Tensor) -> Tensor:
+        """Standard deviation (n, 1, C) of the last observed steps of histories."""
+        recent = slice(history.shape[1] - min(self.recent, history.shape[1]), None)
+        return local_scale(history[:, recent], observed[:, recent], self.typical, self.usually_observed)
 
 
 def per_series(values: Tensor) -> Tensor:
@@ -169,21 +170,6 @@ def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor,
         for rows, shown in zip(values.split(256), visible.split(256), strict=True)
     ]
     return torch.cat(parts).reshape(shape)[:, kept:].to(history)
-
-
-class Origins(NamedTuple):
-    """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series.
-
-    step : where in its series each origin lies. weighed : the rows of weights that did not see them.
-    """
-
-    history: Tensor
-    observed: Tensor
-    future: Tensor
-    known: Tensor
-    series: Tensor
-    step: Tensor
-    weighed: Tensor
 
 
 def fit_forecaster(
@@ -222,7 +208,7 @@ def fit_forecaster(
     if origins is None:
         if not (contexts and "linear" in experts):
             forecaster.share.fill_(float(bool(experts)))
-        forecaster.paths = usual_residuals(1)[:, None, None].expand(-1, horizon, n_channels).clone()
+        forecaster.paths = usual_residuals()[:, None, None].expand(-1, horizon, n_channels).clone()
         forecaster.path_widths = torch.ones(len(forecaster.paths))
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
@@ -232,16 +218,15 @@ def fit_forecaster(
         forecaster.share = shares(linear[:, :n_shared], ahead, origins, season)
     mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.weighed, early)
     residual = torch.where(origins.known, origins.future - mean, torch.nan)
-    scaled = residual / forecaster.scale(origins.history)
+    learn_scale(forecaster, model, early, origins, residual)
+    scaled = residual / forecaster.scale(origins.history, origins.observed)
     n_paths = max(30, min(len(scaled), MAX_PATH_NUMBERS // (horizon * n_channels)))
     kept = torch.linspace(0, len(scaled) - 1, min(n_paths, len(scaled))).round().long()
     forecaster.widths, own = own_widths(scaled, origins, len(filled))
-    forecaster.paths = gaps_drawn(scaled / own[:, None, None])[kept].float()
+    scaled = scaled / per_series(own)
+    forecaster.told = independent_residuals(scaled, origins)
+    forecaster.paths = gaps_drawn(scaled)[kept].float()
     forecaster.path_widths = own[kept]
-    if len(kept) < FEW_ORIGINS:
-        # few residuals know neither the side that they err to nor how far they may
-        wider = forecaster.paths * (1 + 2 / len(kept)) ** 0.5
-        forecaster.paths, forecaster.path_widths = torch.cat([wider, -wider]), forecaster.path_widths.repeat(2)
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
     floors = [each.forecast(origins.history) for each in naive]
     return forecaster, {
@@ -253,67 +238,30 @@ def fit_forecaster(
     }
 
 
-def usual_residuals(scale: float, n: int = 99) -> Tensor:
-    """Quantiles of a normal residual, for channels that no origin has judged: as wide as their histories."""
-    level = (torch.arange(n) + 0.5) / n
-    return scale * (2 * level - 1).erfinv() * 2**0.5
-
-
-def gaps_drawn(residuals: Tensor) -> Tensor:
-    """Residuals (n, H, C) whose unknown ones, NaN, repeat known ones of the channel in turn."""
-    filled = residuals.clone()
-    for c in range(residuals.shape[2]):
-        cells = filled[:, :, c]
-        unknown = cells.isnan()
-        known = cells[~unknown] if not bool(unknown.all()) else usual_residuals(1.0)
-        count = int(unknown.sum())
-        cells[unknown] = known[(torch.arange(count) * STRIDE_OF_REPEATS) % len(known)].to(cells)
-    return filled
+def learn_scale(
+    forecaster: Forecaster, model: SeriesAutoencoder | None, early: Linear, origins: Origins, residual: Tensor
+) -> None:
+    """Learn how histories vary, and how much more is missed after short ones: by origins whose histories are cut."""
+    shown = origins.observed.float()
+    known = origins.step.clamp_max(forecaster.context)[:, None]
+    forecaster.usually_observed = (shown.sum((0, 1)) / known.sum()).clamp_min(1 / forecaster.context)
+    forecaster.typical = forecaster.variation(origins.history, origins.observed).square().mean((0, 1)).sqrt()
+    whole = residual / forecaster.variation(origins.history, origins.observed)
+    short, same = [], []
+    for n_steps in known_lengths(forecaster.context):
+        rows = torch.nonzero(origins.step > n_steps)[:, 0]
+        rows = rows[:: max(1, -(-len(rows) // SHORTENED))]
+        cut = shortened(chosen_of(origins, rows), n_steps)
+        mean = forecaster.forecast(model, cut.history, cut.observed, forecaster.horizon, cut.weighed, early)
+        missed = torch.where(cut.known, cut.future - mean, torch.nan)
+        short.append(missed / forecaster.variation(cut.history, cut.observed))
+        same.append(whole[rows])
+    forecaster.doubt = doubt_after(short, same)
 
 
 def rooted(residual: Tensor) -> Tensor:
     """Root mean square (C,) of residuals (n, H, C), NaN where not known."""
     return residual.square().nanmean((0, 1)).sqrt()
-
-
-def origins_of(
-    filled: list[Matrix], observed: list[NDArray[np.bool_]], splits: list[int], context: int, horizon: int
-) -> Origins | None:
-    """Origins spread evenly over the steps that judge; None where no series has both a history and a future."""
-    places = [
-        (i, origin)
-        for i, (values, split) in enumerate(zip(filled, splits, strict=True))
-        for origin in range(max(split, min(context, len(values) - horizon), 2), len(values) - horizon + 1)
-    ]
-    if not places:
-        return None
-    wanted = max(MAX_ORIGINS, ORIGINS_A_SERIES * len(filled))
-    most = max(20, min(wanted, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
-    step = max(1, -(-len(places) // most))
-    chosen = places[len(places) - 1 :: -step][::-1]
-    n_channels = filled[0].shape[1]
-    history = torch.zeros(len(chosen), context, n_channels)
-    shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
-    future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
-    for row, (i, origin) in enumerate(chosen):
-        past = filled[i][max(0, origin - context) : origin]
-        history[row] = torch.from_numpy(led_in(past, context))
-        shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
-        future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
-        known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
-    series, origin = np.array(chosen).T
-    lengths, first = np.array([len(values) for values in filled])[series], np.array(splits)[series]
-    later = in_later_half(origin, lengths, first, context, horizon)
-    weighed = torch.from_numpy(series + len(filled) * later)
-    return Origins(history, shown, future, known > 0, torch.from_numpy(series), torch.from_numpy(origin), weighed)
-
-
-def led_in(past: Matrix, context: int) -> Matrix:
-    """The last `context` steps (context, C) of a history; a shorter one is led in by its mean."""
-    if len(past) >= context:
-        return past[-context:]
-    mean = past.mean(0, keepdims=True) if len(past) else np.zeros((1, past.shape[1]))
-    return np.concatenate([np.repeat(mean, context - len(past), 0), past])
 
 
 def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tensor:
@@ -334,40 +282,6 @@ def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tens
         own = errors / errors.amin(0).clamp_min(1e-9)
         found[block] = torch.tensor(SHARES)[(own + own.mean(1, keepdim=True)).argmin(0)]
     return found
-
-
-def own_widths(scaled: Tensor, origins: Origins, n_series: int) -> tuple[Tensor, Tensor]:
-    """Mean absolute residual of each series (n_series,), over that of all, and of the series of each origin (n,).
-
-    The latter is by the origins that share no step with it: one that it had a part in would make its own residual look
-    small. Both are drawn to 1 as far as such left-out ones foretell residuals best; where no series has two origins
-    apart, nothing says that series differ.
-    """
-    size = scaled.abs().nanmean((1, 2))
-    told, size = (~size.isnan()).float(), (size / size.nanmean().clamp_min(1e-9)).nan_to_num(0.0)
-    count = torch.zeros(n_series).index_add_(0, origins.series, told)
-    total = torch.zeros(n_series).index_add_(0, origins.series, size)
-    others, left = count[origins.series] - told, total[origins.series] - size
-    for apart in range(1, len(size)):
-        near = (origins.series[apart:] == origins.series[:-apart]) & (
-            origins.step[apart:] - origins.step[:-apart] < scaled.shape[1]
-        )
-        if not bool(near.any()):
-            break
-        for one, other in ((slice(apart, None), slice(None, -apart)), (slice(None, -apart), slice(apart, None))):
-            others[one] -= near * told[other]
-            left[one] -= near * size[other]
-    judged, left = (told > 0) & (others > 0), left.clamp_min(0)
-    if n_series == 1 or not bool(judged.any()):
-        return torch.ones(n_series), torch.ones(len(size))
-
-    def missed(prior: float) -> float:
-        """Mean negative log density of the left-out origins under Laplace's law."""
-        width = ((left + prior) / (others + prior))[judged]
-        return float((width.log() + size[judged] / width).mean())
-
-    prior = min(PRIOR_ORIGINS, key=missed)
-    return (total + prior) / (count + prior), (left + prior) / (others + prior)
 
 
 def state_of(forecaster: Forecaster) -> dict[str, Any]:

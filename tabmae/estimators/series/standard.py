@@ -23,6 +23,12 @@ SPREAD_OF_SCALES = 10.0
 LEAST_RATIO = 1e-12
 """Least standard deviation, in mean absolute values of the channel, that is no rounding error."""
 
+FEW_CELLS = 30
+"""Observed cells of a series below which its scale is drawn to the typical one."""
+PRIOR_CELLS = 5.0
+"""Cells of the typical scale that stand beside those of a series that has hardly any."""
+MOST_TYPICAL = 4.0
+"""Medians that the typical scale may be."""
 TINY = 1e-300
 
 Matrix = NDArray[np.float64]
@@ -33,12 +39,16 @@ class Scales:
 
     Parameters
     ----------
-    mean, deviation : (C,), of all observed cells of fit.
+    mean, deviation : (C,), of all observed cells of fit. typical : (C,), deviation of a series of fit that is not
+        short.
     own : id -> (2, C), level and scale of the series of fit; None where all share one.
     """
 
-    def __init__(self, mean: Matrix, deviation: Matrix, own: dict[Hashable, Matrix] | None) -> None:
+    def __init__(
+        self, mean: Matrix, deviation: Matrix, own: dict[Hashable, Matrix] | None, typical: Matrix | None = None
+    ) -> None:
         self.mean, self.deviation, self.own = mean, deviation, own
+        self.typical = deviation if typical is None else typical
 
     @classmethod
     def fit(cls, panel: Panel, *, shared: bool) -> Self:
@@ -50,7 +60,10 @@ class Scales:
         spread = np.quantile(np.stack(each)[:, 1], [0.1, 0.9], axis=0)
         if np.median(panel.lengths) < OWN_STEPS and (spread[1] / spread[0]).max() < SPREAD_OF_SCALES:
             return cls(mean, deviation, None)
-        return cls(mean, deviation, dict(zip(panel.ids, each, strict=True)))
+        known = np.stack([np.isfinite(panel.series(i)).sum(0) for i in range(len(panel.ids))])
+        found = cls(mean, deviation, {}, typical_deviation(np.stack(each)[:, 1], known, deviation))
+        found.own = {name: found.of_one(panel.series(i)) for i, name in enumerate(panel.ids)}
+        return found
 
     def of(self, panel: Panel) -> tuple[Matrix, Matrix]:
         """Levels and scales (n_series, C); those of a series that fit has not seen come from its own cells."""
@@ -59,23 +72,45 @@ class Scales:
             found = [shared] * len(panel.ids)
         else:
             found = [
-                self.own[name] if name in self.own else np.stack(moments(panel.series(i), (self.mean, self.deviation)))
-                for i, name in enumerate(panel.ids)
+                self.own[name] if name in self.own else self.of_one(panel.series(i)) for i, name in enumerate(panel.ids)
             ]
         both = np.stack(found)
         return both[:, 0], both[:, 1]
 
+    def of_one(self, values: Matrix) -> Matrix:
+        """Level and scale (2, C) of a series by its own cells (T, C); few of them lie close together by chance."""
+        level, scale = moments(values, (self.mean, self.deviation))
+        count = np.isfinite(values).sum(0)
+        lacking = PRIOR_CELLS * np.maximum(0, 1 - count / FEW_CELLS)
+        drawn = lacking / np.maximum(count - 1 + lacking, 1e-9)
+        few = np.where(count == 1, self.typical, scale ** (1 - drawn) * self.typical**drawn)
+        return np.stack([level, np.where((count == 0) | (drawn == 0), scale, few)])
+
     def to_dict(self, named: Callable[[Any], Any]) -> dict[str, Any]:
         """Values for JSON, ids as `named` gives them."""
         own = None if self.own is None else [[named(name), pair.tolist()] for name, pair in self.own.items()]
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist(), "own": own}
+        shared = {name: getattr(self, name).tolist() for name in ("mean", "deviation", "typical")}
+        return {**shared, "own": own}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any], name_of: Callable[[Any], Any]) -> Self:
         """Undo `to_dict`, with the function that undoes `named`."""
         own = state["own"]
         pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
-        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs)
+        typical = np.array(state.get("typical", state["deviation"]))
+        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical)
+
+
+def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix) -> Matrix:
+    """Typical deviation (C,) of series by those of each (n, C) that has `known` cells enough; else `otherwise`.
+
+    It is their mean, above the median where they differ: whoever knows nothing of a series must not be too sure.
+    """
+    found = otherwise.copy()
+    for c, long in enumerate((known >= FEW_CELLS).T):
+        if long.any():
+            found[c] = min(each[long, c].mean(), MOST_TYPICAL * np.median(each[long, c]))
+    return found
 
 
 def moments(values: Matrix, otherwise: tuple[Matrix, Matrix] | None = None) -> tuple[Matrix, Matrix]:

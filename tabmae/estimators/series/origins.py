@@ -1,0 +1,92 @@
+"""Origins: histories that judge forecasts and what came after them.
+
+Contract: an origin lies in the steps of its series that judge, unless the series is too short for that.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabmae.experts.linear import in_later_half
+
+MAX_ORIGINS, ORIGINS_A_SERIES = 500, 50
+"""Origins at most, for few series and for each of many."""
+
+Matrix = NDArray[np.float64]
+
+
+class Origins(NamedTuple):
+    """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series.
+
+    step : where in its series each origin lies, and so how many steps came before. weighed : the rows of weights that
+        did not see them.
+    """
+
+    history: Tensor
+    observed: Tensor
+    future: Tensor
+    known: Tensor
+    series: Tensor
+    step: Tensor
+    weighed: Tensor
+
+
+def origins_of(
+    filled: list[Matrix], observed: list[NDArray[np.bool_]], splits: list[int], context: int, horizon: int
+) -> Origins | None:
+    """Origins spread evenly over the steps that judge; None where no series has both a history and a future."""
+    places = [
+        (i, origin)
+        for i, (values, split) in enumerate(zip(filled, splits, strict=True))
+        for origin in range(max(split, min(context, len(values) - horizon), 2), len(values) - horizon + 1)
+    ]
+    if not places:
+        return None
+    wanted = max(MAX_ORIGINS, ORIGINS_A_SERIES * len(filled))
+    most = max(20, min(wanted, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
+    step = max(1, -(-len(places) // most))
+    chosen = places[len(places) - 1 :: -step][::-1]
+    n_channels = filled[0].shape[1]
+    history = torch.zeros(len(chosen), context, n_channels)
+    shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
+    future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
+    for row, (i, origin) in enumerate(chosen):
+        past = filled[i][max(0, origin - context) : origin]
+        history[row] = torch.from_numpy(led_in(past, context))
+        shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
+        future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
+        known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
+    series, origin = np.array(chosen).T
+    lengths, first = np.array([len(values) for values in filled])[series], np.array(splits)[series]
+    later = in_later_half(origin, lengths, first, context, horizon)
+    weighed = torch.from_numpy(series + len(filled) * later)
+    return Origins(history, shown, future, known > 0, torch.from_numpy(series), torch.from_numpy(origin), weighed)
+
+
+def led_in(past: Matrix, context: int) -> Matrix:
+    """The last `context` steps (context, C) of a history; a shorter one is led in by its mean."""
+    if len(past) >= context:
+        return past[-context:]
+    mean = past.mean(0, keepdims=True) if len(past) else np.zeros((1, past.shape[1]))
+    return np.concatenate([np.repeat(mean, context - len(past), 0), past])
+
+
+def shortened(origins: Origins, n_steps: int) -> Origins:
+    """The origins as if their histories had begun `n_steps` before them; without any, all is at the level."""
+    context = origins.history.shape[1]
+    history, observed = torch.zeros_like(origins.history), torch.zeros_like(origins.observed)
+    if n_steps:
+        kept = slice(context - n_steps, context)
+        history[:] = origins.history[:, kept].mean(1, keepdim=True)
+        history[:, kept], observed[:, kept] = origins.history[:, kept], origins.observed[:, kept]
+    return origins._replace(history=history, observed=observed)
+
+
+def chosen_of(origins: Origins, rows: Tensor) -> Origins:
+    """Some of the origins, by their numbers."""
+    return Origins(*(part[rows] for part in origins))
