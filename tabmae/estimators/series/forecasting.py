@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
+from tabmae.estimators.series.short import fit_short, reach_of
 from tabmae.estimators.series.widths import (
     at_lengths,
     doubt_after,
@@ -196,15 +197,22 @@ def fit_forecaster(
     n_channels = filled[0].shape[1]
     splits = [len(values) - max(1, round(JUDGED_SHARE * len(values))) for values in filled]
     splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
-    window = 2 if model is None else model.window
+    window, reach = 2 if model is None else model.window, 0
     if contexts and "linear" in experts:
         final, early = Linear.fit(filled, splits, horizon, contexts, season, with_naive="persistence" in experts)
     else:
-        final = early = Linear.naive(max(window, 2 * season, 2), horizon, season)
+        reach = reach_of(tuple(map(len, filled)), horizon, season) if "linear" in experts else 0
+        context = max(window, 2 * season, reach, 2)
+        if reach:
+            final, early = fit_short(filled, context, reach, horizon, season)
+            # closed forms learn next to nothing from a series, so that all of its steps may judge them
+            splits = [min(reach, split) for split in splits]
+        else:
+            final = early = Linear.naive(context, horizon, season)
     n_shared = min(horizon, window // 2)
     recent = min(final.context, RECENT_SEASONS * season if season else final.context)
     forecaster = Forecaster(final, n_shared, n_channels, 0, len(filled), recent)
-    origins = origins_of(filled, observed, splits, final.context, horizon)
+    origins = origins_of(filled, observed, splits, final.context, horizon, reach or final.context)
     if origins is None:
         if not (contexts and "linear" in experts):
             forecaster.share.fill_(float(bool(experts)))
@@ -213,7 +221,7 @@ def fit_forecaster(
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
     linear = early.forecast(origins.history, origins.weighed)
-    if model is not None:
+    if model is not None and not reach:  # which has learnt the steps that judge closed forms
         ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
         forecaster.share = shares(linear[:, :n_shared], ahead, origins, season)
     mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.weighed, early)

@@ -37,13 +37,21 @@ class Origins(NamedTuple):
 
 
 def origins_of(
-    filled: list[Matrix], observed: list[NDArray[np.bool_]], splits: list[int], context: int, horizon: int
+    filled: list[Matrix],
+    observed: list[NDArray[np.bool_]],
+    splits: list[int],
+    context: int,
+    horizon: int,
+    least: int,
 ) -> Origins | None:
-    """Origins spread evenly over the steps that judge; None where no series has both a history and a future."""
+    """Origins spread evenly over the steps that judge; None where no series has both a history and a future.
+
+    `least` : steps of a history, unless no origin of its series has as many.
+    """
     places = [
         (i, origin)
         for i, (values, split) in enumerate(zip(filled, splits, strict=True))
-        for origin in range(max(split, min(context, len(values) - horizon), 2), len(values) - horizon + 1)
+        for origin in range(max(split, min(least, len(values) - horizon), 2), len(values) - horizon + 1)
     ]
     if not places:
         return None

@@ -29,6 +29,8 @@ CONTEXTS = (4, 14, 30)
 PLAIN_CONTEXTS = (24, 96, 336)
 """Contexts in steps where there is no season."""
 MAX_CONTEXT = 1440
+LEAST_CONTEXT = 8
+"""Steps of a context that is worth learning from few series."""
 MANY = 10
 """Series that lend each other windows, so that a context may be longer."""
 SEASONS_AHEAD = 2
@@ -152,7 +154,7 @@ def contexts_of(lengths: tuple[int, ...], horizon: int, season: int) -> tuple[in
     most = min(MAX_CONTEXT, (length - 2 * horizon) // (3 if len(lengths) < MANY else 2))
     wanted = [season * times for times in CONTEXTS] if season else list(PLAIN_CONTEXTS)
     fitting = [context for context in wanted if context <= most]
-    if len(fitting) < len(wanted) and most >= max(2, season):
+    if len(fitting) < len(wanted) and most >= max(LEAST_CONTEXT if len(lengths) < MANY else 2, season):
         fitting.append(most)
     return tuple(sorted(set(fitting)))
 

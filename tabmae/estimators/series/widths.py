@@ -23,7 +23,7 @@ ENOUGH = 60
 """Independent residuals from which on their quantiles are believed alone."""
 LEAST_DEGREES = 3.0
 """Degrees of freedom of Student's t at least: paths of many steps tell more than their number says."""
-PRIOR_PAIRS = 2.0
+PRIOR_PAIRS = 8.0
 """Pairs of residuals of a random walk that stand beside those by which a correlation is judged."""
 PRIOR_STEPS = 5.0
 """Steps of a typical deviation that stand beside those of an empty history."""
