@@ -137,7 +137,10 @@ def quantiles(paths: Tensor, levels: list[float], horizon: int, told: Tensor) ->
         size = near.square().mean(0).sqrt()
         n = float(told[step])
         believed = min(1.0, n / ENOUGH)
-        empirical = torch.quantile(near, torch.tensor(levels), dim=0)
+        # the share of n residuals that one more is held at
+        outward = [level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n) for level in levels]
+        asked = torch.tensor(outward).clamp(0, 1)
+        empirical = torch.quantile(near, asked, dim=0)
         for k, level in enumerate(levels):
             of_few = float(student_t.ppf(level, max(LEAST_DEGREES, n - 1))) * (1 + 2 / n) ** 0.5
             wider = of_few / float(norm.ppf(level)) if level != 0.5 else 1.0
