@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tabmae.estimators.series.standard import Line
+from tabmae.experts.bridges import Bridge, Bridges, bridged
 from tabmae.experts.seasonal import Prior
 from tabmae.series_model import SeriesAutoencoder
 
@@ -57,6 +58,23 @@ class LinePrior(NamedTuple):
         return mean + share * (prior - mean), deviation + share * (wide - deviation)
 
 
+class Beyond(NamedTuple):
+    """What is known of a gap beyond the windows that hold its cells: the prior, and its straight line if learnt."""
+
+    prior: LinePrior
+    bridges: Bridges | None = None
+
+    def inform(self, line: Line, mean: Tensor, deviation: Tensor, steps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of cells that windows believe, drawn to both. `steps` : of the cells; None for all."""
+        at = slice(None) if steps is None else steps
+        mean, deviation = self.prior.inform(mean, deviation, at)
+        if self.bridges is None:
+            return mean, deviation
+        bridge = bridged(line.values, line.observed, line.owner)
+        alone = ~line.observed.any(1, keepdim=True).expand_as(line.observed)
+        return self.bridges.inform(mean, deviation, Bridge(*(part[at] for part in bridge)), alone[at])
+
+
 @torch.no_grad()
 def in_batches(
     model: SeriesAutoencoder, line: Line, starts: Tensor, answer: Callable[[Tensor, Tensor, Tensor], None]
@@ -69,19 +87,24 @@ def in_batches(
         answer(chunk, values.to(device), visible.to(device))
 
 
-def incomplete(line: Line, window: int) -> Tensor:
-    """Starts of the windows, half overlapping, that hold a missing cell of a series."""
+def incomplete(line: Line, window: int, wanted: Tensor | None = None) -> Tensor:
+    """Starts of the windows, half overlapping, that hold a missing cell of a series, or of the `wanted` steps (N,)."""
     starts = line.covering(window, max(1, window // 2))
     missing = torch.zeros(len(line.values), dtype=torch.bool)
     missing[line.place] = ~line.observed[line.place].all(1)
+    if wanted is not None:
+        missing &= wanted
     count = torch.cat([torch.zeros(1), missing.double()]).cumsum(0)
     return starts[count[starts + window] > count[starts]]
 
 
-def complete(model: SeriesAutoencoder, line: Line, prior: LinePrior | None = None) -> Completed:
-    """Mean and spread of every missing cell, averaged over the windows that hold it, and drawn to the prior.
+def complete(
+    model: SeriesAutoencoder, line: Line, beyond: Beyond | None = None, wanted: Tensor | None = None
+) -> Completed:
+    """Mean and spread of every missing cell, averaged over the windows that hold it, and drawn to what lies beyond.
 
-    A window counts by how surely it knows the cell, and more where the cell lies further inside.
+    A window counts by how surely it knows the cell, and more where the cell lies further inside. `wanted` : bool (N,),
+    steps whose cells alone need be right; None for all.
     """
     window, shape = model.window, (model.window, model.n_channels)
     hat = (torch.minimum(torch.arange(window), torch.arange(window).flip(0)) + 1.0).square()[:, None]
@@ -97,11 +120,11 @@ def complete(model: SeriesAutoencoder, line: Line, prior: LinePrior | None = Non
         for total, part in zip((mean, variance, weight), parts, strict=True):
             total.index_add_(0, steps, (part * believed).flatten(0, 1).to(total))
 
-    in_batches(model, line, incomplete(line, window), add)
+    in_batches(model, line, incomplete(line, window, wanted), add)
     share = weight.clamp_min(1e-30)
     found, deviation = mean / share, (variance / share).sqrt()
-    if prior is not None:
-        found, deviation = prior.inform(found, deviation)
+    if beyond is not None:
+        found, deviation = beyond.inform(line, found, deviation)
     return Completed(torch.where(line.observed, line.values, found), torch.where(line.observed, 0, deviation))
 
 
@@ -109,7 +132,7 @@ def complete(model: SeriesAutoencoder, line: Line, prior: LinePrior | None = Non
 def draw(
     model: SeriesAutoencoder,
     line: Line,
-    prior: LinePrior | None,
+    beyond: Beyond | None,
     spread: Callable[[Tensor, Tensor, Tensor], Tensor],
     generator: torch.Generator,
 ) -> Tensor:
@@ -136,15 +159,15 @@ def draw(
     half = max(1, window // 2)
     turn = torch.where((starts - begin) % half == 0, (starts - begin).div(half, rounding_mode="floor") % 2, 2)
     for parity in (0, 1, 2):
-        chosen = starts[turn == parity]
+        chosen, known = starts[turn == parity], line._replace(values=values.clone(), observed=observed.clone())
         for chunk in chosen.split(max(1, AT_ONCE // (window * model.n_channels * 8))) if len(chosen) else ():
             steps = chunk[:, None] + torch.arange(window)
             cells, visible = values[steps].flatten(1), observed[steps].flatten(1)
             found = model(cells.to(model.share.device), visible.to(model.share.device))
             noise = model.joint_noise(visible, generator).reshape(-1, *shape)
             mean, deviation = (part.cpu().reshape(-1, *shape) for part in (found.mean, found.deviation))
-            if prior is not None:
-                mean, deviation = prior.inform(mean, deviation, steps)
+            if beyond is not None:
+                mean, deviation = beyond.inform(known, mean, deviation, steps)
             drawn = mean + spread(noise, deviation, visible.reshape(-1, *shape)) * deviation
             own = middle.repeat(len(chunk), 1)
             for row, start in enumerate(chunk.tolist()):
@@ -162,5 +185,5 @@ def draw(
             pending[target, channels] = False
     if pending.any():
         rest = line._replace(values=values, observed=observed)
-        values = torch.where(pending, complete(model, rest, prior).mean, values)
+        values = torch.where(pending, complete(model, rest, beyond).mean, values)
     return values

@@ -40,7 +40,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
     A stationary Gaussian and linear interpolation guess every missing step from its window; a masked network corrects
     the guess as far as held-out cells believe it. Far from observed steps, level and seasons of the whole series take
-    over. Linear forecasters over several contexts look ahead, weighed against each other, the masked model and the last
+    over, and the straight line across a gap where held-out runs of its length lie nearer to that. Linear forecasters over several contexts look ahead, weighed against each other, the masked model and the last
     season by origins that nobody learnt from.
 
     Parameters
@@ -72,7 +72,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         deviations of the channel), `baseline_error` of linear interpolation, or of the better of the last step and the
         last season, `skill`, the share of it that is gone, `network`, how far the network's correction is believed.
     history_ : list of dicts, one a check. n_iter_ : epochs trained. season_ : steps, 0 where none was seen.
-    schema_, scales_, size_, model_, seasonal_, forecaster_, intervals_, tail_ : the fitted state.
+    schema_, scales_, size_, model_, seasonal_, bridges_, forecaster_, intervals_, tail_ : the fitted state.
 
     Source: masked autoencoders, He et al. 2022; patches, Nie et al. 2023; linear forecasters, Zeng et al. 2023.
 
@@ -150,8 +150,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         panel = self.schema_.read(X)
         values, level, scale = standardised(panel, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
-        prior = self._prior(line, values, panel.lengths)
-        drawn = (draw(self.model_, line, prior, self.intervals_.spread, generator) for _ in range(n_samples))
+        beyond = self._beyond(line, values, panel.lengths)
+        drawn = (draw(self.model_, line, beyond, self.intervals_.spread, generator) for _ in range(n_samples))
         return [self.schema_.write(panel, cells[line.place].double().numpy() * scale + level, X) for cells in drawn]
 
     def forecast(self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None) -> Any:

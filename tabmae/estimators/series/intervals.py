@@ -6,7 +6,7 @@ Contract: a cell's interval depends on its channel, its own deviation and how fa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,6 +26,15 @@ NEAR = 2
 N_KINDS = 2 * (len(EDGES) + 1)
 
 
+class JudgedCells(NamedTuple):
+    """Held-out cells (n,): what was missed of each and how far, by its deviation; steps to the nearest visible one."""
+
+    missed: Tensor
+    deviation: Tensor
+    nearest: Tensor
+    channel: Tensor
+
+
 class CellIntervals:
     """Calibrations (`N_KINDS`) of cells by how little is known of them, points before runs, each per channel."""
 
@@ -33,18 +42,18 @@ class CellIntervals:
         self.calibrations = list(calibrations)
 
     @classmethod
-    def fit(cls, judgement: Judgement | None, n_channels: int) -> Self:
-        """Calibrate on held-out cells; without any, intervals are what the model says."""
-        if judgement is None:
+    def fit(cls, judgement: Judgement | None, n_channels: int, more: JudgedCells | None = None) -> Self:
+        """Calibrate on held-out cells, of windows and `more`; without any, intervals are what the model says."""
+        parts = [part for part in (None if judgement is None else cells_judged(judgement), more) if part is not None]
+        if not parts:
             return cls([Calibration([torch.zeros(0)] * n_channels) for _ in range(N_KINDS)])
-        ratio = (judgement.values - judgement.mean).abs() / judgement.deviation.clamp_min(1e-6)
-        central = torch.from_numpy(2 * student_t.cdf(ratio.double().numpy(), DEGREES) - 1)
-        kind = kinds(judgement.deviation, judgement.visible)
+        missed, deviation, nearest, channel = (torch.cat(part) for part in zip(*parts, strict=True))
+        ratio = missed.abs().double() / deviation.double().clamp_min(1e-6)
+        central = torch.from_numpy(2 * student_t.cdf(ratio.numpy(), DEGREES) - 1)
+        kind = kinds_of(deviation, nearest)
         return cls(
             [
-                Calibration(
-                    [central[:, :, c][judgement.hidden[:, :, c] & (kind[:, :, c] == number)] for c in range(n_channels)]
-                )
+                Calibration([central[(kind == number) & (channel == c)] for c in range(n_channels)])
                 for number in range(N_KINDS)
             ]
         )
@@ -70,9 +79,23 @@ class CellIntervals:
         return torch.from_numpy(wide).to(noise) * noise.sign()
 
 
+def cells_judged(judgement: Judgement) -> JudgedCells:
+    """The held-out cells of windows."""
+    hidden = judgement.hidden
+    channel = torch.arange(hidden.shape[-1]).expand(hidden.shape)
+    missed = judgement.values - judgement.mean
+    parts = missed, judgement.deviation, steps_to_visible(judgement.visible), channel
+    return JudgedCells(*(part[hidden] for part in parts))
+
+
 def kinds(deviation: Tensor, visible: Tensor) -> Tensor:
     """Number of the calibration of each cell (..., T, C), by its deviation and whether a visible cell is near."""
-    far = (steps_to_visible(visible) > NEAR).long()
+    return kinds_of(deviation, steps_to_visible(visible))
+
+
+def kinds_of(deviation: Tensor, nearest: Tensor) -> Tensor:
+    """The same for cells of any one shape, by the steps to the nearest visible one."""
+    far = (nearest > NEAR).long()
     return torch.bucketize(deviation.contiguous(), torch.tensor(EDGES).to(deviation)) + far * (len(EDGES) + 1)
 
 

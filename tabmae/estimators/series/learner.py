@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tabmae.errors import DataError, listed
 from tabmae.estimators import base
+from tabmae.estimators.series.bridging import bridged_judgement, learnt_bridges
 from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
-from tabmae.estimators.series.completing import Completed, LinePrior, complete
+from tabmae.estimators.series.completing import Beyond, Completed, LinePrior, complete
 from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
@@ -37,6 +38,7 @@ from tabmae.estimators.series.sizes import (
 from tabmae.estimators.series.standard import Line, Matrix, Scales, each_series, laid_out, last_steps, standardised
 from tabmae.estimators.series.stored import restore, stored
 from tabmae.estimators.tabular import unchanged_by_failure
+from tabmae.experts.bridges import Bridges
 from tabmae.experts.seasonal import Seasonal
 from tabmae.saving import save
 from tabmae.series_model import SeriesAutoencoder
@@ -116,6 +118,7 @@ class SeriesLearner(BaseEstimator):
     cycles_: tuple[str, ...]
     usual_: Reference
     seasonal_: Seasonal | None
+    bridges_: Bridges | None
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Learn series once, for everything that is asked of them later.
@@ -155,9 +158,8 @@ class SeriesLearner(BaseEstimator):
             self.schema_, self.scales_, self.season_, self.size_ = schema, scales, season, size
             self.horizon_ = horizon_of(panel.lengths, season) if self.horizon is None else self.horizon
             self._keep(fitted, values.shape[1])
-            self.intervals_ = CellIntervals.fit(fitted.judgement, values.shape[1])
-            imputed = judged_quality(fitted.judgement, schema.channels, fitted.model)
             self.seasonal_ = self._fit_seasonal(values, panel.lengths, season_of(schema.freq))
+            imputed = self._judge(fitted.judgement, values, panel.lengths)
             ahead = self._fit_forecasts(panel, self._complete(line, values, panel.lengths), line)
             self.quality_ = with_skill(pd.concat([imputed, ahead], ignore_index=True))
             refit_experts(self.model_, line)
@@ -179,8 +181,7 @@ class SeriesLearner(BaseEstimator):
         with unchanged_by_failure(self):
             self._keep(fitted, values.shape[1])
             if fitted.judgement is not None:
-                self.intervals_ = CellIntervals.fit(fitted.judgement, values.shape[1])
-                imputed = judged_quality(fitted.judgement, self.schema_.channels, fitted.model)
+                imputed = self._judge(fitted.judgement, values, panel.lengths)
                 ahead = self.quality_[self.quality_["task"] == "forecast"]
                 self.quality_ = pd.concat([imputed, ahead], ignore_index=True)
             self.tail_ = last_steps(panel, self.schema_, self._reach)
@@ -198,14 +199,25 @@ class SeriesLearner(BaseEstimator):
             return None
         return Seasonal.fit(each_series(values, lengths), (self.season_, *natural), self.size_.window)
 
-    def _prior(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> LinePrior | None:
-        """What level and seasons say of the cells of a line, from its series (sum of lengths, C)."""
+    def _judge(self, judgement: Judgement | None, values: Matrix, lengths: tuple[int, ...]) -> pd.DataFrame:
+        """Learn which gaps are bridged, and calibrate what is believed then; the rows of `quality_` for imputation."""
+        self.bridges_, cells = None, None
+        if self.seasonal_ is not None:
+            seed = draw_seed(base.new_generator(self.random_state))
+            series = each_series(values, lengths)
+            self.bridges_, cells = learnt_bridges(self.model_, self.seasonal_, series, seed)
+            judgement = None if judgement is None else bridged_judgement(judgement, self.bridges_)
+        self.intervals_ = CellIntervals.fit(judgement, values.shape[1], cells)
+        return judged_quality(judgement, self.schema_.channels, self.model_)
+
+    def _beyond(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> Beyond | None:
+        """What is known of the cells of a line beyond its windows, from its series (sum of lengths, C)."""
         if self.seasonal_ is None:
             return None
-        return LinePrior.of(line, self.seasonal_.prior(each_series(values, lengths)))
+        return Beyond(LinePrior.of(line, self.seasonal_.prior(each_series(values, lengths))), self.bridges_)
 
     def _complete(self, line: Line, values: Matrix, lengths: tuple[int, ...]) -> Completed:
-        return complete(self.model_, line, self._prior(line, values, lengths))
+        return complete(self.model_, line, self._beyond(line, values, lengths))
 
     def _fit_forecasts(self, panel: Panel, completed: Completed, line: Line) -> pd.DataFrame:
         """Fit the forecasters to the completed series, with and without regressors, and keep what misses less.

@@ -150,6 +150,11 @@ class Line(NamedTuple):
     starts: Tensor
     lengths: Tensor
 
+    @property
+    def owner(self) -> Tensor:
+        """Number of the series of each step, int64 (N,); of a step between two series that of the one before."""
+        return torch.searchsorted(self.starts, torch.arange(len(self.values)), right=True) - 1
+
     def windows(self, starts: Tensor, window: int) -> tuple[Tensor, Tensor]:
         """Values and observed cells (n, W * C) of the windows that begin at `starts`."""
         steps = starts[:, None] + torch.arange(window)

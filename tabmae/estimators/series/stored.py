@@ -21,6 +21,7 @@ from tabmae.estimators.series.intervals import N_KINDS, CellIntervals
 from tabmae.estimators.series.regressors import Regressors
 from tabmae.estimators.series.sizes import Size
 from tabmae.estimators.series.standard import Scales
+from tabmae.experts.bridges import Bridges
 from tabmae.experts.seasonal import Seasonal
 from tabmae.experts.stationary import Stationary
 from tabmae.windows import Panel, SeriesSchema
@@ -64,6 +65,8 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if estimator.seasonal_ is not None:
         for part in ("edges", "weights", "variance"):
             weights[f"seasonal.{part}"] = torch.from_numpy(getattr(estimator.seasonal_, part))
+        for part in ("shares", "spread"):
+            weights[f"bridges.{part}"] = torch.from_numpy(getattr(estimator.bridges_, part))
     for kind, calibration in enumerate(estimator.intervals_.calibrations):
         for channel, cells in enumerate(calibration.centrality):
             weights[f"intervals.{kind}.{channel}"] = cells
@@ -100,10 +103,12 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     estimator.tail_ = Panel(tuple(name_of(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
     estimator.regressors_ = Regressors(*parts)
-    estimator.seasonal_ = None
+    estimator.seasonal_ = estimator.bridges_ = None
     if state["seasonal"] is not None:
         parts = (weights[f"seasonal.{part}"].numpy() for part in ("edges", "weights", "variance"))
         estimator.seasonal_ = Seasonal(*state["seasonal"], *parts)
+    if "bridges.shares" in weights:
+        estimator.bridges_ = Bridges(weights["bridges.shares"].numpy(), weights["bridges.spread"].numpy())
     estimator.intervals_ = CellIntervals(
         [
             Calibration([weights[f"intervals.{kind}.{channel}"] for channel in range(n_channels)])

@@ -1,0 +1,161 @@
+"""The straight line across a gap, from the last observed cell before it to the first after it, and how far to trust it.
+
+Contract: a cell that is not visible has no influence on any output; a cell without visible ones on both sides has no
+bridge.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tabmae.experts.seasonal import non_negative
+
+PULL = 2.0
+"""Runs of a length whose weight pulls the share of all channels to what is taken unseen."""
+OWN_PULL = 8.0
+"""Runs of a length whose weight pulls a channel's share to that of all."""
+GAIN = 0.98
+"""Squared error of the blend, in that of the other answer, from which on the bridge is left out: a slight gain on few
+runs is chance."""
+LEAST_CELLS = 30
+"""Cells of a channel that count as much as all others for the spread about its bridges."""
+TINY = 1e-12
+
+Matrix = NDArray[np.float64]
+
+
+class Bridge(NamedTuple):
+    """Straight lines across the gaps of cells (..., T, C).
+
+    mean : on the line, the value itself where visible, 0 without a bridge. gap : missing steps of the gap, 0 where
+        visible and without a bridge. apart : harmonic mean of the steps to both ends, as Brownian bridges spread.
+    """
+
+    mean: Tensor
+    gap: Tensor
+    apart: Tensor
+
+
+def bridged(values: Tensor, visible: Tensor, owner: Tensor | None = None) -> Bridge:
+    """Span the gaps of values (..., T, C), anything where not visible.
+
+    `owner` : int64 (T,), number of the series of each step; None where all are of one.
+    """
+    n_steps = values.shape[-2]
+    step = torch.arange(n_steps, device=values.device)[:, None].expand(values.shape)
+    before = torch.where(visible, step, -1).cummax(-2).values
+    after = torch.where(visible, step, n_steps).flip(-2).cummin(-2).values.flip(-2)
+    spanned = (before >= 0) & (after < n_steps)
+    before, after = before.clamp_min(0), after.clamp_max(n_steps - 1)
+    if owner is not None:
+        owner = owner.to(values.device)
+        spanned &= owner[before] == owner[after]
+    values = torch.where(visible, values, 0)
+    left, right = values.gather(-2, before), values.gather(-2, after)
+    width = (after - before).clamp_min(1)
+    share = (step - before) / width
+    mean = torch.where(spanned, left + share * (right - left), 0)
+    gap = torch.where(spanned & ~visible, width - 1, 0)
+    return Bridge(mean, gap, 2 * (step - before) * (after - step) / width * (gap > 0))
+
+
+class HeldOut(NamedTuple):
+    """Cells of gaps that were hidden: each (n,), in standard deviations.
+
+    value : the truth. answer, deviation : what is believed without bridges. bridge : the straight line. gap, apart : as
+        in `Bridge`. nearest : steps to the nearest visible cell. alone : whether all channels of the step are missing.
+    channel : its number.
+    """
+
+    value: Matrix
+    answer: Matrix
+    deviation: Matrix
+    bridge: Matrix
+    gap: NDArray[np.int64]
+    apart: Matrix
+    nearest: NDArray[np.int64]
+    alone: NDArray[np.bool_]
+    channel: NDArray[np.int64]
+
+
+class Bridges:
+    """How far answers for gaps are drawn to the straight line, by the length of the gap.
+
+    Parameters
+    ----------
+    shares : (2, K, C), of the bridge in gaps of 1, 2, 4 .. steps: where another channel is observed, and where none is.
+    spread : (2, C), variance about a bridge: at its ends, and a step that cells lie apart from them.
+    """
+
+    def __init__(self, shares: Matrix, spread: Matrix) -> None:
+        self.shares, self.spread = shares, spread
+
+    @classmethod
+    def fit(cls, cells: HeldOut, n_lengths: int, n_channels: int, window: int) -> Self:
+        """Learn the shares from gaps that were hidden.
+
+        Where none was, gaps that no `window` sees both sides of are bridged, others not.
+        """
+        if not n_lengths:
+            return cls(np.zeros((2, 0, n_channels)), np.zeros((2, n_channels)))
+        class_of = np.clip(np.rint(np.log2(cells.gap)).astype(int), 0, n_lengths - 1)
+        place = cells.alone.astype(int), class_of, cells.channel
+        away = cells.bridge - cells.answer
+        parts = away**2, away * (cells.value - cells.answer), 1 / cells.gap, (cells.value - cells.answer) ** 2
+        totals = np.zeros((4, 2, n_lengths, n_channels))
+        for total, part in zip(totals, parts, strict=True):
+            np.add.at(total, place, part)
+        square, cross, n_runs, missed = totals
+        unseen = (2.0 ** np.arange(n_lengths) > window - 2).astype(float)[None, :, None]
+        shared = drawn_to(unseen, cross.sum(2, keepdims=True), square.sum(2, keepdims=True), n_runs, PULL)
+        shares = drawn_to(shared, cross, square, n_runs, OWN_PULL).clip(0, 1)
+        gained = missed - 2 * shares * cross + shares**2 * square < GAIN * missed
+        return cls(np.where(gained | (n_runs == 0), shares, 0), spread_of(cells, n_channels))
+
+    def inform(self, mean: Tensor, deviation: Tensor, bridge: Bridge, alone: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of cells (..., T, C), drawn to their bridges. `alone` : as in `HeldOut`, (..., T, C)."""
+        channel = torch.arange(mean.shape[-1], device=mean.device).expand(mean.shape)
+        return self.blended(mean, deviation, bridge, alone, channel)
+
+    def blended(
+        self, mean: Tensor, deviation: Tensor, bridge: Bridge, alone: Tensor, channel: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same for cells of any one shape; `channel` : int64, the number of each."""
+        n_lengths = self.shares.shape[1]
+        if not n_lengths:
+            return mean, deviation
+        shares, spread = (torch.from_numpy(part).to(mean) for part in (self.shares, self.spread))
+        place = bridge.gap.clamp_min(1).to(mean).log2().clamp_max(n_lengths - 1)
+        low = place.floor().long()
+        high, between = (low + 1).clamp_max(n_lengths - 1), place - low
+        kind = alone.long()
+        share = shares[kind, low, channel] * (1 - between) + shares[kind, high, channel] * between
+        share = torch.where(bridge.gap > 0, share, 0)
+        wide = (spread[0, channel] + spread[1, channel] * bridge.apart).sqrt()
+        return mean + share * (bridge.mean - mean), deviation + share * (wide - deviation)
+
+
+def drawn_to(prior: Matrix, cross: Matrix, square: Matrix, n_runs: Matrix, pull: float) -> Matrix:
+    """Least-squares shares, with so many runs' weight pulled to a prior share."""
+    if square.shape != n_runs.shape:
+        n_runs = n_runs.sum(2, keepdims=True)
+    weight = pull * square / np.maximum(n_runs, TINY)
+    found: Matrix = np.where(square > TINY, (cross + weight * prior) / np.maximum(square + weight, TINY), prior)
+    return found
+
+
+def spread_of(cells: HeldOut, n_channels: int) -> Matrix:
+    """Variance (2, C) about the bridges at their ends and per step apart; a channel's shape is that of all."""
+    square = (cells.value - cells.bridge) ** 2
+    basis = np.stack([np.ones_like(cells.apart), cells.apart], 1) / cells.apart[:, None]  # far cells err the most
+    gram = basis.T @ basis
+    coefficients = non_negative(gram + 1e-6 * len(gram) * np.eye(2), basis.T @ (square / cells.apart))
+    expected = coefficients[0] + coefficients[1] * cells.apart
+    ratio = np.bincount(cells.channel, square / expected.clip(TINY), minlength=n_channels)
+    count = np.bincount(cells.channel, minlength=n_channels)
+    return coefficients[:, None] * ((ratio + LEAST_CELLS) / (count + LEAST_CELLS))
