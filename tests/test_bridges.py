@@ -38,7 +38,8 @@ def runs_of(length: int, n_runs: int, *, line_is_right: bool) -> HeldOut:
     answer, bridge = rng.normal(size=n_cells), rng.normal(size=n_cells)
     value = (bridge if line_is_right else answer) + 0.1 * rng.normal(size=n_cells)
     whole, flag = np.full(n_cells, length), np.ones(n_cells, dtype=bool)
-    return HeldOut(value, answer, answer**0, bridge, whole, value**0, whole, flag, 0 * whole)
+    fold = np.arange(n_cells) // length % 2
+    return HeldOut(value, answer, answer**0, bridge, whole, value**0, whole, fold, flag, 0 * whole)
 
 
 def test_gaps_are_spanned_between_the_nearest_visible_cells() -> None:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from tabmae.experts.seasonal import non_negative
 
-PULL = 2.0
+PULL = 0.5
 """Runs of a length whose weight pulls the share of all channels to what is taken unseen."""
 OWN_PULL = 8.0
 """Runs of a length whose weight pulls a channel's share to that of all."""
-GAIN = 0.98
-"""Squared error of the blend, in that of the other answer, from which on the bridge is left out: a slight gain on few
-runs is chance."""
+GAIN = 0.9
+"""Squared error of the blend on runs that it did not learn from, in that of the other answer, from which on the bridge
+is left out: on few runs a slight gain is chance."""
 LEAST_CELLS = 30
 """Cells of a channel that count as much as all others for the spread about its bridges."""
 TINY = 1e-12
@@ -68,8 +68,8 @@ class HeldOut(NamedTuple):
     """Cells of gaps that were hidden: each (n,), in standard deviations.
 
     value : the truth. answer, deviation : what is believed without bridges. bridge : the straight line. gap, apart : as
-        in `Bridge`. nearest : steps to the nearest visible cell. alone : whether all channels of the step are missing.
-    channel : its number.
+        in `Bridge`. nearest : steps to the nearest visible cell. fold : 0 or 1, the same for all cells of a run.
+    alone : whether all channels of the step are missing. channel : its number.
     """
 
     value: Matrix
@@ -79,6 +79,7 @@ class HeldOut(NamedTuple):
     gap: NDArray[np.int64]
     apart: Matrix
     nearest: NDArray[np.int64]
+    fold: NDArray[np.int64]
     alone: NDArray[np.bool_]
     channel: NDArray[np.int64]
 
@@ -104,18 +105,18 @@ class Bridges:
         if not n_lengths:
             return cls(np.zeros((2, 0, n_channels)), np.zeros((2, n_channels)))
         class_of = np.clip(np.rint(np.log2(cells.gap)).astype(int), 0, n_lengths - 1)
-        place = cells.alone.astype(int), class_of, cells.channel
-        away = cells.bridge - cells.answer
-        parts = away**2, away * (cells.value - cells.answer), 1 / cells.gap, (cells.value - cells.answer) ** 2
-        totals = np.zeros((4, 2, n_lengths, n_channels))
-        for total, part in zip(totals, parts, strict=True):
+        place = cells.fold, cells.alone.astype(int), class_of, cells.channel
+        away, off = cells.bridge - cells.answer, cells.value - cells.answer
+        totals = np.zeros((4, 2, 2, n_lengths, n_channels))
+        for total, part in zip(totals, (away**2, away * off, 1 / cells.gap, off**2), strict=True):
             np.add.at(total, place, part)
-        square, cross, n_runs, missed = totals
         unseen = (2.0 ** np.arange(n_lengths) > window - 2).astype(float)[None, :, None]
-        shared = drawn_to(unseen, cross.sum(2, keepdims=True), square.sum(2, keepdims=True), n_runs, PULL)
-        shares = drawn_to(shared, cross, square, n_runs, OWN_PULL).clip(0, 1)
-        gained = missed - 2 * shares * cross + shares**2 * square < GAIN * missed
-        return cls(np.where(gained | (n_runs == 0), shares, 0), spread_of(cells, n_channels))
+        first, second = totals[:, 0], totals[:, 1]
+        missed = square_missed(shares_of(second, unseen), first) + square_missed(shares_of(first, unseen), second)
+        both = totals.sum(1)
+        shares = shares_of(both, unseen)
+        believed = (with_neighbours(missed) < GAIN * with_neighbours(both[3])) | (both[2] == 0)
+        return cls(np.where(believed, shares, 0), spread_of(cells, n_channels))
 
     def inform(self, mean: Tensor, deviation: Tensor, bridge: Bridge, alone: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of cells (..., T, C), drawn to their bridges. `alone` : as in `HeldOut`, (..., T, C)."""
@@ -140,13 +141,37 @@ class Bridges:
         return mean + share * (bridge.mean - mean), deviation + share * (wide - deviation)
 
 
-def drawn_to(prior: Matrix, cross: Matrix, square: Matrix, n_runs: Matrix, pull: float) -> Matrix:
-    """Least-squares shares, with so many runs' weight pulled to a prior share."""
-    if square.shape != n_runs.shape:
-        n_runs = n_runs.sum(2, keepdims=True)
+def shares_of(totals: Matrix, unseen: Matrix) -> Matrix:
+    """Least-squares shares (2, K, C), pulled to those of all channels, and these to what is taken `unseen` (1, K, 1).
+
+    `totals` : (4, 2, K, C), squares of the bridge's distance from the answer, products with the truth's, runs, and
+    squares of the truth's.
+    """
+    square, cross, n_runs, _ = totals
+    together = (part.sum(2, keepdims=True) for part in (square, cross, n_runs))
+    shared = drawn_to(unseen, PULL, *together)
+    found: Matrix = drawn_to(shared, OWN_PULL, square, cross, n_runs).clip(0, 1)
+    return found
+
+
+def drawn_to(prior: Matrix, pull: float, square: Matrix, cross: Matrix, n_runs: Matrix) -> Matrix:
+    """Least-squares shares, with the weight of so many runs pulled to a prior share."""
     weight = pull * square / np.maximum(n_runs, TINY)
     found: Matrix = np.where(square > TINY, (cross + weight * prior) / np.maximum(square + weight, TINY), prior)
     return found
+
+
+def with_neighbours(totals: Matrix) -> Matrix:
+    """Sums (2, K, C) over each length, the next shorter and the next longer: what one gains by chance others do not."""
+    padded = np.pad(totals, ((0, 0), (1, 1), (0, 0)))
+    found: Matrix = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    return found
+
+
+def square_missed(shares: Matrix, totals: Matrix) -> Matrix:
+    """Sum of the squared errors of shares (2, K, C)."""
+    missed: Matrix = totals[3] - 2 * shares * totals[1] + shares**2 * totals[0]
+    return missed
 
 
 def spread_of(cells: HeldOut, n_channels: int) -> Matrix:

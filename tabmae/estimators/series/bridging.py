@@ -111,14 +111,15 @@ def hidden_cells(
     truth[line.place] = torch.from_numpy(values).nan_to_num().to(truth)
     step, channel = torch.nonzero(wanted & (bridge.gap > 0), as_tuple=True)
     nearest, alone = steps_to_visible(line.observed), ~line.observed.any(1, keepdim=True).expand_as(wanted)
+    fold = (line.observed != line.observed.roll(1, 0)).cumsum(0).div(2, rounding_mode="floor") % 2
     number = torch.arange(model.n_channels).expand(wanted.shape)
-    parts = truth, found.mean, found.deviation, bridge.mean, bridge.gap, bridge.apart, nearest, alone, number
+    parts = truth, found.mean, found.deviation, bridge.mean, bridge.gap, bridge.apart, nearest, fold, alone, number
     return HeldOut(*(part[step, channel].numpy() for part in parts))
 
 
 def judged_cells(cells: HeldOut, bridges: Bridges) -> JudgedCells:
     """What is believed of held-out cells in the end, for intervals to be calibrated."""
-    value, answer, deviation, mean, gap, apart, nearest, alone, channel = map(torch.from_numpy, cells)
+    value, answer, deviation, mean, gap, apart, nearest, _, alone, channel = map(torch.from_numpy, cells)
     found, wide = bridges.blended(answer, deviation, Bridge(mean, gap, apart), alone, channel)
     return JudgedCells(value - found, wide, nearest, channel)
 
@@ -135,4 +136,4 @@ def bridged_judgement(judgement: Judgement, bridges: Bridges) -> Judgement:
 def no_cells() -> HeldOut:
     """None, of the right kinds."""
     none, whole = np.zeros(0), np.zeros(0, dtype=np.int64)
-    return HeldOut(none, none, none, none, whole, none, whole, np.zeros(0, dtype=bool), whole)
+    return HeldOut(none, none, none, none, whole, none, whole, whole, np.zeros(0, dtype=bool), whole)

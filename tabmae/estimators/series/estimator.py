@@ -40,8 +40,9 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
     A stationary Gaussian and linear interpolation guess every missing step from its window; a masked network corrects
     the guess as far as held-out cells believe it. Far from observed steps, level and seasons of the whole series take
-    over, and the straight line across a gap where held-out runs of its length lie nearer to that. Linear forecasters over several contexts look ahead, weighed against each other, the masked model and the last
-    season by origins that nobody learnt from.
+    over, and the straight line across a gap where held-out runs of its length lie nearer to that. Linear forecasters
+    over several contexts look ahead, weighed against each other, the masked model and the last season by origins that
+    nobody learnt from.
 
     Parameters
     ----------

@@ -20,6 +20,9 @@ OWN_STEPS = 200
 """Median length from which on every series of a panel has a level and a scale of its own."""
 SPREAD_OF_SCALES = 10.0
 """Ratio of the 9th to the 1st decile of the series' scales beyond which they have their own in any case."""
+SPREAD_OF_LEVELS = 6.0
+"""Standard deviation of the series' levels, in median scales of theirs, beyond which they have their own in any case:
+from 4 on for 20 steps, from 10 on for 100 is better; a shared level errs by more than an own one."""
 LEAST_RATIO = 1e-12
 """Least standard deviation, in mean absolute values of the channel, that is no rounding error."""
 
@@ -57,8 +60,11 @@ class Scales:
         if shared or len(panel.ids) == 1:
             return cls(mean, deviation, None)
         each = [np.stack(moments(panel.series(i), (mean, deviation))) for i in range(len(panel.ids))]
-        spread = np.quantile(np.stack(each)[:, 1], [0.1, 0.9], axis=0)
-        if np.median(panel.lengths) < OWN_STEPS and (spread[1] / spread[0]).max() < SPREAD_OF_SCALES:
+        levels, widths = np.stack(each, 1)
+        spread = np.quantile(widths, [0.1, 0.9], axis=0)
+        alike = (spread[1] / spread[0]).max() < SPREAD_OF_SCALES
+        alike &= (levels / np.median(widths, 0)).std(0).max() < SPREAD_OF_LEVELS
+        if np.median(panel.lengths) < OWN_STEPS and alike:
             return cls(mean, deviation, None)
         known = np.stack([np.isfinite(panel.series(i)).sum(0) for i in range(len(panel.ids))])
         found = cls(mean, deviation, {}, typical_deviation(np.stack(each)[:, 1], known, deviation))
