@@ -22,7 +22,7 @@ SPREAD_OF_SCALES = 10.0
 """Ratio of the 9th to the 1st decile of the series' scales beyond which they have their own in any case."""
 SPREAD_OF_LEVELS = 6.0
 """Standard deviation of the series' levels, in median scales of theirs, beyond which they have their own in any case:
-from 4 on for 20 steps, from 10 on for 100 is better; a shared level errs by more than an own one."""
+measured to be better from 4 on for 20 steps, from 10 on for 100."""
 LEAST_RATIO = 1e-12
 """Least standard deviation, in mean absolute values of the channel, that is no rounding error."""
 
@@ -44,7 +44,7 @@ class Scales:
     ----------
     mean, deviation : (C,), of all observed cells of fit. typical : (C,), deviation of a series of fit that is not
         short.
-    own : id -> (2, C), level and scale of the series of fit; None where all share one.
+    own : id -> (2, C), level and scale of the series of fit; None where all share one, those to come too.
     """
 
     def __init__(
@@ -57,14 +57,12 @@ class Scales:
     def fit(cls, panel: Panel, *, shared: bool) -> Self:
         """Learn the scales of a panel; `shared` for windows of one process."""
         mean, deviation = moments(panel.values)
-        if shared or len(panel.ids) == 1:
+        if shared:
             return cls(mean, deviation, None)
+        if len(panel.ids) == 1:
+            return cls(mean, deviation, {panel.ids[0]: np.stack([mean, deviation])})
         each = [np.stack(moments(panel.series(i), (mean, deviation))) for i in range(len(panel.ids))]
-        levels, widths = np.stack(each, 1)
-        spread = np.quantile(widths, [0.1, 0.9], axis=0)
-        alike = (spread[1] / spread[0]).max() < SPREAD_OF_SCALES
-        alike &= (levels / np.median(widths, 0)).std(0).max() < SPREAD_OF_LEVELS
-        if np.median(panel.lengths) < OWN_STEPS and alike:
+        if np.median(panel.lengths) < OWN_STEPS and alike(*np.stack(each, 1)):
             return cls(mean, deviation, None)
         known = np.stack([np.isfinite(panel.series(i)).sum(0) for i in range(len(panel.ids))])
         found = cls(mean, deviation, {}, typical_deviation(np.stack(each)[:, 1], known, deviation))
@@ -78,7 +76,8 @@ class Scales:
             found = [shared] * len(panel.ids)
         else:
             found = [
-                self.own[name] if name in self.own else self.of_one(panel.series(i)) for i, name in enumerate(panel.ids)
+                self.own[name] if name in self.own else self._of_new(panel.series(i))
+                for i, name in enumerate(panel.ids)
             ]
         both = np.stack(found)
         return both[:, 0], both[:, 1]
@@ -91,6 +90,12 @@ class Scales:
         drawn = lacking / np.maximum(count - 1 + lacking, 1e-9)
         few = np.where(count == 1, self.typical, scale ** (1 - drawn) * self.typical**drawn)
         return np.stack([level, np.where((count == 0) | (drawn == 0), scale, few)])
+
+    def _of_new(self, values: Matrix) -> Matrix:
+        """Level and scale (2, C) of a series (T, C) that fit has not seen; after one series that one's, if alike."""
+        both, new = np.stack([self.mean, self.deviation]), self.of_one(values)
+        like_one = self.own is not None and len(self.own) == 1 and alike(*np.stack([both, new], 1))
+        return both if like_one else new
 
     def to_dict(self, named: Callable[[Any], Any]) -> dict[str, Any]:
         """Values for JSON, ids as `named` gives them."""
@@ -117,6 +122,13 @@ def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix)
         if long.any():
             found[c] = min(each[long, c].mean(), MOST_TYPICAL * np.median(each[long, c]))
     return found
+
+
+def alike(levels: Matrix, widths: Matrix) -> bool:
+    """Whether series may share one level and scale: own levels and scales (S, C)."""
+    low, high = np.quantile(widths, [0.1, 0.9], axis=0, method="nearest")
+    apart = (levels / np.median(widths, axis=0)).std(0)
+    return bool((high / low).max() < SPREAD_OF_SCALES and apart.max() < SPREAD_OF_LEVELS)
 
 
 def moments(values: Matrix, otherwise: tuple[Matrix, Matrix] | None = None) -> tuple[Matrix, Matrix]:
