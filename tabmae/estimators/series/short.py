@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tabmae.experts.linear import Linear, blend, naive_matrix, typical_change
+from tabmae.experts.linear import SHARPNESS, Linear, blend, naive_matrix, typical_change
 
 MOST_SEASONS, MOST_STEPS = 4, 16
 """What a drift looks back on at most, with a season and without."""
@@ -87,8 +87,8 @@ def fit_short(series: list[Matrix], context: int, reach: int, horizon: int, seas
             share = weight * believed(own_future, own_found, own_drifts, n) + (1 - weight) * of_all
             own = missed(own_future, own_found, own_drifts, share)
             error = weight * own / own.mean() + (1 - weight) * missed_all / missed_all.mean()
-        rows.append(row_of(share, error, season))
-    rows.append(row_of(of_all, missed_all, season))
+        rows.append(row_of(share, error, season, n or float(apart.sum())))
+    rows.append(row_of(of_all, missed_all, season, float(apart.sum())))
     matrices = [matrix for member in members for matrix in (member.base, member.base + member.drift)]
     rows = rows if len(series) > 1 else rows[:1]
     fitted = []
@@ -131,7 +131,9 @@ def missed(future: Matrix, found: Matrix, drifts: Matrix, share: Matrix) -> Matr
     return np.maximum(errors, 1e-9)
 
 
-def row_of(share: Matrix, errors: Matrix, season: int) -> Matrix:
-    """Weights (2 members, H) of each member without its drift and with it."""
-    weights = blend(np.broadcast_to(errors.mean(1, keepdims=True), errors.shape), season)
+def row_of(share: Matrix, errors: Matrix, season: int, n_apart: float) -> Matrix:
+    """Weights (2 members, H) of each member without its drift and with it; few origins tell members less apart."""
+    sharper = min(1.0, (1 + n_apart) / SHARPNESS)
+    told = np.broadcast_to(errors.mean(1, keepdims=True) ** sharper, errors.shape)
+    weights = blend(told, season)
     return np.stack([weights * (1 - share)[:, None], weights * share[:, None]], 1).reshape(-1, errors.shape[1])
