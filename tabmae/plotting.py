@@ -83,10 +83,14 @@ def plot_detection(detection: Detection, id: Any = None) -> Figure:
 
     Raises
     ------
-    DataError : there is no such series.
+    DataError : there is no such series, or `detection` is something else.
     """
     from matplotlib.figure import Figure
 
+    if not hasattr(detection, "points"):
+        raise DataError(
+            f"`detection` must be what `detect` gives; got {type(detection).__name__}. Pass model.detect(X)."
+        )
     points = detection.points
     *owner, time = [name for name in points.columns[: points.columns.get_loc("value")] if name != "channel"]
     if owner:

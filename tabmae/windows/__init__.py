@@ -4,6 +4,7 @@ Contract: `SeriesSchema.read` gives a `Panel`; `write` fills the gaps of a table
 """
 
 from tabmae.windows.calendar import calendar_columns, unseen_cycles
+from tabmae.windows.containers import in_library_of
 from tabmae.windows.cuts import join_windows, window_starts
 from tabmae.windows.panel import Panel
 from tabmae.windows.seasons import season_of
@@ -13,6 +14,7 @@ __all__ = [
     "Panel",
     "SeriesSchema",
     "calendar_columns",
+    "in_library_of",
     "join_windows",
     "season_of",
     "unseen_cycles",

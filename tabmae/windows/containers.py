@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import narwhals.stable.v2 as nw
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -110,6 +111,17 @@ def given_back(frame: pd.DataFrame, like: Any) -> Any:
         columns = [arrow_like(frame[name].array, kind) for name, kind in zip(frame, like.schema.types, strict=True)]
         return pa.Table.from_arrays(columns, schema=like.schema)
     return like_frame(frame, nw.from_native(like, eager_only=True)).to_native()
+
+
+def in_library_of(frame: pd.DataFrame, like: Any) -> Any:
+    """A pandas frame of other columns in the library of a table; columns of times of one name have the type there."""
+    if like is None or isinstance(like, pd.DataFrame | pd.Series | np.ndarray):
+        return frame
+    opened = nw.from_native(like, eager_only=True)
+    table = pa.table({name: pa.array(frame[name].array) for name in frame.columns})
+    own = nw.from_arrow(table, backend=opened.implementation)
+    shared = [name for name in frame.columns if name in opened.columns and opened.schema[name].is_temporal()]
+    return own.with_columns(nw.col(name).cast(opened.schema[name]) for name in shared).to_native()
 
 
 def like_frame(frame: pd.DataFrame, like: Any) -> Any:

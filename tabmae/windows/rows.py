@@ -3,6 +3,7 @@
 Contract: series come in the order in which their ids appear; rows that share a cell of the grid must be identical.
 """
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from tabmae.errors import DataError, listed
 from tabmae.windows.frequency import check_on_grid, stamps_after, steps_since, ticks
-from tabmae.windows.inference import inferred_freq
+from tabmae.windows.inference import LEAST_STEPS, inferred_freq
 
 MOST_STEPS = 10_000_000
 """Steps of a grid that are never too many."""
@@ -89,6 +90,19 @@ class Rows:
                 "stamps, or pass a longer `freq`."
             )
         return cls(owners.ids, starts, lengths, codes, stamps, (np.cumsum(lengths) - lengths)[codes] + steps, freq)
+
+    def warn_of_coarse_steps(self) -> None:
+        """Warn where all rows of a series lie two steps or more apart: they were hardly taken at this frequency."""
+        order = np.argsort(self.cells, kind="stable")
+        apart, same = np.diff(self.cells[order]), np.diff(self.codes[order]) == 0
+        apart = apart[same & (apart > 0)]
+        if len(apart) >= LEAST_STEPS and apart.min() > 1:
+            warnings.warn(
+                f"X should have the frequency of fit, {self.freq!r}; its rows lie {apart.min()} steps or more apart, "
+                "and those between them count as missing. Fit a model on series like X.",
+                UserWarning,
+                stacklevel=4,
+            )
 
     @property
     def total(self) -> int:

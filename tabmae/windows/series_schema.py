@@ -77,12 +77,18 @@ class SeriesSchema:
         layout = "wide" if found.wide else "long"
         return cls(layout, found.channels, found.id_col, found.time_col, freq, *found[4:])
 
-    def read(self, X: Any) -> Panel:
-        """Read the series of fit, or others of the same layout and columns, as a panel."""
+    def read(self, X: Any, *, of_fit: bool = False) -> Panel:
+        """Read the series of fit, or others of the same layout and columns, as a panel.
+
+        Warns where series, but those `of_fit`, never have two neighbouring steps of `freq`.
+        """
         if self.layout == "array" or is_array(X):
             return self._read_array(X)
         frame = open_frame(X)
-        return read_panel(frame, self._rows(frame), self._names(X), self.future_cols, self.numeric_static)
+        rows = self._rows(frame)
+        if not of_fit:
+            rows.warn_of_coarse_steps()
+        return read_panel(frame, rows, self._names(X), self.future_cols, self.numeric_static)
 
     def write(self, panel: Panel, values: NDArray[np.float64], X: Any) -> Any:
         """Fill the gaps of X, whose panel this is, with values (T, C).

@@ -76,12 +76,13 @@ def checked_levels(level: Any) -> list[float]:
 
     Raises
     ------
-    ParameterError : one is not in (0, 100).
+    ParameterError : one is below 1, or not below 100.
     """
     levels = list(level) if isinstance(level, Iterable) and not isinstance(level, str) else [level]
     for each in levels:
-        hint = "Pass per cent that an interval is to hold, for example (80, 95)."
+        hint = "Pass per cent that an interval is to hold, for example 90 for 90 %."
         check_number("level", each, low=0, high=100, low_open=True, high_open=True, hint=hint)
+        check_number("level", each, low=1, hint=hint)  # 0.9 is meant as a share, and would be a needle's width
     return sorted(float(each) for each in levels)
 
 

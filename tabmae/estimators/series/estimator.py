@@ -25,7 +25,7 @@ from tabmae.estimators.series.learner import SeriesLearner
 from tabmae.estimators.series.origins import led_in
 from tabmae.estimators.series.standard import Matrix, laid_out, last_steps, standardised
 from tabmae.saving import register
-from tabmae.windows import Panel
+from tabmae.windows import Panel, in_library_of
 
 LEVELS = (80.0, 95.0)
 FALLING = 1.5
@@ -52,7 +52,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
-    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`.
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. Gaps and odd stamps are judged
+        without them: a column that explains gaps belongs to `target_cols`.
     static_cols : columns that are constant in a series; they are kept, and not learnt from.
     mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
     mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a
@@ -167,8 +168,9 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
         Returns
         -------
-        Long frame: id, time, `channel` where there are several, `TimeSeriesMAE`, and a pair such as
-        `TimeSeriesMAE-lo-80`, `TimeSeriesMAE-hi-80` per level. For an array without levels, an array (n, horizon, C).
+        Long frame, of the library of X or else of pandas: id, time, `channel` where there are several, `TimeSeriesMAE`,
+        and a pair such as `TimeSeriesMAE-lo-80`, `TimeSeriesMAE-hi-80` per level. For an array without levels, an array
+        (n, horizon, C).
 
         Raises
         ------
@@ -186,12 +188,12 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         if is_array and not asked:
             return found.mean
         columns = forecast_columns(found)
-        return self.schema_.frame(panel, self.schema_.future_stamps(panel, n_steps), columns)
+        return in_library_of(self.schema_.frame(panel, self.schema_.future_stamps(panel, n_steps), columns), X)
 
     def backtest(
         self, X: Any, n_windows: int = 5, step: int | None = None, horizon: int | None = None, level: Any = LEVELS
     ) -> Backtest:
-        """Forecast from origins within series, by the fitted model, and compare with what came.
+        """Forecast from origins within series, by the fitted model, and compare with what came, in pandas frames.
 
         Parameters
         ----------

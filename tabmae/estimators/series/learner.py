@@ -45,6 +45,9 @@ from tabmae.series_model import SeriesAutoencoder
 from tabmae.training import Callback, draw_seed
 from tabmae.windows import Panel, SeriesSchema, calendar_columns, season_of, unseen_cycles
 
+SCORED = 0.2
+"""Share of the observed cells that `score` hides."""
+
 
 class SeriesLearner(BaseEstimator):
     """Parameters, fit and state of `TimeSeriesMAE`."""
@@ -146,7 +149,7 @@ class SeriesLearner(BaseEstimator):
             future_cols=self.future_cols,
             static_cols=self.static_cols,
         )
-        panel = schema.read(X)
+        panel = schema.read(X, of_fit=True)
         check_channels(panel, schema)
         scales = Scales.fit(panel, shared=schema.layout == "array")
         values = standardised(panel, scales)[0]
@@ -296,6 +299,24 @@ class SeriesLearner(BaseEstimator):
         names = "backbone", "d_token", "depth", "dropout", "batch_size", "lr"
         given = {name: getattr(self, name) for name in names if not is_auto(getattr(self, name))}
         return size._replace(**given)
+
+    def score(self, X: Any, y: object = None) -> float:
+        """Minus the mean error of steps of X hidden here, always the same for the same shape; higher is better.
+
+        The error of a channel is its root mean squared error in standard deviations of fit.
+        """
+        check_is_fitted(self)
+        panel = self.schema_.read(X)
+        values = standardised(panel, self.scales_)[0]
+        hidden = np.isfinite(values) & (np.random.default_rng(0).random(values.shape) < SCORED)
+        if not hidden.any():
+            raise DataError("X must have observed cells to be scored on; it has too few. Pass more steps.")
+        left = np.where(hidden, np.nan, values)
+        line = laid_out(left, panel.lengths, self.size_.window)
+        found = self._complete(line, left, panel.lengths).mean[line.place].double().numpy()
+        missed = np.where(hidden, found - values, 0)
+        scored = hidden.any(0)
+        return -float(np.sqrt((missed**2).sum(0)[scored] / hidden.sum(0)[scored]).mean())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.

@@ -1,0 +1,74 @@
+"""What a user of `TimeSeriesMAE` may stumble over: levels, containers, frequencies, scores."""
+
+import warnings
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from generated_series import SEASON, seasonal, wide
+
+from tabmae import DataError, ParameterError, TimeSeriesMAE, plot_detection
+
+FRAME = seasonal(n_steps=120)
+
+
+@pytest.fixture(scope="module")
+def model() -> TimeSeriesMAE:
+    return TimeSeriesMAE(horizon=SEASON, max_epochs=0, random_state=0).fit(FRAME)
+
+
+@pytest.mark.parametrize("level", [0.9, (0.8, 0.95)])
+def test_shares_are_no_levels_in_per_cent(model: TimeSeriesMAE, level: Any) -> None:
+    with pytest.raises(ParameterError, match=r"^`level` must .*; got 0\.[89]\. .* for example 90 for 90 %"):
+        model.forecast(level=level)
+
+
+def test_a_forecast_comes_back_in_the_library_of_its_history(model: TimeSeriesMAE) -> None:
+    expected = model.forecast(FRAME)
+    for table in (pl.from_pandas(FRAME), pa.Table.from_pandas(FRAME, preserve_index=False)):
+        found = model.forecast(table)
+        assert type(found) is type(table)
+        assert found.select(["ds"]).schema == table.select(["ds"]).schema
+        back = found.to_pandas()
+        assert list(back.columns) == list(expected.columns)
+        np.testing.assert_allclose(back["TimeSeriesMAE"], expected["TimeSeriesMAE"])
+        assert back["ds"].tolist() == expected["ds"].tolist()
+        assert back["unique_id"].tolist() == expected["unique_id"].tolist()
+    assert isinstance(model.forecast(), pd.DataFrame)
+
+
+def test_series_of_coarser_steps_than_in_fit_are_warned_of(model: TimeSeriesMAE) -> None:
+    daily = FRAME[FRAME["unique_id"] == "s0"].head(30)
+    daily = daily.assign(ds=pd.date_range("2024-01-01", periods=30, freq="D"))
+    with pytest.warns(UserWarning, match="^X should have the frequency of fit, 'h'; its rows lie 24 steps"):
+        model.impute(daily)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.impute(FRAME[np.arange(len(FRAME)) % 3 > 0])
+        TimeSeriesMAE(freq="h", max_epochs=0, horizon=2, random_state=0).fit(daily.head(12))
+
+
+def test_a_model_is_not_a_detection(model: TimeSeriesMAE) -> None:
+    with pytest.raises(DataError, match=r"^`detection` must be what `detect` gives; got TimeSeriesMAE\. Pass"):
+        plot_detection(cast(Any, model), FRAME)
+
+
+def test_the_score_is_the_same_twice_and_higher_for_what_can_be_told() -> None:
+    calm, wild = (wide(200, 2, seed=seed) for seed in range(2))
+    wild[:] = np.random.default_rng(0).normal(size=wild.shape)
+    scores = []
+    for table in (calm, wild):
+        found = TimeSeriesMAE(max_epochs=0, random_state=0).fit(table)
+        scores.append(found.score(table))
+        assert found.score(table) == scores[-1] < 0
+    assert scores[0] > scores[1]
+
+
+def test_nothing_to_hide_cannot_be_scored() -> None:
+    table = wide(100, 1)
+    found = TimeSeriesMAE(max_epochs=0, random_state=0).fit(table)
+    with pytest.raises(DataError, match="^X must have observed cells to be scored on"):
+        found.score(table * np.nan)
