@@ -196,6 +196,55 @@ def test_intervals_hold_their_share_of_new_normal_cells(detector: TabMAEDetector
         assert held.mean() == pytest.approx(level, abs=0.06)
 
 
+def rows_with_levels(n_rows: int, seed: int = 0) -> pd.DataFrame:
+    """Draw rows of two numbers and two categories that have nothing to do with each other."""
+    rng = np.random.default_rng(seed)
+    numbers = {name: rng.normal(size=n_rows) for name in "xz"}
+    return pd.DataFrame({**numbers, "c": rng.choice(list("pqrs"), n_rows), "k": rng.choice(list("ab"), n_rows)})
+
+
+@pytest.mark.filterwarnings("ignore:Column 'c' has values unseen:UserWarning")
+def test_a_level_never_seen_in_fit_makes_its_row_and_its_cell_odd(tmp_path: Path) -> None:
+    detector = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows_with_levels(300))
+    new = rows_with_levels(200, seed=1)
+    odd = new.head(100).assign(c="another")
+    truth = np.r_[np.zeros(len(new)), np.ones(len(odd))]
+    scores = detector.anomaly_score(pd.concat([new, odd]), by_member=True)
+    assert roc_auc_score(truth, scores.sum(axis=1)) > 0.98
+    assert all(roc_auc_score(truth, scores[member]) > 0.9 for member in scores)
+    assert (detector.predict(odd) == -1).mean() > 0.9
+    cells = detector.explain(odd)
+    of_level, others = cells[cells["column"] == "c"], cells[cells["column"] != "c"]
+    assert (of_level["contribution"] > 3).all() and of_level["expected"].isin(list("pqrs")).all()
+    assert cells.loc[cells.groupby("row")["contribution"].idxmax(), "column"].eq("c").all()
+    as_missing = detector.explain(odd.assign(c=None))
+    pd.testing.assert_series_equal(as_missing.loc[others.index, "expected"], others["expected"])
+    values, observed = detector._read(odd)
+    members = detector.members_
+    assert members.linear is not None and members.network is not None
+    strange = members.network.strange_cells(values, observed)
+    assert strange[:, 2].all() and strange.sum() == len(odd)
+    assert (members.linear.surprise(values, observed, None, strange)[:, 2] > 3).all()
+    detector.save(tmp_path / "model")
+    np.testing.assert_array_equal(tabmae.load(tmp_path / "model").score_samples(odd), detector.score_samples(odd))
+
+
+@pytest.mark.filterwarnings("ignore:Column 'c' has values unseen:UserWarning")
+@pytest.mark.parametrize("members", ["auto", DISTANCES])
+def test_levels_that_occur_once_leave_p_values_as_they_are_promised(members: Any) -> None:
+    def many_levels(n_rows: int, seed: int) -> pd.DataFrame:
+        rng = np.random.default_rng(seed)
+        codes = (rng.pareto(0.7, n_rows) * 3).astype(int).clip(0, 5_000)
+        return pd.DataFrame({"x": rng.normal(size=n_rows), "c": [f"level {code}" for code in codes]})
+
+    rates = []
+    for seed in range(20):
+        detector = TabMAEDetector(max_epochs=1, d_token=4, members=members, random_state=seed)
+        p = detector.fit(many_levels(200, seed)).p_value(many_levels(300, 1_000 + seed))
+        rates.append([(p <= alpha).mean() for alpha in (0.05, 0.1, 0.2)])
+    assert np.mean(rates, axis=0) == pytest.approx([0.05, 0.1, 0.2], abs=0.03)
+
+
 def test_missing_cells_are_no_evidence(detector: TabMAEDetector) -> None:
     new = normal_rows(400, seed=3)
     holes = np.where(np.random.default_rng(0).random(new.shape) < 0.4, np.nan, new)

@@ -144,3 +144,13 @@ def test_restored_buffers_give_the_same_distances() -> None:
     expert = Neighbours([0, 0, 0, 0, 3]).fit(rows, shown(rows))
     other = Neighbours.restored([0, 0, 0, 0, 3], expert.state_dict())
     assert torch.equal(other.distances(rows, shown(rows)), expert.distances(rows, shown(rows)))
+
+
+def test_rare_and_unseen_levels_are_as_far_from_all_as_any_two() -> None:
+    codes = torch.arange(200.0).repeat_interleave(2)[:, None]
+    expert = Neighbours([200]).fit(codes, shown(codes))
+    alone, of_pair = torch.tensor([[200.0], [5_000.0], [150.0]]), torch.tensor([[3.0]])
+    apart = 2**0.5 * expert.spread[0]
+    torch.testing.assert_close(expert.distances(alone, shown(alone), ["standard"]).double(), apart.expand(3, 1))
+    near = expert.distances(of_pair, shown(of_pair), ["standard"]).double()
+    assert near < apart - 1e-3

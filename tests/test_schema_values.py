@@ -207,6 +207,9 @@ def test_unseen_levels_are_kept_and_told_once() -> None:
     ]
     np.testing.assert_array_equal(observed[:, 0], [False, False, True, False, False])
     assert schema.decode(values, like)["city"].tolist() == ["Oslo", "Oslo", "Bonn", "Oslo", "Bonn"]
+    with pytest.warns(UserWarning, match="in 3 rows. They are judged as new levels, and treated as missing when other"):
+        values, observed = schema.encode(like, unseen_observed=True)
+    assert values[:, 0].tolist() == [2, 2, 0, 2, 0] and observed[:, 0].tolist() == [True] * 4 + [False]
 
 
 def test_column_without_observed_cell_is_named_and_comes_back_as_it_was() -> None:

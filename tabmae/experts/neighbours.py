@@ -20,7 +20,7 @@ MAX_REMEMBERED = 10_000
 MAX_KNOTS = 257
 """Quantiles of a column that its normal scores are interpolated between."""
 MAX_LEVELS = 64
-"""Levels of a category that are told apart; rarer ones are one."""
+"""Levels of a category by which near rows are looked for; rarer and unseen ones are like no other until then."""
 MAX_CHUNK_CELLS = 4_000_000
 """Distances, or cells of the candidates, that are held at once: 16 MB, and 32 MB in float64."""
 
@@ -36,7 +36,8 @@ class Neighbours(nn.Module):
 
     Parameters
     ----------
-    n_levels : for each of F columns 0 for a number, else the number of its levels (codes by falling frequency).
+    n_levels : for each of F columns 0 for a number, else the number of its levels (codes by falling frequency). Any
+        higher code is a level unseen in fit.
 
     Buffers: `values` (N, F) of the remembered rows, `observed` (N, F), which cells they had, and `comparable` (N, F),
     with those that were completed; `location` and `scale` (Fn,), `knots` and `scores` (Fn, K) of the numbers; `spread`
@@ -142,17 +143,19 @@ class Neighbours(nn.Module):
         """
         values, observed = values.to(self.values), observed.to(self.observed.device)
         found = values.new_full((len(values), len(scalings)), torch.nan)
-        n_cells = sum(min(n, MAX_LEVELS) if n else 1 for n in self.n_levels)
+        n_cells = sum(n_indicators(n) for n in self.n_levels)
         n_near = min(N_CANDIDATES, len(self.values))
         chunk = max(1, MAX_CHUNK_CELLS // max(len(self.values), n_near * n_cells))
         for number, scaling in enumerate(scalings):
-            remembered = self._expanded(self.values, self.comparable, scaling)
+            remembered = self._expanded(self.values, self.comparable, scaling).float()
+            scaled = self._scaled(self.values, scaling)
             of_columns = self._of_columns(self.comparable)
             for start in range(0, len(values), chunk):
                 rows, shown = values[start : start + chunk], observed[start : start + chunk]
-                cells, seen = self._expanded(rows, shown, scaling), self._of_columns(shown)
-                nearest = self._nearest(cells.float(), shown, seen, remembered.float(), of_columns, n_near)
-                mean = self._mean_distance(cells, shown, seen, remembered, nearest)
+                cells, seen = self._expanded(rows, shown, scaling, asked=True).float(), self._of_columns(shown)
+                nearest = self._nearest(cells, shown, seen, remembered, of_columns, n_near)
+                gaps = self._scaled(rows, scaling)[:, None] - scaled[nearest]
+                mean = self._mean_distance(rows, shown, gaps, nearest, float(self.spread[SCALINGS.index(scaling)]))
                 found[start : start + chunk, number] = mean.float()
         return found
 
@@ -165,19 +168,22 @@ class Neighbours(nn.Module):
             return _interpolated(standard, self.knots, self.scores)
         return standard
 
-    def _expanded(self, values: Tensor, observed: Tensor, scaling: str) -> Tensor:
-        """Cells as they are compared on a scale, float64 (B, E), 0 where not observed."""
+    def _expanded(self, values: Tensor, observed: Tensor, scaling: str, asked: bool = False) -> Tensor:
+        """Cells as near rows are looked for on a scale, float64 (B, E), 0 where not observed.
+
+        A rare level of a row that is `asked` for is never that of a remembered row.
+        """
         parts = [self._scaled(values, scaling) * observed[:, self.numbers]]
         for j in self.categories:
-            n_levels = min(self.n_levels[j], MAX_LEVELS)
-            levels = F.one_hot(values[:, j].long().clamp(0, n_levels - 1), n_levels)
+            width, codes = n_indicators(self.n_levels[j]), values[:, j].long().clamp_min(0)
+            levels = F.one_hot(torch.where(codes < width - 2, codes, width - 1 - int(asked)), width)
             parts.append(levels * observed[:, j, None] * self.spread[SCALINGS.index(scaling)])
         return torch.cat(parts, 1)
 
     def _of_columns(self, observed: Tensor) -> Tensor:
         """Which of the compared cells are observed, bool (B, E)."""
         parts = [observed[:, self.numbers]]
-        parts += [observed[:, j, None].expand(-1, min(self.n_levels[j], MAX_LEVELS)) for j in self.categories]
+        parts += [observed[:, j, None].expand(-1, n_indicators(self.n_levels[j])) for j in self.categories]
         return torch.cat(parts, 1)
 
     def _nearest(
@@ -191,12 +197,18 @@ class Neighbours(nn.Module):
             squares = torch.where(shared > 0, squares / shared, torch.inf)
         return squares.topk(n_near, dim=1, largest=False).indices
 
-    def _mean_distance(self, cells: Tensor, shown: Tensor, seen: Tensor, remembered: Tensor, nearest: Tensor) -> Tensor:
-        """Mean of the exact distances to the nearest of the candidates (B, K), the row itself left out; (B,)."""
-        known = self.comparable[nearest]
-        both = shown[:, None] & known
-        gaps = (cells[:, None] - remembered[nearest]) * (seen[:, None] & self._of_columns_of(known))
-        squares = gaps.square().sum(2) * shown.shape[1] / both.sum(2)
+    def _mean_distance(self, rows: Tensor, shown: Tensor, gaps: Tensor, nearest: Tensor, spread: float) -> Tensor:
+        """Mean of the exact distances to the nearest of the candidates (B, K), the row itself left out; (B,).
+
+        Parameters
+        ----------
+        gaps : (B, K, Fn), between numbers on a scale. spread : of two levels, over the root of 2.
+        """
+        both = shown[:, None] & self.comparable[nearest]
+        differs = rows[:, None, self.categories] != self.values[nearest][:, :, self.categories]
+        squares = (gaps.square() * both[:, :, self.numbers]).sum(2)
+        squares = squares + 2 * spread**2 * (differs & both[:, :, self.categories]).sum(2)
+        squares = squares * shown.shape[1] / both.sum(2)
         is_self = (squares == 0) & (self.observed[nearest] == shown[:, None]).all(2)
         distance = torch.where(both.any(2), squares, torch.inf).sqrt().sort(1).values
         first = is_self.any(1).long()
@@ -204,9 +216,10 @@ class Neighbours(nn.Module):
         counted = (place >= first[:, None]) & (place < first[:, None] + N_NEIGHBOURS) & distance.isfinite()
         return torch.where(counted, distance, 0).sum(1) / counted.sum(1)
 
-    def _of_columns_of(self, observed: Tensor) -> Tensor:
-        """As `_of_columns`, for candidates (B, K, F)."""
-        return self._of_columns(observed.flatten(0, 1)).unflatten(0, observed.shape[:2])
+
+def n_indicators(n_levels: int) -> int:
+    """How many columns a column is looked for by: 1 for a number, else one a level and two for all that are rare."""
+    return min(n_levels, MAX_LEVELS) + 2 if n_levels else 1
 
 
 def _normal_scores(known: Tensor) -> tuple[Tensor, Tensor]:

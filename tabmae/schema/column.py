@@ -103,8 +103,13 @@ class Column:
             n_observed=n_observed,
         )
 
-    def encode(self, cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.bool_], dict[Hashable, int]]:
-        """Encode cells as values, 0 where not observed; also give the unseen levels and the count of their rows."""
+    def encode(
+        self, cells: Cells, *, unseen_observed: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], dict[Hashable, int]]:
+        """Encode cells as values, 0 where not observed; also give the unseen levels and the count of their rows.
+
+        Unseen levels are not observed, or with `unseen_observed` have the code `n_levels`.
+        """
         if self.kind == "number":
             with np.errstate(over="ignore"):
                 values = (cells.as_numbers() - self.mean) / self.scale
@@ -115,6 +120,8 @@ class Column:
         ranks = np.array([*(known.get(level, -1) for level in levels), -1], dtype=np.int64)
         counts = np.bincount(codes[codes >= 0], minlength=len(levels))
         unseen = {level: int(n) for level, n in zip(levels, counts, strict=True) if n and level not in known}
+        if unseen_observed:
+            ranks[:-1][ranks[:-1] < 0] = self.n_levels
         codes = ranks[codes]
         return np.maximum(codes, 0).astype(np.float32), codes >= 0, unseen
 

@@ -85,13 +85,19 @@ class TableSchema:
         """Count of levels of each column, 0 for numbers."""
         return tuple(column.n_levels for column in self.columns)
 
-    def encode(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def encode(self, X: Any, *, unseen_observed: bool = False) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Turn a table into cells.
+
+        Parameters
+        ----------
+        X : a container as in fit.
+        unseen_observed : levels unseen in fit are observed, with the count of levels as their code.
 
         Returns
         -------
         values : float32 (B, F), standard deviations from the mean, for categories codes; 0 where not observed.
-        observed : bool (B, F); False also for levels unseen in fit and for columns of which nothing was learnt.
+        observed : bool (B, F); False also for levels unseen in fit, unless these are to be observed, and for columns
+            of which nothing was learnt.
 
         Raises
         ------
@@ -107,11 +113,11 @@ class TableSchema:
         unseen: dict[Hashable, dict[Hashable, int]] = {}
         for place, cell in cells.items():
             column = self.columns[place]
-            values[:, place], observed[:, place], strangers = column.encode(cell)
+            values[:, place], observed[:, place], strangers = column.encode(cell, unseen_observed=unseen_observed)
             if strangers:
                 unseen[column.name] = strangers
         if unseen:
-            warnings.warn(unseen_message(unseen), UserWarning, stacklevel=3)
+            warnings.warn(unseen_message(unseen, judged=unseen_observed), UserWarning, stacklevel=3)
         return values, observed
 
     def decode(self, values: NDArray[Any], like: Any, *, whole: bool = False) -> Any:
@@ -292,12 +298,13 @@ def alike(column: Column, cells: Cells) -> bool:
     )
 
 
-def unseen_message(unseen: dict[Hashable, dict[Hashable, int]]) -> str:
-    """The warning for levels unseen in fit."""
+def unseen_message(unseen: dict[Hashable, dict[Hashable, int]], *, judged: bool) -> str:
+    """The warning for levels unseen in fit, which are `judged` themselves or not."""
     sentences = [
         f"Column {name!r} has values unseen in fit: [{listed(list(levels))}] in {sum(levels.values())} rows."
         for name, levels in list(unseen.items())[:5]
     ]
     if len(unseen) > 5:
         sentences.append(f"So have {len(unseen) - 5} more columns.")
-    return " ".join([*sentences, "They are kept, and treated as missing when other cells are predicted."])
+    fate = "judged as new levels" if judged else "kept"
+    return " ".join([*sentences, f"They are {fate}, and treated as missing when other cells are predicted."])

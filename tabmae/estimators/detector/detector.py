@@ -19,10 +19,11 @@ from torch import Tensor
 
 from tabmae.calibration import p_value
 from tabmae.deadline import Deadline
-from tabmae.errors import ParameterError, check_choice, check_number
+from tabmae.errors import ParameterError, check_number
 from tabmae.estimators import base
+from tabmae.estimators.detector.checks import check_own_parameters, chosen_members
 from tabmae.estimators.detector.explanation import as_frame, explained
-from tabmae.estimators.detector.members import MEMBERS, Members, new_members
+from tabmae.estimators.detector.members import Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
 from tabmae.estimators.learner import MaskedTableEstimator
@@ -84,8 +85,10 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     -----
     A fifth of the rows (40 at least, half of the table at most, 2,000 at most) is held out of training, and of all
     that says what is normal; `p_value` compares with them. A row that equals a remembered row of fit in every cell is
-    taken to be that row, so that rows of fit get their leave-one-out distance. Up to 10,000 rows are remembered. The
-    scores of the rows of fit (PyOD's `decision_scores_`, `labels_`) are not kept: ask `anomaly_score(X)`.
+    taken to be that row, so that rows of fit get their leave-one-out distance. A level of a category that fit
+    has not seen is unlike every other, and as surprising as one that the network rules out. Up to 10,000 rows are
+    remembered. The scores of the rows of fit (PyOD's `decision_scores_`, `labels_`) are not kept: ask for
+    `anomaly_score(X)`.
 
     Source: the method is this package's own; distances, Ramaswamy et al. 2000; masked cells as a score, Thimonier et
     al. 2024 (NPT-AD); the trimming forest, Liu et al. 2008.
@@ -183,7 +186,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
             pretrained._check_columns(X, reset=False)
         with unchanged_by_failure(self):
             self._check_columns(X, reset=True)
-            values, observed = map(torch.from_numpy, schema.encode(X))
+            values, observed = self._cells(schema, X)
             check_enough(values, observed, LEAST_ROWS)
             self.schema_ = schema
             generator = base.new_generator(self.random_state)
@@ -211,6 +214,12 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         self.members_ = new_members(names, network, self.schema_.n_levels, base.pick_device(self.device))
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
+    @staticmethod
+    def _cells(schema: TableSchema, X: Any) -> tuple[Tensor, Tensor]:
+        """Cells of a table; a level unseen in fit is no missing cell but an odd one."""
+        values, observed = schema.encode(X, unseen_observed=True)
+        return torch.from_numpy(values), torch.from_numpy(observed)
+
     @property
     def _pretrained(self) -> Any:
         """The estimator whose network is used, out of its frame if it is frozen."""
@@ -219,9 +228,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     @property
     def _member_names(self) -> tuple[str, ...]:
         """The members that are asked, in the order of `MEMBERS`."""
-        if isinstance(self.members, str) and self.members == "auto":
-            return MEMBERS
-        return tuple(member for member in MEMBERS if member in self.members)
+        return chosen_members(self.members)
 
     def _training_parameters(self, seed: int) -> dict[str, Any]:
         """Parameters of the network's estimator, "auto" filled in where a detector's is another."""
@@ -237,28 +244,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         check_parameters(
             MaskedTableEstimator(**self._training_parameters(0)).set_params(random_state=self.random_state)
         )
-        if not (isinstance(self.contamination, str) and self.contamination == "auto"):
-            hint = "Pass the share of outliers among the rows of fit, or 'auto' if they are normal."
-            check_number("contamination", self.contamination, low=0, high=0.5, low_open=True, hint=hint)
-        if not (isinstance(self.members, str) and self.members == "auto"):
-            if isinstance(self.members, str) or not isinstance(self.members, Sequence) or not len(self.members):
-                raise ParameterError(
-                    f"`members` must be 'auto' or a tuple of names out of {list(MEMBERS)}; got {self.members!r}. "
-                    "Pass for example ('distance', 'network')."
-                )
-            for member in self.members:
-                check_choice("members", member, MEMBERS)
-        pretrained = self._pretrained
-        if pretrained is not None:
-            if not isinstance(pretrained, MaskedTableEstimator):
-                raise ParameterError(
-                    f"`pretrained` must be a fitted TabMAE; got {type(pretrained).__name__}. Pass TabMAE().fit(X)."
-                )
-            if "network" not in self._member_names:
-                raise ParameterError(
-                    f"`pretrained` must serve a member; `members` is {self.members!r}. Add 'network' to them."
-                )
-            check_is_fitted(pretrained, "model_")
+        check_own_parameters(self.contamination, self.members, self._pretrained)
 
     def _scores(self, values: Tensor, observed: Tensor) -> Tensor:
         """Anomaly scores of rows (B, F), (B,)."""

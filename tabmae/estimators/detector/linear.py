@@ -17,6 +17,7 @@ from tabmae.estimators.detector.network import (
     LEAST_SPREAD,
     NORMAL_MEDIAN,
     SMOOTHING,
+    STRANGE,
     Cells,
     surprise_of,
 )
@@ -63,9 +64,13 @@ class CellGaussian:
         cells.usual = torch.where(observed, surprise, 0).sum(0) / count
         return cells
 
-    def surprise(self, values: Tensor, observed: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """As the network's `surprise`."""
-        surprise = surprise_of(*self._judged(values.double(), observed), self.spread)
+    def surprise(
+        self, values: Tensor, observed: Tensor, wanted: Tensor | None = None, strange: Tensor | None = None
+    ) -> Tensor:
+        """As the network's `surprise`; bool `strange` (B, F) are cells that hold levels that were not learnt."""
+        strange = torch.zeros_like(observed) if strange is None else strange
+        errors, spreads = self._judged(values.double(), observed & ~strange)
+        surprise = surprise_of(torch.where(strange, STRANGE, errors), spreads, self.spread)
         return torch.where(observed if wanted is None else wanted, (surprise - self.usual).clamp_min(0), 0)
 
     def state(self) -> dict[str, Tensor]:

@@ -95,7 +95,8 @@ class Members:
         by_network = self.network.surprise(values, observed, wanted)
         if self.linear is None:
             return by_network
-        return (by_network + self.linear.surprise(values, observed, wanted)) / 2
+        strange = self.network.strange_cells(values, observed)
+        return (by_network + self.linear.surprise(values, observed, wanted, strange)) / 2
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.evidence[name].nats(found[name]) for name in self.names], 1)

@@ -1,6 +1,7 @@
 """The network of a detector: how surprising each cell of a row is, given the other cells.
 
-Contract: a missing cell surprises nobody, and its row's other cells are predicted as if it were hidden.
+Contract: a missing cell surprises nobody, and its row's other cells are predicted as if it were hidden. So they are
+where a cell holds a level that was not learnt, which surprises as one of background probability.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.estimators import base
+from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange_cells
 from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.members import rows_at_once
 from tabmae.model import MaskedAutoencoder
@@ -30,6 +32,8 @@ NORMAL_MEDIAN = 0.6745
 """Median of the absolute value of a standard normal."""
 SMOOTHING, BACKGROUND = 0.01, 0.002
 """Share of its probability that a level loses, and the probability that it keeps where the network rules it out."""
+STRANGE = -math.log(BACKGROUND)
+"""Surprise at a level that was not learnt, in nats."""
 
 Cells = tuple[Tensor, Tensor]
 """Values (B, F) of rows, and which are observed."""
@@ -51,6 +55,7 @@ class CellNetwork(MaskedTableEstimator):
     spread_ : float64 (F,), usual error of a number, in standard deviations: the median's, as of a normal.
     usual_ : float64 (F,), mean surprise of the training rows' cells, in nats.
     intervals_ : calibration of the intervals of a cell given all others.
+    learnt_levels_ : bool (F, 1 + most levels), levels that rows of training held.
     """
 
     default_ratio = (0.05, 0.8)
@@ -59,6 +64,7 @@ class CellNetwork(MaskedTableEstimator):
     spread_: Tensor
     usual_: Tensor
     intervals_: Calibration
+    learnt_levels_: Tensor
 
     @classmethod
     def of(cls, fitted: MaskedTableEstimator) -> Self:
@@ -67,6 +73,7 @@ class CellNetwork(MaskedTableEstimator):
         for name in ("schema_", "size_", "history_", "n_iter_", "calibration_", "quality_"):
             setattr(network, name, copy(getattr(fitted, name)))
         network.n_features_in_ = fitted.n_features_in_
+        network.learnt_levels_ = all_levels(fitted.schema_.n_levels)
         model = fitted.model_
         network.model_ = MaskedAutoencoder(model.tokenizer, model.backbone, model.expert).eval()
         network.model_.number_weights = model.number_weights[:1].clone()
@@ -76,6 +83,7 @@ class CellNetwork(MaskedTableEstimator):
     def learn(self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline) -> Self:
         """Train on the cells (n, F) of a schema."""
         self.n_features_in_ = values.shape[1]
+        self.learnt_levels_ = learnt_levels(values, observed, schema.n_levels)
         return self._learn(values, observed, schema, None, False, deadline)
 
     def judge(self, learnt: Cells, held_out: Cells) -> tuple[Tensor, Tensor]:
@@ -112,6 +120,10 @@ class CellNetwork(MaskedTableEstimator):
         errors, spreads, _ = self._judged(values, observed, wanted)
         return self._above(surprise_of(errors, spreads, self.spread_), observed if wanted is None else wanted)
 
+    def strange_cells(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Which observed cells (B, F) hold a level that was not learnt."""
+        return strange_cells(values, observed, self.schema_.n_levels, self.learnt_levels_)
+
     def _above(self, surprise: Tensor, observed: Tensor) -> Tensor:
         """Surprise beyond the usual."""
         return torch.where(observed, (surprise - self.usual_).clamp_min(0), 0)
@@ -121,6 +133,7 @@ class CellNetwork(MaskedTableEstimator):
         point = torch.full(values.shape, torch.nan, dtype=torch.float64)
         bounds = [point.clone(), point.clone()]
         everywhere = torch.ones_like(observed)
+        observed = observed & ~self.strange_cells(values, observed)
         places = self.model_.tokenizer.place.tolist()
         for feature, rows, cell in self._each_hidden(values, observed, everywhere):
             point[rows, feature] = cell.point()[:, 0].cpu().double()
@@ -133,11 +146,17 @@ class CellNetwork(MaskedTableEstimator):
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
         tensors |= {f"intervals.{k}": cells for k, cells in enumerate(self.intervals_.centrality)}
-        return state, {**tensors, "usual": self.usual_, "spread": self.spread_}
+        return state, {
+            **tensors,
+            "usual": self.usual_,
+            "spread": self.spread_,
+            "learnt_levels": self.learnt_levels_,
+        }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super()._set_state(state, tensors)
         self.usual_, self.spread_ = tensors["usual"], tensors["spread"]
+        self.learnt_levels_ = tensors["learnt_levels"]
         discrete = self.model_.tokenizer.discrete.tolist()
         self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(discrete))], discrete)
 
@@ -156,7 +175,10 @@ class CellNetwork(MaskedTableEstimator):
         """
         errors = torch.full(values.shape, torch.nan, dtype=torch.float64)
         spreads, centrality = errors.clone(), torch.zeros_like(errors)
-        for feature, rows, cell in self._each_hidden(values, observed, wanted):
+        strange = self.strange_cells(values, observed)
+        known = observed & ~strange
+        errors[strange] = STRANGE
+        for feature, rows, cell in self._each_hidden(values, known, known if wanted is None else wanted & ~strange):
             target = values[rows, feature, None].to(cell.direct)
             if self._is_number(feature):
                 errors[rows, feature] = (target - cell.mean)[:, 0].cpu().double()
