@@ -287,6 +287,18 @@ def test_false_alarms_are_as_rare_as_promised(members: Any) -> None:
     assert np.mean(rates, axis=0) == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.parametrize("n_columns", [2, 4])
+def test_rows_of_few_distinct_values_have_p_values_as_promised(n_columns: int) -> None:
+    """New rows then equal rows of fit as often as held-out rows equal others."""
+    rates = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        fit, new = (np.clip(np.round(3 + rng.normal(size=(n, n_columns))), 1, 5) for n in (300, 500))
+        p = TabMAEDetector(members=DISTANCES, random_state=seed).fit(fit).p_value(new)
+        rates.append([(p <= alpha).mean() for alpha in (0.05, 0.1, 0.2)])
+    assert (np.mean(rates, axis=0) < [0.06, 0.115, 0.22]).all()
+
+
 def test_p_values_count_held_out_rows_and_the_row_itself(detector: TabMAEDetector) -> None:
     new = normal_rows(50, seed=4)
     held_out, scores = detector.held_out_scores_.numpy(), detector.anomaly_score(new)

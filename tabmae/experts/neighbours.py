@@ -128,13 +128,16 @@ class Neighbours(nn.Module):
         neighbours.load_state_dict(buffers)
         return neighbours
 
-    def distances(self, values: Tensor, observed: Tensor, scalings: Sequence[str] = SCALINGS) -> Tensor:
+    def distances(
+        self, values: Tensor, observed: Tensor, scalings: Sequence[str] = SCALINGS, n_equal: int = 1
+    ) -> Tensor:
         """Mean distance to the nearest remembered rows on each scale.
 
         Parameters
         ----------
         values : (B, F), as in fit. observed : bool (B, F).
         scalings : S names out of `SCALINGS`.
+        n_equal : remembered rows that are left out at most since they equal the row in every cell.
 
         Returns
         -------
@@ -155,7 +158,8 @@ class Neighbours(nn.Module):
                 cells, seen = self._expanded(rows, shown, scaling, asked=True).float(), self._of_columns(shown)
                 nearest = self._nearest(cells, shown, seen, remembered, of_columns, n_near)
                 gaps = self._scaled(rows, scaling)[:, None] - scaled[nearest]
-                mean = self._mean_distance(rows, shown, gaps, nearest, float(self.spread[SCALINGS.index(scaling)]))
+                spread = float(self.spread[SCALINGS.index(scaling)])
+                mean = self._mean_distance(rows, shown, gaps, nearest, spread, n_equal)
                 found[start : start + chunk, number] = mean.float()
         return found
 
@@ -197,8 +201,10 @@ class Neighbours(nn.Module):
             squares = torch.where(shared > 0, squares / shared, torch.inf)
         return squares.topk(n_near, dim=1, largest=False).indices
 
-    def _mean_distance(self, rows: Tensor, shown: Tensor, gaps: Tensor, nearest: Tensor, spread: float) -> Tensor:
-        """Mean of the exact distances to the nearest of the candidates (B, K), the row itself left out; (B,).
+    def _mean_distance(
+        self, rows: Tensor, shown: Tensor, gaps: Tensor, nearest: Tensor, spread: float, n_equal: int
+    ) -> Tensor:
+        """Mean of the exact distances to the nearest of the candidates (B, K), but for equal rows; (B,).
 
         Parameters
         ----------
@@ -211,7 +217,7 @@ class Neighbours(nn.Module):
         squares = squares * shown.shape[1] / both.sum(2)
         is_self = (squares == 0) & (self.observed[nearest] == shown[:, None]).all(2)
         distance = torch.where(both.any(2), squares, torch.inf).sqrt().sort(1).values
-        first = is_self.any(1).long()
+        first = is_self.sum(1).clamp_max(n_equal)
         place = torch.arange(distance.shape[1], device=distance.device)
         counted = (place >= first[:, None]) & (place < first[:, None] + N_NEIGHBOURS) & distance.isfinite()
         return torch.where(counted, distance, 0).sum(1) / counted.sum(1)

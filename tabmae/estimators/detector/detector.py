@@ -306,8 +306,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
         If a new row comes from where the rows of fit came from, its p-value is at most a with a probability of at most
         a, whatever they are like: the rows that it is compared with were held out of all that was learnt. This holds
-        under `contamination` "auto", for rows that are no copies of rows of fit, and with `pretrained` if that did not
-        see the rows of this fit. A row without an observed cell has 1.
+        under `contamination` "auto", and with `pretrained` if that did not see the rows of this fit. A row without an observed cell has 1.
         """
         values, observed = self._read(X)
         p = p_value(self.held_out_scores_, self._scores(values, observed))

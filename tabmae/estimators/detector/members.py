@@ -49,7 +49,8 @@ class Members:
 
         Distances of the rows that were learnt, among themselves, say how odd a distance is; then all rows are
         remembered. A held-out row is compared with n - 1 others and a new one with n, so that a new one never looks
-        odder for it. The held-out rows give the ranks of the network's surprise, which it would underrate on the
+        odder for it. Of rows that equal it, a new row leaves out one: a held-out row leaves out one more, itself. The
+        held-out rows give the ranks of the network's surprise, which it would underrate on the
         others.
 
         Returns
@@ -67,7 +68,7 @@ class Members:
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
             self.neighbours.remember(values, observed, whole)
-            found = self._distances(*others)
+            found = self._distances(*others, n_equal=2)
         if self.network is not None:
             of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
             self.linear = CellGaussian.fit((values[sample], observed[sample]), self.network.schema_.n_levels)
@@ -101,11 +102,11 @@ class Members:
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.evidence[name].nats(found[name]) for name in self.names], 1)
 
-    def _distances(self, values: Tensor, observed: Tensor) -> dict[str, Tensor]:
+    def _distances(self, values: Tensor, observed: Tensor, n_equal: int = 1) -> dict[str, Tensor]:
         scalings = {name: scaling for name, scaling in DISTANCES.items() if name in self.names}
         if self.neighbours is None:
             return {}
-        columns = self.neighbours.distances(values, observed, tuple(scalings.values())).unbind(1)
+        columns = self.neighbours.distances(values, observed, tuple(scalings.values()), n_equal).unbind(1)
         return dict(zip(scalings, columns, strict=True))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
