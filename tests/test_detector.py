@@ -287,6 +287,34 @@ def test_false_alarms_are_as_rare_as_promised(members: Any) -> None:
     assert np.mean(rates, axis=0) == pytest.approx(0.05, abs=0.01)
 
 
+@pytest.mark.parametrize("contamination", ["auto", 0.05])
+def test_one_absurd_cell_of_fit_blinds_no_member(contamination: float | str) -> None:
+    rows, new = normal_rows(200), normal_rows(200, seed=1)
+    rows[0, 0] = 1e9
+    odd = new[:100].copy()
+    odd[:, 0] = 6
+    truth = np.r_[np.zeros(len(new)), np.ones(len(odd))]
+    detector = TabMAEDetector(contamination=contamination, max_epochs=10, d_token=4, random_state=0).fit(rows)
+    scores = detector.anomaly_score(np.vstack([new, odd]), by_member=True)
+    assert all(roc_auc_score(truth, scores[member]) > 0.95 for member in scores)
+    expected = detector.explain(new[:20]).query("column == 1")["expected"]
+    assert np.corrcoef(expected, -new[:20, 0])[0, 1] > 0.9
+
+
+def test_the_farther_out_a_cell_the_odder_its_row_and_the_others_are_expected_as_before() -> None:
+    detector = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(normal_rows(200))
+    row = normal_rows(1, seed=1)
+    far = np.repeat(row, 6, axis=0)
+    far[:, 2] = [10, 50, 100, 1e3, 1e6, 1e12]
+    scores = detector.anomaly_score(far, by_member=True).to_numpy()
+    assert (np.diff(scores, axis=0) >= 0).all() and (np.diff(scores.sum(1))[:4] > 0).all()
+    cells = detector.explain(far)
+    assert cells.loc[cells.groupby("row")["contribution"].idxmax(), "column"].eq(2).all()
+    others = cells[cells["column"] != 2].pivot(index="row", columns="column", values="expected").to_numpy()
+    np.testing.assert_allclose(others[2:], others[[2]].repeat(4, axis=0))
+    assert np.abs(others - row[:, [0, 1, 3]]).max() < 20
+
+
 @pytest.mark.parametrize("n_columns", [2, 4])
 def test_rows_of_few_distinct_values_have_p_values_as_promised(n_columns: int) -> None:
     """New rows then equal rows of fit as often as held-out rows equal others."""

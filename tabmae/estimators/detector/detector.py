@@ -180,7 +180,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         deadline = Deadline(self.time_budget)
         pretrained = self._pretrained
         if pretrained is None:
-            schema = TableSchema.fit(X, self.categorical_features)
+            schema = TableSchema.fit(X, self.categorical_features, resistant=True)
         else:
             schema = pretrained.schema_
             pretrained._check_columns(X, reset=False)
@@ -306,7 +306,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
         If a new row comes from where the rows of fit came from, its p-value is at most a with a probability of at most
         a, whatever they are like: the rows that it is compared with were held out of all that was learnt. This holds
-        under `contamination` "auto", and with `pretrained` if that did not see the rows of this fit. A row without an observed cell has 1.
+        under `contamination` "auto", and with `pretrained` if that did not see the rows of this fit. A row without an
+        observed cell has 1.
         """
         values, observed = self._read(X)
         p = p_value(self.held_out_scores_, self._scores(values, observed))

@@ -21,6 +21,7 @@ from tabmae.estimators.detector.network import (
     Cells,
     surprise_of,
 )
+from tabmae.estimators.detector.slips import bounded
 from tabmae.experts.gaussian import Gaussian
 
 
@@ -39,7 +40,7 @@ class CellGaussian:
     """
 
     def __init__(self, n_levels: Sequence[int]) -> None:
-        self.n_shown = shown_levels(n_levels)
+        self.n_levels, self.n_shown = tuple(n_levels), shown_levels(n_levels)
         self.gaussian = Gaussian(sum(n or 1 for n in self.n_shown))
         self.scale, self.spread, self.usual = (torch.ones(len(n_levels), dtype=torch.float64) for _ in range(3))
 
@@ -49,7 +50,7 @@ class CellGaussian:
         cells = cls(n_levels)
         if len(cells.gaussian.mean) > MAX_COLUMNS:
             return None
-        values, observed = learnt[0].double(), learnt[1]
+        values, observed = bounded(learnt[0].double(), n_levels), learnt[1]
         is_number = torch.tensor([n == 0 for n in cells.n_shown])
         count = observed.sum(0).clamp_min(1)
         logs = torch.where(observed, values.sign() * values.abs().log1p(), 0)
@@ -102,7 +103,8 @@ class CellGaussian:
 
         Source: Rasmussen and Williams 2006, equations 5.10 to 5.12.
         """
-        cells, shown = self._expanded(values, observed)
+        cells, shown = self._expanded(bounded(values, self.n_levels), observed)
+        beyond = self._expanded(values, observed)[0] - cells
         errors = torch.full(values.shape, torch.nan, dtype=torch.float64)
         spreads = errors.clone()
         starts = torch.tensor([0, *(n or 1 for n in self.n_shown)]).cumsum(0).tolist()
@@ -119,7 +121,7 @@ class CellGaussian:
             numbers = torch.nonzero(pattern & is_number)[:, 0]
             at = place[torch.tensor(starts)[numbers]]
             own = precision.diagonal()[at]
-            errors[rows[:, None], numbers] = pull[:, at] / own
+            errors[rows[:, None], numbers] = pull[:, at] / own + beyond[rows][:, seen][:, at]
             spreads[rows[:, None], numbers] = own.rsqrt()
             for j in torch.nonzero(pattern & ~is_number)[:, 0].tolist():
                 block = place[starts[j] : starts[j + 1]]

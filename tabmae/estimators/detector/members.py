@@ -17,6 +17,7 @@ from tabmae.estimators.detector.evidence import Evidence
 from tabmae.estimators.detector.explanation import blame
 from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork
+from tabmae.estimators.detector.slips import bounded, without_slips
 from tabmae.experts.neighbours import Neighbours
 
 DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
@@ -62,9 +63,12 @@ class Members:
         others = values[held_out], observed[held_out]
         found: dict[str, Tensor] = {}
         if self.neighbours is not None:
-            completion = Completion.fit(values[rows], observed[rows], self.neighbours.n_levels)
-            whole = None if completion is None else completion.complete(values, observed)
-            self.neighbours.fit(values[rows], observed[rows], None if whole is None else whole[rows])
+            n_levels = self.neighbours.n_levels
+            near = bounded(values, n_levels)
+            completion = Completion.fit(near[rows], observed[rows], n_levels)
+            whole = None if completion is None else completion.complete(near, observed)
+            self.neighbours.fit(without_slips(values[rows], observed[rows], n_levels), observed[rows])
+            self.neighbours.remember(values[rows], observed[rows], None if whole is None else whole[rows])
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
             self.neighbours.remember(values, observed, whole)

@@ -18,6 +18,7 @@ from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.estimators import base
 from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange_cells
+from tabmae.estimators.detector.slips import bounded
 from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.members import rows_at_once
 from tabmae.model import MaskedAutoencoder
@@ -84,7 +85,7 @@ class CellNetwork(MaskedTableEstimator):
         """Train on the cells (n, F) of a schema."""
         self.n_features_in_ = values.shape[1]
         self.learnt_levels_ = learnt_levels(values, observed, schema.n_levels)
-        return self._learn(values, observed, schema, None, False, deadline)
+        return self._learn(bounded(values, schema.n_levels), observed, schema, None, False, deadline)
 
     def judge(self, learnt: Cells, held_out: Cells) -> tuple[Tensor, Tensor]:
         """Learn how surprising cells usually are from rows that were learnt, how wide intervals are from held-out ones.
@@ -201,6 +202,7 @@ class CellNetwork(MaskedTableEstimator):
         feature, positions of the rows of a batch, and the distribution of that one cell in each of them.
         """
         model, weight = self.model_, next(self.model_.parameters())
+        values = bounded(values, self.schema_.n_levels)
         wanted = observed if wanted is None else wanted
         for feature in range(values.shape[1]):
             for rows in torch.nonzero(wanted[:, feature])[:, 0].split(rows_at_once(model)):
