@@ -7,7 +7,7 @@ which is NaN where no cell was chosen.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tabmae.errors import DataError, check_number
+from tabmae.errors import DataError, check_number, listed
 
 SMALLEST_PROBABILITY = 1e-15
 
@@ -135,7 +135,7 @@ def vus_pr(labels: ArrayLike, scores: ArrayLike, window: int) -> float:
 
     Raises
     ------
-    DataError : a score is not finite.
+    DataError : a score is not finite, or a label is neither 0 nor 1.
     ParameterError : `window` is no integer of 0 or more.
 
     Source: Paparrizos et al. 2022, "Volume Under the Surface", section 3. As in the authors' code, buffered labels
@@ -146,7 +146,13 @@ def vus_pr(labels: ArrayLike, scores: ArrayLike, window: int) -> float:
     1.0
     """
     check_number("window", window, low=0, integer=True, hint="Pass the steps of the longest buffer, for example 100.")
-    anomalous, scores = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    strange = [label for label in labels.ravel().tolist() if label not in (0, 1)]
+    if strange:
+        raise DataError(
+            f"`labels` must be bools, or 0 and 1; got {listed(dict.fromkeys(strange))}. Pass for example labels == -1."
+        )
+    anomalous = labels.astype(bool)
     _check_shapes(anomalous, scores)
     if not np.isfinite(scores).all():
         raise DataError("`scores` must be finite; got some that are not. Leave out the steps that have none.")

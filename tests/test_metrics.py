@@ -130,6 +130,13 @@ def test_perfect_scores_have_a_vus_pr_of_one_and_late_ones_lose_less_with_a_buff
     assert metrics.vus_pr(labels, -labels, 20) < 0.2
 
 
+@pytest.mark.parametrize("labels", [[0, 1, np.nan], [-1, 1, 1], [0, 1, 2], ["0", "1", "0"], [0, 1, None]])
+def test_vus_pr_refuses_labels_that_do_not_say_what_is_anomalous(labels: list[Any]) -> None:
+    with pytest.raises(DataError, match="`labels` must be bools, or 0 and 1; got .* Pass for example"):
+        metrics.vus_pr(labels, [1, 2, 3], 1)
+    assert metrics.vus_pr([0.0, 1.0, 0.0], [1, 3, 2], 1) == metrics.vus_pr([False, True, False], [1, 3, 2], 1)
+
+
 def test_vus_pr_needs_finite_scores_and_steps_of_both_kinds() -> None:
     assert np.isnan(metrics.vus_pr([0, 0], [1, 2], 1)) and np.isnan(metrics.vus_pr([1, 1], [1, 2], 1))
     with pytest.raises(DataError, match="`scores` must be finite"):
