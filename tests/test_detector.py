@@ -538,8 +538,29 @@ def test_a_failed_fit_leaves_the_detector_as_it_was(detector: TabMAEDetector) ->
     np.testing.assert_array_equal(detector.score_samples(new), score)
 
 
-@pytest.mark.parametrize("n_rows", [4, 5, 12])
-def test_tiny_tables_are_served(n_rows: int) -> None:
+@pytest.mark.parametrize("n_rows", [4, 5, 12, 37])
+def test_tiny_tables_are_served_without_alarms_that_they_cannot_give(n_rows: int, tmp_path: Path) -> None:
     rows = normal_rows(n_rows)
+    message = f"X must have at least 38 rows with an observed cell to call 5% .* got {n_rows}. `predict` will call none"
+    with pytest.warns(UserWarning, match=message):
+        detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
+    detector.save(tmp_path / "model")
+    for served in (detector, tabmae.load(tmp_path / "model")):
+        assert np.isfinite(served.score_samples(rows)).all() and served.p_value(rows).min() > 0.05
+        assert (served.predict(np.vstack([rows, 100 * rows])) == 1).all()
+
+
+def test_as_many_rows_as_alarms_need_give_them(recwarn: pytest.WarningsRecorder) -> None:
+    detector = TabMAEDetector(members=DISTANCES, random_state=0).fit(normal_rows(38))
+    odd = 100 * normal_rows(5, seed=1)
+    assert not recwarn.list and (detector.predict(odd) == -1).all() and (detector.p_value(odd) <= 0.05).all()
+
+
+@pytest.mark.parametrize("row", [[0.1, 0.7, 1 / 3], ["a", "b", "c"], [0.1, "a", "b"]])
+def test_rows_that_are_all_equal_are_judged_alike_in_every_batch(row: list[Any]) -> None:
+    rows = pd.DataFrame([row] * 100)
     detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
-    assert np.isfinite(detector.score_samples(rows)).all() and detector.p_value(rows).min() > 0
+    for n_rows in (1, 2, 3, 7, 100):
+        assert (detector.p_value(rows.head(n_rows)) == 1).all() and (detector.predict(rows.head(n_rows)) == 1).all()
+    blank = rows.head(1).mask([[True] * 3])
+    assert detector.p_value(blank) == 1 and detector.predict(blank) == 1

@@ -21,6 +21,7 @@ from tabmae.calibration import p_value
 from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_number
 from tabmae.estimators import base
+from tabmae.estimators.detector.alarms import alarm_threshold
 from tabmae.estimators.detector.checks import check_own_parameters, chosen_members
 from tabmae.estimators.detector.explanation import as_frame, explained
 from tabmae.estimators.detector.members import Members, new_members
@@ -36,8 +37,6 @@ from tabmae.training import Callback, draw_seed
 EXPERTS = ("gaussian",)
 """What `experts` "auto" is: forests would take most of the time."""
 DROPOUT = 0.05
-FALSE_ALARMS = 0.05
-"""Share of normal rows that "auto" calls outliers."""
 OWN = ("contamination", "pretrained", "members")
 """Parameters that the network's estimator does not have."""
 LEAST_ROWS = 4
@@ -75,7 +74,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
     Attributes
     ----------
-    offset_ : score below which a row is an outlier. threshold_ : anomaly score above which it is, PyOD's sign.
+    offset_ : score below which a row is an outlier; -inf under "auto" where fit had fewer than 38 rows, too few to
+        call any one odd. threshold_ : anomaly score above which it is, PyOD's sign.
     held_out_scores_ : sorted anomaly scores of rows of fit that the members did not learn from.
     quality_ : as in `TabMAE`, how well the network predicts each column. members_ : what judges, once fitted.
     schema_ : what each column is.
@@ -197,8 +197,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
                 scores = -self._scores(values, observed).numpy()
                 self.offset_ = float(np.percentile(scores, 100 * share))
             else:
-                n_alarms = max(1, int(FALSE_ALARMS * (1 + len(self.held_out_scores_))))
-                self.offset_ = -float(self.held_out_scores_[-n_alarms])
+                self.offset_ = -alarm_threshold(self.held_out_scores_, len(kept))
         return self
 
     def _learn(
@@ -274,8 +273,10 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         return -self.anomaly_score(X)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """`score_samples` minus `offset_`: below 0 for outliers, (n,)."""
-        return self.score_samples(X) - self.offset_
+        """`score_samples` minus `offset_`: below 0 for outliers, never for a row without an observed cell, (n,)."""
+        values, observed = self._read(X)
+        above = -self._scores(values, observed) - self.offset_
+        return torch.where(observed.any(1), above, above.clamp_min(0)).numpy()
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """-1 for outliers, 1 for other rows, (n,)."""
@@ -364,17 +365,20 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         of_members, tensors = self.members_.state()
         state = {
             "schema": self.schema_.to_dict(),
-            "offset": self.offset_,
             "n_features_in": self.n_features_in_,
             "feature_names_in": list(getattr(self, "feature_names_in_", [])),
             "members": of_members,
         }
-        return state, {**tensors, "held_out_scores": self.held_out_scores_}
+        return state, {
+            **tensors,
+            "held_out_scores": self.held_out_scores_,
+            "offset": torch.tensor(self.offset_).double(),
+        }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._check()
         self.schema_ = TableSchema.from_dict(state["schema"])
-        self.offset_, self.n_features_in_ = state["offset"], state["n_features_in"]
+        self.offset_, self.n_features_in_ = float(tensors["offset"]), state["n_features_in"]
         if state["feature_names_in"]:
             self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
         self.held_out_scores_ = tensors["held_out_scores"]
