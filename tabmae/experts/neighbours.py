@@ -25,6 +25,10 @@ MAX_CHUNK_CELLS = 4_000_000
 """Distances, or cells of the candidates, that are held at once: 16 MB, and 32 MB in float64."""
 
 
+ROUNDING = 1e-9
+"""Gaps that rounding may make, in standard deviations."""
+
+
 class Neighbours(nn.Module):
     """Distances to the nearest remembered rows.
 
@@ -212,7 +216,7 @@ class Neighbours(nn.Module):
         """
         both = shown[:, None] & self.comparable[nearest]
         differs = rows[:, None, self.categories] != self.values[nearest][:, :, self.categories]
-        squares = (gaps.square() * both[:, :, self.numbers]).sum(2)
+        squares = (gaps.square() * (both[:, :, self.numbers] & (gaps.abs() > ROUNDING))).sum(2)
         squares = squares + 2 * spread**2 * (differs & both[:, :, self.categories]).sum(2)
         squares = squares * shown.shape[1] / both.sum(2)
         is_self = (squares == 0) & (self.observed[nearest] == shown[:, None]).all(2)

@@ -33,6 +33,8 @@ NORMAL_MEDIAN = 0.6745
 """Median of the absolute value of a standard normal."""
 SMOOTHING, BACKGROUND = 0.01, 0.002
 """Share of its probability that a level loses, and the probability that it keeps where the network rules it out."""
+ROUNDING = 1e-5
+"""Nats beyond the usual that rounding may make."""
 STRANGE = -math.log(BACKGROUND)
 """Surprise at a level that was not learnt, in nats."""
 
@@ -127,7 +129,7 @@ class CellNetwork(MaskedTableEstimator):
 
     def _above(self, surprise: Tensor, observed: Tensor) -> Tensor:
         """Surprise beyond the usual."""
-        return torch.where(observed, (surprise - self.usual_).clamp_min(0), 0)
+        return torch.where(observed, (surprise - self.usual_ - ROUNDING).clamp_min(0), 0)
 
     def expected(self, values: Tensor, observed: Tensor, level: float) -> Expected:
         """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells."""
