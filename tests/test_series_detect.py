@@ -1,6 +1,7 @@
 """Claims about odd stretches of series: found where and in which channel they are, gaps are none, nothing in units."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -360,3 +361,16 @@ def test_a_picture_shades_what_is_flagged(model: TimeSeriesMAE, tmp_path: Path) 
     assert len(plot_detection(detection, id=2).axes) == 2
     with pytest.raises(DataError, match="`id` must name a series that was judged; got 9"):
         plot_detection(detection, id=9)
+
+
+def test_a_level_that_has_left_the_range_of_fit_is_told() -> None:
+    hours = pd.date_range("2024-01-01", periods=900, freq="h")
+    noise = np.random.default_rng(0).normal(size=(900, 2))
+    table = pd.DataFrame({"grows": 0.02 * np.arange(900) + noise[:, 0], "stays": noise[:, 1]}, index=hours)
+    model = fitted(table.iloc[:600])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.detect(table.iloc[:600])
+        model.anomaly_score(table[["grows", "stays"]].iloc[500:600])
+    with pytest.warns(UserWarning, match=r"steps of 'grows' lie outside the range that fit saw"):
+        model.detect(table.iloc[700:])

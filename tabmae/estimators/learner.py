@@ -32,7 +32,7 @@ WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 IN_HASTE = 10
 """Of so many rows, one judges when a fit is over its time."""
-FARTHEST_CELL = 15.0
+FARTHEST_CELL = 30.0
 """Standard deviations from the mean as which a cell counts that lies farther out."""
 SCORE_FRACTION = 0.2
 """Share of the observed cells that `score` hides."""

@@ -17,8 +17,8 @@ from tabmae.schema.cells import DAY, Cells, Family, contents, objects
 # Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
 FARTHEST = 1e6
 # Interquartile ranges beyond the quartiles, and the share of the cells there (one at least), that look like slips.
-FENCE = 10.0
-RARE = 0.01
+FENCE = 20.0
+RARE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def fenced(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     Many far numbers are a heavy tail, and stay; so do all where half of the numbers are equal.
 
     >>> fenced(np.array([*range(9), 1e6])).tolist()[-2:]
-    [8.0, 51.75]
+    [8.0, 91.75]
     """
     low, high = np.quantile(numbers, [0.25, 0.75])
     with np.errstate(over="ignore"):

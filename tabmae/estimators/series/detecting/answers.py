@@ -5,6 +5,7 @@ Contract: a missing cell has no score, no p-value and no flag.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from tabmae.errors import check_number
+from tabmae.errors import check_number, listed
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.standard import Matrix, standardised
@@ -38,6 +39,14 @@ def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
     check_is_fitted(estimator)
     panel = estimator.schema_.read(X)
     values, level, scale = standardised(panel, estimator.scales_)
+    moved = [estimator.schema_.channels[channel] for channel in estimator.detector_.beyond(values)]
+    if moved:
+        warnings.warn(
+            f"More than a quarter of the steps of {listed(moved)} lie outside the range that fit saw, and are judged "
+            "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences.",
+            UserWarning,
+            stacklevel=3,
+        )
     return panel, estimator.detector_.judge(estimator.model_, values, panel.lengths), level, scale
 
 
@@ -65,6 +74,8 @@ class AnswersOfDetection:
         minus the log of the share of the steps of fit that are as odd; these are added. Channels of no more than two
         values in fit are switches, where others are not: what is expected of the others knows them, but their own cells
         and windows are not judged but with `by_channel`.
+
+        Levels are judged by those of fit: a trend that goes on is odd, too, and warned of.
         """
         panel, found, _, _ = judged(self, X)
         schema = self.schema_

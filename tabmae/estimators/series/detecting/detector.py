@@ -39,6 +39,8 @@ LEAST_WINDOW = 4
 N_FOLDS = 3
 MAX_REFERENCE = 100_000
 """Cells of fit that say what is usual."""
+BEYOND = 0.25
+"""Share of a channel's cells that may lie outside the range of fit before its level is said to have moved."""
 LEAST_STEPS = 1000
 """Steps of a series that are kept for that, where it has as many."""
 
@@ -91,7 +93,7 @@ class SeriesDetector:
         seen by what expects them. clusters : of raw windows, and of shapes where there is a season.
     of_cells : usual ratios of each channel's cells. of_channels : usual residuals of each channel, over windows.
     of_members : usual values of the residuals of measured channels, of the Gaussian where there is one, and of each of
-        the clusters. of_scores : usual sums of the members' evidence.
+        the clusters. of_scores : usual sums of the members' evidence. ends : (2, C), lowest and highest value.
 
     What is usual of a step is told by a Gaussian and clusters that were fitted to the other folds.
     """
@@ -105,10 +107,11 @@ class SeriesDetector:
         of_channels: Sequence[Tail],
         of_members: Sequence[Tail],
         of_scores: Tail,
+        ends: Tensor,
     ) -> None:
         self.window, self.measured, self.clusters = window, list(measured), list(clusters)
         self.of_cells, self.of_channels = list(of_cells), list(of_channels)
-        self.of_members, self.of_scores = list(of_members), of_scores
+        self.of_members, self.of_scores, self.ends = list(of_members), of_scores, ends
 
     @classmethod
     def fit(cls, model: SeriesAutoencoder, reference: Reference) -> Self:
@@ -146,6 +149,7 @@ class SeriesDetector:
             [Tail.fit(column[line.place], wary=True) for column in residual[:, 1:].T],
             tails,
             Tail.fit(added(evidence(tails, members))[line.place], wary=True),
+            torch.from_numpy(np.stack([np.fmin.reduce(values), np.fmax.reduce(values)])),
         )
 
     def judge(self, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...]) -> Judged:
@@ -171,6 +175,12 @@ class SeriesDetector:
         )
         return Judged(*(part[line.place].double().numpy() for part in parts))
 
+    def beyond(self, values: Matrix) -> list[int]:
+        """Channels of series (T, C) of whose observed cells more than `BEYOND` lie outside the range of fit."""
+        low, high = self.ends.numpy()
+        outside, known = ((values < low) | (values > high)).sum(0), np.isfinite(values).sum(0)
+        return [channel for channel in self.measured if outside[channel] > BEYOND * known[channel]]
+
     @property
     def member_names(self) -> list[str]:
         """What the columns of `Judged.of_members` are."""
@@ -185,6 +195,7 @@ class SeriesDetector:
         for name, several in (*tails.items(), ("scores", [self.of_scores])):
             tensors[f"{name}.quantiles"] = torch.stack([tail.quantiles for tail in several])
             tensors[f"{name}.scale"] = torch.stack([tail.scale for tail in several])
+        tensors["ends"] = self.ends
         shapes = [clusters.shapes for clusters in self.clusters]
         return {"window": self.window, "measured": self.measured, "shapes": shapes}, tensors
 
@@ -198,7 +209,7 @@ class SeriesDetector:
             [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
             for name in ("cells", "channels", "members", "scores")
         )
-        return cls(state["window"], state["measured"], clusters, cells, channels, members, scores)
+        return cls(state["window"], state["measured"], clusters, cells, channels, members, scores, tensors["ends"])
 
 
 def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[int, ...]]:
