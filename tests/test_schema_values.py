@@ -335,7 +335,7 @@ def test_a_few_far_cells_decide_neither_centre_nor_scale_where_that_is_asked() -
     numbers = np.append(np.arange(200.0), 1e9)[:, None]
     plain, resistant = (TableSchema.fit(numbers, resistant=far).columns[0] for far in (False, True))
     assert plain.mean > 1e6 and plain.scale > 1e6
-    assert 99 < resistant.mean < 110 and 57 < resistant.scale < 120
+    assert 99 < resistant.mean < 115 and 57 < resistant.scale < 160
     assert resistant.high == 1e9
     heavy = np.append(np.arange(200.0), [1e9] * 5)[:, None]
     assert TableSchema.fit(heavy, resistant=True).columns[0].scale > 1e6
