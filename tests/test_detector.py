@@ -301,27 +301,26 @@ def test_one_absurd_cell_of_fit_blinds_no_member(contamination: float | str) -> 
     assert np.corrcoef(expected, -new[:20, 0])[0, 1] > 0.9
 
 
-def test_the_farther_out_a_cell_the_odder_its_row_and_the_others_are_expected_as_before() -> None:
-    detector = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(normal_rows(200))
-    row = normal_rows(1, seed=1)
-    far = np.repeat(row, 6, axis=0)
-    far[:, 2] = [10, 50, 100, 1e3, 1e6, 1e12]
+def test_the_farther_out_a_cell_the_odder_its_row_while_unrelated_cells_are_expected_as_before() -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    rows[:, 1] = 0.3 * rows[:, 1] - rows[:, 0]
+    detector = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows)
+    far = np.array([[1.0, -1.0, cell] for cell in (0, 5, 50, 1e3, 1e6, 1e12)])
     scores = detector.anomaly_score(far, by_member=True).to_numpy()
     assert (np.diff(scores, axis=0) >= 0).all() and (np.diff(scores.sum(1))[:4] > 0).all()
     cells = detector.explain(far)
-    assert cells.loc[cells.groupby("row")["contribution"].idxmax(), "column"].eq(2).all()
-    others = cells[cells["column"] != 2].pivot(index="row", columns="column", values="expected").to_numpy()
-    np.testing.assert_allclose(others[2:], others[[2]].repeat(4, axis=0))
-    assert np.abs(others - row[:, [0, 1, 3]]).max() < 20
+    assert cells[cells["row"] > 0].groupby("row")["contribution"].idxmax().mod(3).eq(2).all()
+    expected = cells.pivot(index="row", columns="column", values="expected").to_numpy()
+    np.testing.assert_allclose(expected[2:], expected[[2]].repeat(4, axis=0))
+    assert np.abs(expected - expected[0]).max() < 0.2
 
 
-@pytest.mark.parametrize("n_columns", [2, 4])
-def test_rows_of_few_distinct_values_have_p_values_as_promised(n_columns: int) -> None:
+def test_rows_of_few_distinct_values_have_p_values_as_promised() -> None:
     """New rows then equal rows of fit as often as held-out rows equal others."""
     rates = []
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        fit, new = (np.clip(np.round(3 + rng.normal(size=(n, n_columns))), 1, 5) for n in (300, 500))
+        fit, new = (np.clip(np.round(3 + rng.normal(size=(n, 4))), 1, 5) for n in (300, 500))
         p = TabMAEDetector(members=DISTANCES, random_state=seed).fit(fit).p_value(new)
         rates.append([(p <= alpha).mean() for alpha in (0.05, 0.1, 0.2)])
     assert (np.mean(rates, axis=0) < [0.06, 0.115, 0.22]).all()
