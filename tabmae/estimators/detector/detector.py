@@ -372,7 +372,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         return state, {
             **tensors,
             "held_out_scores": self.held_out_scores_,
-            "offset": torch.tensor(self.offset_).double(),
+            "offset": torch.tensor(self.offset_, dtype=torch.float64),
         }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
