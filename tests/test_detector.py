@@ -523,7 +523,7 @@ def test_a_network_from_a_function_is_not_saved(tmp_path: Path) -> None:
     def backbone(n_tokens: int, d_token: int) -> torch.nn.Module:
         return torch.nn.Linear(d_token, d_token)
 
-    detector = TabMAEDetector(backbone=backbone, max_epochs=1).fit(normal_rows(20))
+    detector = TabMAEDetector(backbone=backbone, max_epochs=1).fit(normal_rows(40))
     with pytest.raises(ParameterError, match="A network must be one of this package's to be saved; `backbone`"):
         detector.save(tmp_path / "model")
 

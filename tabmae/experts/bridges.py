@@ -11,9 +11,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 from torch import Tensor
-
-from tabmae.experts.seasonal import non_negative
 
 PULL = 0.5
 """Runs of a length whose weight pulls the share of all channels to what is taken unseen."""
@@ -24,6 +23,8 @@ GAIN = 0.9
 is left out: on few runs a slight gain is chance."""
 LEAST_CELLS = 30
 """Cells of a channel that count as much as all others for the spread about its bridges."""
+RIDGE = 2e-6
+"""Squared weight that keeps the spread of bridges determined where all cells lie as far from their ends."""
 TINY = 1e-12
 
 Matrix = NDArray[np.float64]
@@ -178,8 +179,8 @@ def spread_of(cells: HeldOut, n_channels: int) -> Matrix:
     """Variance (2, C) about the bridges at their ends and per step apart; a channel's shape is that of all."""
     square = (cells.value - cells.bridge) ** 2
     basis = np.stack([np.ones_like(cells.apart), cells.apart], 1) / cells.apart[:, None]  # far cells err the most
-    gram = basis.T @ basis
-    coefficients = non_negative(gram + 1e-6 * len(gram) * np.eye(2), basis.T @ (square / cells.apart))
+    ridge = np.sqrt(RIDGE) * np.eye(2)
+    coefficients, _ = nnls(np.concatenate([basis, ridge]), np.concatenate([square / cells.apart, np.zeros(2)]))
     expected = coefficients[0] + coefficients[1] * cells.apart
     ratio = np.bincount(cells.channel, square / expected.clip(TINY), minlength=n_channels)
     count = np.bincount(cells.channel, minlength=n_channels)
