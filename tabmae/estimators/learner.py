@@ -161,8 +161,7 @@ class MaskedTableEstimator(TabularEstimator):
     def _cells(schema: TableSchema, X: Any) -> tuple[Tensor, Tensor]:
         """Cells of a table as they are learnt and asked from, a slip of the pen not far enough out to drown others."""
         values, observed = map(torch.from_numpy, schema.encode(X))
-        numbers = torch.tensor(schema.n_levels) == 0
-        return torch.where(numbers, values.clamp(-FARTHEST_CELL, FARTHEST_CELL), values), observed
+        return bounded(values, schema.n_levels, FARTHEST_CELL), observed
 
     def _learn(
         self,
@@ -331,6 +330,12 @@ class MaskedTableEstimator(TabularEstimator):
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
         self.calibration_ = Calibration(centrality, self.model_.tokenizer.discrete.tolist())
+
+
+def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:
+    """Cells (B, F) with numbers at most `farthest` standard deviations from the mean; codes of levels as they are."""
+    is_number = torch.tensor(n_levels, device=values.device) == 0
+    return torch.where(is_number, values.clamp(-farthest, farthest), values)
 
 
 def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tabmae.estimators import learner
 from tabmae.schema.column import fenced
 
 FARTHEST_VISIBLE = 8.0
@@ -18,8 +19,7 @@ FARTHEST_VISIBLE = 8.0
 
 def bounded(values: Tensor, n_levels: Sequence[int]) -> Tensor:
     """Cells (B, F) with numbers at most `FARTHEST_VISIBLE` from the mean."""
-    is_number = torch.tensor(n_levels, device=values.device) == 0
-    return torch.where(is_number, values.clamp(-FARTHEST_VISIBLE, FARTHEST_VISIBLE), values)
+    return learner.bounded(values, n_levels, FARTHEST_VISIBLE)
 
 
 def without_slips(values: Tensor, observed: Tensor, n_levels: Sequence[int]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tabmae.errors import DataError, listed
 from tabmae.estimators import base
+from tabmae.estimators.learner import SCORE_FRACTION
 from tabmae.estimators.series.bridging import bridged_judgement, learnt_bridges
 from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
 from tabmae.estimators.series.completing import Beyond, Completed, LinePrior, complete
@@ -44,9 +45,6 @@ from tabmae.saving import save
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.training import Callback, draw_seed
 from tabmae.windows import Panel, SeriesSchema, calendar_columns, season_of, unseen_cycles
-
-SCORED = 0.2
-"""Share of the observed cells that `score` hides."""
 
 
 class SeriesLearner(BaseEstimator):
@@ -308,7 +306,7 @@ class SeriesLearner(BaseEstimator):
         check_is_fitted(self)
         panel = self.schema_.read(X)
         values = standardised(panel, self.scales_)[0]
-        hidden = np.isfinite(values) & (np.random.default_rng(0).random(values.shape) < SCORED)
+        hidden = np.isfinite(values) & (np.random.default_rng(0).random(values.shape) < SCORE_FRACTION)
         if not hidden.any():
             raise DataError("X must have observed cells to be scored on; it has too few. Pass more steps.")
         left = np.where(hidden, np.nan, values)
