@@ -68,7 +68,9 @@ class Calibration:
 
     def level(self, column: int, nominal: float) -> float:
         """Level to ask of the model for intervals that hold `nominal` of a column's cells; without cells, `nominal`."""
-        return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), conformal=True))
+        # a few cells that count twice, as a column's own and as those of all, would promise too much
+        weight, unseen = min(POOLED_WEIGHT, self._n_others(column)), torch.tensor([HIGHEST], dtype=torch.float64)
+        return float(self._quantile(column, torch.tensor(nominal, dtype=torch.float64), weight, unseen))
 
     def spread(self, column: int, nominal: Tensor) -> Tensor:
         """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws.
@@ -77,24 +79,23 @@ class Calibration:
         """
         if self._has_few_values[column]:
             return nominal.double()
-        return self._quantile(column, nominal.double(), conformal=False)
+        return self._quantile(column, nominal.double(), POOLED_WEIGHT, torch.zeros(0, dtype=torch.float64))
 
-    def _quantile(self, column: int, nominal: Tensor, conformal: bool) -> Tensor:
-        """Quantiles of the levels of a column's cells, those of its kind pooled in.
+    def _n_others(self, column: int) -> int:
+        """Cells of the other columns that are pooled in with a column's."""
+        if not self.centrality:
+            return 0
+        kind = self._has_few_values[column]
+        return self._n_cells[kind] - len(self.centrality[column]) if self._n_cells[kind] else self._n_cells[not kind]
 
-        `conformal` ones count one cell that was not held by any level, and other columns for no more cells than they
-        have: a few cells that count twice would promise too much. Draws need many levels rather than safe ones.
-        """
+    def _quantile(self, column: int, nominal: Tensor, weight: float, unseen: Tensor) -> Tensor:
+        """Quantiles of the levels of a column's cells, those of its kind pooled in by a weight, and `unseen` ones."""
         if not self.centrality:
             return nominal
         own, kind = self.centrality[column], self._has_few_values[column]
-        alike = bool(len(self._pools[kind]))
-        pooled = self._pools[kind if alike else not kind]
+        pooled = self._pools[kind] if len(self._pools[kind]) else self._pools[not kind]
         if not len(pooled):
             return nominal
-        n_others = self._n_cells[kind] - len(own) if alike else self._n_cells[not kind]
-        weight = min(POOLED_WEIGHT, n_others) if conformal else POOLED_WEIGHT
-        unseen = torch.full((int(conformal),), HIGHEST, dtype=torch.float64)
         cells = torch.cat([own, pooled, unseen])
         weights = torch.ones_like(cells)
         weights[len(own) : len(own) + len(pooled)] = weight / len(pooled)
