@@ -147,7 +147,7 @@ def vus_pr(labels: ArrayLike, scores: ArrayLike, window: int) -> float:
     """
     check_number("window", window, low=0, integer=True, hint="Pass the steps of the longest buffer, for example 100.")
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    strange = [label for label in labels.ravel().tolist() if label not in (0, 1)]
+    strange = labels[~np.isin(labels, (0, 1))].tolist()
     if strange:
         raise DataError(
             f"`labels` must be bools, or 0 and 1; got {listed(dict.fromkeys(strange))}. Pass for example labels == -1."
