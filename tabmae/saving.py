@@ -285,6 +285,11 @@ def decode(value: Any) -> Any:
     raise ValueError(f"unknown tag {tag!r}")
 
 
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Give the tensors under a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def checksum(record: dict[str, Any]) -> str:
     """Give the SHA-256 of what a loaded estimator is made of."""
     content = json.dumps({key: record[key] for key in CHECKED}, sort_keys=True, allow_nan=False)

@@ -13,11 +13,13 @@ import pandas as pd
 import torch
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
-from tabmae.errors import DataError
+from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, judged, refit_expert, rows_at_once
 from tabmae.estimators.parameters import check_parameters
@@ -330,6 +332,24 @@ class MaskedTableEstimator(TabularEstimator):
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
         self.calibration_ = Calibration(centrality, self.model_.tokenizer.discrete.tolist())
+
+
+def check_pretrained(pretrained: Any) -> MaskedTableEstimator | None:
+    """The fitted estimator that is to be started from, out of its frame if it is frozen.
+
+    Raises
+    ------
+    ParameterError : it is none. NotFittedError : it is not fitted.
+    """
+    fitted = pretrained.estimator if isinstance(pretrained, FrozenEstimator) else pretrained
+    if fitted is None:
+        return None
+    if not isinstance(fitted, MaskedTableEstimator):
+        raise ParameterError(
+            f"`pretrained` must be a fitted TabMAE; got {type(fitted).__name__}. Pass TabMAE().fit(X)."
+        )
+    check_is_fitted(fitted, "model_")
+    return fitted
 
 
 def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:

@@ -6,7 +6,7 @@ Contract: a wrong type, range or spelling is one `ParameterError`; nothing is ch
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,20 @@ def expert_names(experts: Any) -> tuple[str, ...]:
     for name in names:
         check_choice("experts", name, EXPERTS)
     return names
+
+
+def chosen_members(members: Any, choices: Sequence[str]) -> tuple[str, ...]:
+    """The members asked for, in the order of `choices`; "auto" is all of them."""
+    if isinstance(members, str) and members == "auto":
+        return tuple(choices)
+    if isinstance(members, str) or not isinstance(members, Sequence) or not len(members):
+        raise ParameterError(
+            f"`members` must be 'auto' or a tuple of names out of {list(choices)}; got {members!r}. "
+            f"Pass for example {(choices[0], choices[-1])}."
+        )
+    for member in members:
+        check_choice("members", member, choices)
+    return tuple(member for member in choices if member in members)
 
 
 def _check_feature_shape(feature_shape: Any) -> None:

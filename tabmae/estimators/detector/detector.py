@@ -22,13 +22,13 @@ from tabmae.deadline import Deadline
 from tabmae.errors import ParameterError, check_number
 from tabmae.estimators import base
 from tabmae.estimators.detector.alarms import alarm_threshold
-from tabmae.estimators.detector.checks import check_own_parameters, chosen_members
+from tabmae.estimators.detector.checks import check_own_parameters
 from tabmae.estimators.detector.explanation import as_frame, explained
-from tabmae.estimators.detector.members import Members, new_members
+from tabmae.estimators.detector.members import MEMBERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
-from tabmae.estimators.learner import MaskedTableEstimator
-from tabmae.estimators.parameters import check_parameters
+from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained
+from tabmae.estimators.parameters import check_parameters, chosen_members
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.saving import register, save
 from tabmae.schema import TableSchema
@@ -178,7 +178,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         """
         self._check()
         deadline = Deadline(self.time_budget)
-        pretrained = self._pretrained
+        pretrained = check_pretrained(self.pretrained)
         if pretrained is None:
             schema = TableSchema.fit(X, self.categorical_features, resistant=True)
         else:
@@ -204,7 +204,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         self, values: Tensor, observed: Tensor, held_out: Tensor, generator: torch.Generator, deadline: Deadline
     ) -> None:
         """Fit the members to rows (n, F), and judge them by the `held_out` (n,) among these."""
-        network, names, pretrained = None, self._member_names, self._pretrained
+        network, names, pretrained = None, chosen_members(self.members, MEMBERS), check_pretrained(self.pretrained)
         if pretrained is not None:
             network = CellNetwork.of(pretrained)
         elif "network" in names:
@@ -218,16 +218,6 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         """Cells of a table; a level unseen in fit is no missing cell but an odd one."""
         values, observed = schema.encode(X, unseen_observed=True)
         return torch.from_numpy(values), torch.from_numpy(observed)
-
-    @property
-    def _pretrained(self) -> Any:
-        """The estimator whose network is used, out of its frame if it is frozen."""
-        return self.pretrained.estimator if isinstance(self.pretrained, FrozenEstimator) else self.pretrained
-
-    @property
-    def _member_names(self) -> tuple[str, ...]:
-        """The members that are asked, in the order of `MEMBERS`."""
-        return chosen_members(self.members)
 
     def _training_parameters(self, seed: int) -> dict[str, Any]:
         """Parameters of the network's estimator, "auto" filled in where a detector's is another."""
@@ -243,7 +233,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         check_parameters(
             MaskedTableEstimator(**self._training_parameters(0)).set_params(random_state=self.random_state)
         )
-        check_own_parameters(self.contamination, self.members, self._pretrained)
+        check_own_parameters(self.contamination, self.members, self.pretrained)
 
     def _scores(self, values: Tensor, observed: Tensor) -> Tensor:
         """Anomaly scores of rows (B, F), (B,)."""

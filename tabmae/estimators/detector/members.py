@@ -19,6 +19,7 @@ from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.slips import bounded, without_slips
 from tabmae.experts.neighbours import Neighbours
+from tabmae.saving import part_of
 
 DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
 """Members by the distance to the nearest rows, each with the scaling of its numbers."""
@@ -167,8 +168,3 @@ def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
     Rounded to single precision, so that the other rows of a batch leave no trace.
     """
     return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
-
-
-def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under a prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
