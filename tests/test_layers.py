@@ -32,6 +32,7 @@ FLOORS = (
         ),
         *(
             "experts",
+            "experts.boosting",
             "experts.bridges",
             "experts.clusters",
             "experts.gaussian",
@@ -57,6 +58,7 @@ HALLS = ("experts", "estimators")
 """Folders of rooms; every other folder is one room, whose files may import each other."""
 
 SIDEWAYS = {
+    ("experts.boosting", "experts.trees"),
     ("estimators.base", "estimators.members"),
     ("estimators.base", "estimators.parameters"),
     ("estimators.learner", "estimators.base"),

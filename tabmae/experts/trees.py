@@ -5,9 +5,10 @@ Contract: `fit(features, target)` grows one forest; `predict(features)` reads no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,16 @@ MIN_DESCENTS_OF_THREAD = 20_000
 """Rows times trees that are worth a thread of their own, some milliseconds."""
 NODE_FIELDS = ("left_child", "right_child", "feature", "threshold")
 """What is said of a node to scikit-learn; the rest (impurity, counts) plays no part in a descent."""
+
+
+class Nodes(NamedTuple):
+    """A tree, each node before its children: these (N,) within the tree, -1 at leaves; rows at most as large as the
+    threshold go left."""
+
+    left: NDArray[Any]
+    right: NDArray[Any]
+    feature: NDArray[Any]
+    threshold: NDArray[np.float64]
 
 
 class Forest(nn.Module):
@@ -84,12 +95,20 @@ class Forest(nn.Module):
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
         halves = [_grown(inputs[fold != half], truth[fold != half], n_levels, seed + half) for half in (1, 2)]
-        trees = [tree for half, _ in halves for tree in half]
-        counts = [tree.node_count for tree in trees]
+        trees = [
+            Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold)
+            for half, _ in halves
+            for tree in half
+        ]
+        value = np.concatenate([_leaves(half, levels, n_levels) for half, levels in halves])
+        return self.take(trees, value, features.device)
+
+    def take(self, trees: Sequence[Nodes], value: NDArray[Any], device: torch.device) -> Forest:
+        """Become the given trees, whose leaves, one tree after another, hold `value` (L, K)."""
+        counts = [len(tree.feature) for tree in trees]
         starts = np.cumsum([0, *counts])[:-1]
         offset = np.repeat(starts, counts)
-        leaf = np.concatenate([tree.children_left for tree in trees]) < 0
-        value = np.concatenate([_leaves(half, levels, n_levels) for half, levels in halves])
+        leaf = np.concatenate([tree.left for tree in trees]) < 0
         position = np.cumsum(leaf) - 1
         arrays = {
             "feature": np.where(leaf, -1, np.concatenate([tree.feature for tree in trees])).astype(np.int32),
@@ -98,10 +117,10 @@ class Forest(nn.Module):
             "roots": starts.astype(np.int32),
         }
         for side in ("left", "right"):
-            child = np.concatenate([getattr(tree, f"children_{side}") for tree in trees]) + offset
+            child = np.concatenate([getattr(tree, side) for tree in trees]) + offset
             arrays[side] = np.where(leaf, position, child).astype(np.int32)
         for name, array in arrays.items():
-            setattr(self, name, torch.from_numpy(array).to(features.device))
+            setattr(self, name, torch.from_numpy(array).to(device))
         self._compiled = None
         return self
 
@@ -110,17 +129,20 @@ class Forest(nn.Module):
 
         `fold` 1 or 2 asks only the trees that were grown without that fold.
         """
+        found = self.leaf_means(features, fold)
+        return found if found.shape[1] == 1 else found / found.sum(1, keepdim=True)
+
+    def leaf_means(self, features: Tensor, fold: int = 0) -> Tensor:
+        """Mean over the trees of what stands at the leaves that rows (n, E) fall into; float32 (n, K)."""
         n_half = len(self.roots) // 2
         asked = (slice(None), slice(0, n_half), slice(n_half, None))[fold]
         inputs = features.detach().float()
         if inputs.device.type == "cpu" and self._compiled is None:
             self._compiled = CompiledTrees(self)
         if self._compiled is not None and inputs.device.type == "cpu" and self._compiled.serves(inputs.shape[1]):
-            found = self._compiled.predict(inputs, asked)
-        else:
-            step = max(1, CHUNK // max(1, len(self.roots)))
-            found = torch.cat([self._predict(part, asked) for part in inputs.split(step)])
-        return found if found.shape[1] == 1 else found / found.sum(1, keepdim=True)
+            return self._compiled.predict(inputs, asked)
+        step = max(1, CHUNK // max(1, len(self.roots)))
+        return torch.cat([self._predict(part, asked) for part in inputs.split(step)])
 
     def thinned(self, n_trees: int) -> Forest:
         """The forest of the first trees of each half, `n_trees` in all, at most as many as there are."""

@@ -1,0 +1,51 @@
+"""Boosted trees as arrays answer as those that were grown."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from torch import Tensor
+
+from tabmae.experts.boosting import BoostedTrees
+
+
+def drawn(n_levels: int) -> tuple[Tensor, Tensor]:
+    """Draw rows whose target depends on a product of two features."""
+    rows = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    score = rows[:, 0] * rows[:, 1] + rows[:, 2]
+    if not n_levels:
+        return rows, score
+    edges = score.quantile(torch.linspace(0, 1, n_levels + 1)[1:-1])
+    return rows, torch.bucketize(score, edges)
+
+
+@pytest.mark.parametrize("n_levels", [0, 2, 3])
+def test_the_arrays_answer_as_the_trees_that_were_grown(n_levels: int) -> None:
+    rows, target = drawn(n_levels)
+    found = BoostedTrees().fit(rows, target, n_levels, seed=0).predict(rows).numpy()
+    if n_levels:
+        expected = HistGradientBoostingClassifier(random_state=0).fit(rows, target).predict_proba(rows)
+    else:
+        expected = HistGradientBoostingRegressor(random_state=0).fit(rows, target).predict(rows)[:, None]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("held", "n_levels"), [((0, 2), 3), ((0, 1, 3), 4)])
+def test_a_level_that_no_row_holds_is_impossible(held: tuple[int, ...], n_levels: int) -> None:
+    rows, target = drawn(len(held))
+    levels = torch.tensor(held)[target]
+    found = BoostedTrees().fit(rows, levels, n_levels, seed=0).predict(rows)
+    absent = [level for level in range(n_levels) if level not in held]
+    assert (found[:, absent] == 0).all()
+    torch.testing.assert_close(found.sum(1), torch.ones(len(rows)))
+    assert (found.argmax(1) == levels).float().mean() > 0.9
+
+
+def test_weights_are_taken_up_by_arrays_of_their_sizes() -> None:
+    rows, target = drawn(3)
+    grown = BoostedTrees().fit(rows, target, 3, seed=0)
+    weights = grown.state_dict()
+    n_nodes, n_leaves, n_trees = (len(weights[f"forest.{name}"]) for name in ("feature", "value", "roots"))
+    blank = BoostedTrees(n_nodes, n_leaves, n_outputs=3, n_trees=n_trees)
+    blank.load_state_dict(weights)
+    assert torch.equal(blank.predict(rows), grown.predict(rows))
