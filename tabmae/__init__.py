@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tabmae.errors import DataError, ParameterError, SavedModelError, TabMAEError, TrainingError
     from tabmae.estimators.detector import TabMAEDetector
     from tabmae.estimators.series import TimeSeriesMAE
+    from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
@@ -24,9 +25,11 @@ __all__ = [
     "ParameterError",
     "SavedModelError",
     "TabMAE",
+    "TabMAEClassifier",
     "TabMAEDetector",
     "TabMAEEncoder",
     "TabMAEError",
+    "TabMAERegressor",
     "TimeSeriesMAE",
     "TrainingError",
     "ampute",
@@ -43,9 +46,11 @@ _ROOMS = {
     "ParameterError": "tabmae.errors",
     "SavedModelError": "tabmae.errors",
     "TabMAE": "tabmae.estimators.table",
+    "TabMAEClassifier": "tabmae.estimators.supervised",
     "TabMAEDetector": "tabmae.estimators.detector",
     "TabMAEEncoder": "tabmae.estimators.table",
     "TabMAEError": "tabmae.errors",
+    "TabMAERegressor": "tabmae.estimators.supervised",
     "TimeSeriesMAE": "tabmae.estimators.series",
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
@@ -57,7 +62,7 @@ _ROOMS = {
 }
 
 
-_ESTIMATORS = ("tabmae.estimators.table", "tabmae.estimators.detector", "tabmae.estimators.series")
+_ESTIMATORS = tuple(f"tabmae.estimators.{room}" for room in ("table", "detector", "series", "supervised"))
 """Rooms whose classes can be loaded; each registers its own."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tabmae.estimators.detector import TabMAEDetector
+from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 
 STOCHASTIC = {
@@ -20,7 +21,10 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 
 
 @parametrize_with_checks(
-    [TabMAE(max_epochs=2, d_token=4), TabMAEEncoder(max_epochs=2, d_token=4), TabMAEDetector(max_epochs=2, d_token=4)],
+    [
+        kind(max_epochs=2, d_token=4)
+        for kind in (TabMAE, TabMAEEncoder, TabMAEDetector, TabMAEClassifier, TabMAERegressor)
+    ],
     expected_failed_checks=expected_failures,
 )
 def test_estimator_keeps_the_rules(estimator: Any, check: Callable[[Any], None]) -> None:

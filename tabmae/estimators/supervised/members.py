@@ -1,0 +1,230 @@
+"""What answers for the target: a linear model, forests, boosted trees and the fine-tuned network, on completed rows.
+
+Contract: each member is a bag of models, one a fold; a labelled row judges only those that did not learn it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from tabmae import stacking
+from tabmae.estimators.supervised.linear import LinearModel
+from tabmae.estimators.supervised.network import FineTuned, Rows
+from tabmae.experts.boosting import BoostedTrees
+from tabmae.experts.trees import Forest
+from tabmae.model import MaskedAutoencoder
+from tabmae.saving import part_of
+from tabmae.tokenizers import Guess
+from tabmae.training import draw_seed
+
+MEMBERS = ("linear", "trees", "boosting", "network")
+N_FOLDS = 5
+STRENGTHS = (0.01, 0.1, 1.0)
+"""Inverse ridges of logistic regression; the one that judges held-out rows best is kept."""
+MAX_FOREST_ROWS = 20_000
+"""Rows that grow a forest; it grows with them in time and in size on disk."""
+LEAST_PROBABILITY = 1e-6
+
+Learner = Callable[[Tensor, int], nn.Module]
+"""From the positions of the rows to learn, and the fold that they leave out, to a fitted model."""
+
+
+class Ensemble(nn.Module):
+    """The members, and how far each is believed.
+
+    Parameters
+    ----------
+    n_levels : L of the target, 0 for a number.
+
+    Attributes
+    ----------
+    members : for each name a list of one model a fold. weights : (M,), in the order of the names.
+    held_out_errors : (M + 1,), of each member and of their weighted mean, on rows as they came that they did not learn:
+        root mean squared error in standard deviations, or log loss in nats.
+
+    Source: bagged members, weighed by rows that they did not learn, Breiman 1996.
+    """
+
+    weights: Tensor
+    held_out_errors: Tensor
+
+    def __init__(self, n_levels: int) -> None:
+        super().__init__()
+        self.n_levels = n_levels
+        self.members = nn.ModuleDict()
+        self.register_buffer("weights", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("held_out_errors", torch.zeros(0, dtype=torch.float64))
+
+    def fit(
+        self,
+        names: Sequence[str],
+        copies: Sequence[Rows],
+        target: Tensor,
+        pretrained: MaskedAutoencoder,
+        generator: torch.Generator,
+    ) -> Self:
+        """Fit the members on labelled rows and weigh them by rows that they did not learn.
+
+        Parameters
+        ----------
+        names : out of `MEMBERS`.
+        copies : the n rows as they came, and masked copies of them, each completed without its hidden cells.
+        target : (n,), codes, or numbers in standard deviations from the mean.
+        pretrained : what the network starts from.
+        """
+        fold = folds(target, min(N_FOLDS, len(target)), generator, self.n_levels)
+        judging, together = copies[:2], joined(copies)
+        features, device = copies[0].features, target.device
+        n_rows, n_copies, n_outputs = len(target), len(copies), max(1, self.n_levels)
+
+        def all_copies(learnt: Tensor) -> Tensor:
+            return torch.cat([learnt + number * n_rows for number in range(n_copies)])
+
+        def linear(strength: float) -> Learner:
+            return lambda learnt, _: LinearModel().fit(features[learnt], target[learnt], self.n_levels, strength)
+
+        def trees(learnt: Tensor, _: int) -> nn.Module:
+            learnt = learnt[torch.randperm(len(learnt), generator=generator)[:MAX_FOREST_ROWS].to(device)]
+            return Forest().fit(features[learnt], target[learnt], self.n_levels, draw_seed(generator))
+
+        def boosting(learnt: Tensor, _: int) -> nn.Module:
+            return BoostedTrees().fit(
+                together.features[all_copies(learnt)],
+                target[learnt].repeat(n_copies),
+                self.n_levels,
+                draw_seed(generator),
+            )
+
+        def network(learnt: Tensor, number: int) -> nn.Module:
+            start = cast(LinearModel, lines[number])
+            return FineTuned(pretrained, start, n_outputs).fit(together, target, learnt, self.n_levels, generator)
+
+        truth = target[fold >= 0]
+        judges = truth.repeat(len(judging))
+        strengths = STRENGTHS if self.n_levels else STRENGTHS[-1:]
+        tried = [self._bag(linear(strength), fold, judging) for strength in strengths]
+        lines, of_lines = min(tried, key=lambda bag: float(self._error(bag[1], judges)))
+        found = {"linear": (lines, of_lines)}
+        for name, learner in (("trees", trees), ("boosting", boosting), ("network", network)):
+            if name in names:
+                found[name] = self._bag(learner, fold, judging)
+        self.members = nn.ModuleDict({name: found[name][0] for name in names})
+        predicted = torch.stack([found[name][1] for name in names])
+        self.weights = self._weighed(predicted, judges)
+        answers = [*predicted, torch.einsum("m,mnk->nk", self.weights, predicted)]
+        self.held_out_errors = torch.stack([self._error(answer[: len(truth)], truth) for answer in answers])
+        return self
+
+    def predict(self, rows: Rows) -> Tensor:
+        """Numbers (B, 1) in standard deviations, or probabilities of the levels (B, L), float64."""
+        answers = torch.stack(
+            [
+                torch.stack([answer(model, rows) for model in cast(nn.ModuleList, bag)]).mean(0)
+                for bag in self.members.values()
+            ]
+        )
+        return torch.einsum("m,mnk->nk", self.weights, answers)
+
+    def _bag(self, learner: Learner, fold: Tensor, judging: Sequence[Rows]) -> tuple[nn.ModuleList, Tensor]:
+        """A model for every fold, learnt without it, and what each predicts for the rows of its fold, copy by copy."""
+        models = nn.ModuleList()
+        predicted = torch.zeros(len(judging), len(fold), max(1, self.n_levels), dtype=torch.float64, device=fold.device)
+        for number in range(max(1, int(fold.max()) + 1)):
+            learnt, held_out = torch.nonzero(fold != number)[:, 0], torch.nonzero(fold == number)[:, 0]
+            model = learner(learnt, number)
+            for place, rows in enumerate(judging):
+                predicted[place, held_out] = answer(model, rows.take(held_out))
+            models.append(model)
+        return models, predicted[:, fold >= 0].flatten(0, 1)
+
+    def _weighed(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Weights of members by what they predict (M, n, K) of rows that they did not learn."""
+        start = torch.full((len(predicted),), 1 / len(predicted), dtype=torch.float64)
+        if self.n_levels:
+            return stacking.fit_levels(predicted, target, start).to(predicted)
+        everywhere = torch.ones(len(target), 1, dtype=torch.bool)
+        return stacking.fit(predicted, target[:, None], everywhere, start)[0].to(predicted)
+
+    def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Root mean squared error, or log loss, of predictions (n, K)."""
+        if not self.n_levels:
+            return (predicted[:, 0] - target).square().mean().sqrt()
+        return -predicted.gather(1, target[:, None]).clamp_min(LEAST_PROBABILITY).log().mean()
+
+
+def answer(model: nn.Module, rows: Rows) -> Tensor:
+    """Numbers (B, 1), or probabilities (B, L), of one model, float64."""
+    if isinstance(model, FineTuned):
+        return model.predict(rows)
+    return cast(LinearModel | Forest | BoostedTrees, model).predict(rows.features).double()
+
+
+def folds(target: Tensor, n_folds: int, generator: torch.Generator, n_levels: int) -> Tensor:
+    """Fold of each label (n,); every fold has its share of each level, or of high and low numbers.
+
+    The only label of a level is in no fold, -1: all models learn it.
+    """
+    shuffled = torch.randperm(len(target), generator=generator, device=generator.device).to(target.device)
+    order = shuffled[target[shuffled].sort(stable=True).indices]
+    fold = torch.empty_like(order)
+    fold[order] = torch.arange(len(target), device=target.device) % n_folds
+    if n_levels:
+        fold[torch.bincount(target, minlength=n_levels)[target] < 2] = -1
+    return fold
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows one part after another."""
+    values, visible, guesses, features = zip(*parts, strict=True)
+    guess = None if guesses[0] is None else Guess(*map(torch.cat, zip(*guesses, strict=True)))
+    return Rows(torch.cat(values), torch.cat(visible), guess, torch.cat(features))
+
+
+def restored(n_levels: int, tensors: dict[str, Tensor], pretrained: MaskedAutoencoder) -> Ensemble:
+    """An ensemble from its weights.
+
+    Parameters
+    ----------
+    n_levels : of the target. tensors : of `Ensemble.state_dict`. pretrained : what the network started from.
+
+    Raises
+    ------
+    ValueError, KeyError, RuntimeError : the tensors are not those of an ensemble on this model's features.
+    """
+    ensemble = Ensemble(n_levels)
+    n_outputs, n_features = max(1, n_levels), pretrained.tokenizer.n_expert_columns
+    bags = {tuple(name.split(".")[1:3]) for name in tensors if name.startswith("members.")}
+    names = [name for name in MEMBERS if any(name == bag for bag, _ in bags)]
+    for name in names:
+        models = [
+            _blank(name, n_outputs, n_features, part_of(tensors, f"members.{name}.{fold}."), pretrained)
+            for fold in range(sum(bag == name for bag, _ in bags))
+        ]
+        ensemble.members[name] = nn.ModuleList(models)
+    ensemble.weights = torch.zeros(len(names), dtype=torch.float64)
+    ensemble.held_out_errors = torch.zeros(len(names) + 1, dtype=torch.float64)
+    ensemble.load_state_dict(tensors)
+    for module in ensemble.modules():
+        if isinstance(module, Forest):
+            module.check(n_features)
+    return ensemble.to(next(pretrained.parameters()).device).eval()
+
+
+def _blank(
+    name: str, n_outputs: int, n_features: int, tensors: dict[str, Tensor], pretrained: MaskedAutoencoder
+) -> nn.Module:
+    """A model of a member with room for its weights."""
+    if name == "linear":
+        return LinearModel(n_features, n_outputs)
+    if name == "network":
+        return FineTuned(pretrained, LinearModel(n_features, n_outputs), n_outputs)
+    if name == "trees":
+        forest = Forest(len(tensors["feature"]), len(tensors["value"]), n_outputs, len(tensors["roots"]))
+        forest.value = torch.zeros_like(tensors["value"])
+        return forest
+    sizes = {part: len(tensors[f"forest.{part}"]) for part in ("feature", "value", "roots")}
+    return BoostedTrees(sizes["feature"], sizes["value"], n_outputs, sizes["roots"])

@@ -1,0 +1,77 @@
+"""The target of a table: which rows have a label, and what the members learn in its place.
+
+Contract: a missing label is no label; every other one is learnt or refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
+
+from tabmae.errors import DataError, listed
+
+LEAST_LABELS = 2
+
+
+def labelled(X: Any, y: Any) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Which rows of X have a label (n,), and the labels of these.
+
+    Raises
+    ------
+    DataError : there are no labels, hardly any, or infinite ones. ValueError : y is not one column as long as X.
+    """
+    if y is None:
+        raise DataError("This estimator requires y to be passed, but the target y is None. Pass one label a row.")
+    # Nullable types would become floats.
+    is_nullable = pd.api.types.is_extension_array_dtype(getattr(y, "dtype", None))
+    labels = column_or_1d(y.astype(object) if is_nullable else y, warn=True)
+    check_consistent_length(X, labels)
+    known = ~np.asarray(pd.isna(labels))
+    if known.sum() < LEAST_LABELS:
+        raise DataError(
+            f"y must hold at least {LEAST_LABELS} labels; got {int(known.sum())} for n_samples = {len(labels)}. "
+            "Pass more labelled rows."
+        )
+    labels = labels[known]
+    if labels.dtype == object:
+        labels = pd.Series(labels).infer_objects().to_numpy()
+    infinite = int(np.isinf(labels).sum()) if labels.dtype.kind == "f" else 0
+    if infinite:
+        raise DataError(f"y must be finite; it contains infinity in {infinite} rows. Drop these rows, or mend them.")
+    return known, labels
+
+
+def codes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
+    """Sorted classes, and the position of each label (n,) among them.
+
+    Raises
+    ------
+    DataError : there is one class alone. ValueError : labels are no classes, but for example real numbers.
+    """
+    check_classification_targets(labels)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(
+            f"y must hold at least two classes; got one class, {listed(classes.tolist())}. Pass rows of another class."
+        )
+    return classes, torch.from_numpy(codes.astype(np.int64))
+
+
+def numbers_of(labels: NDArray[Any]) -> Tensor:
+    """Labels as float64 (n,).
+
+    Raises
+    ------
+    DataError : labels are no numbers.
+    """
+    try:
+        return torch.from_numpy(np.array(labels, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"y must hold numbers; {error}. Pass numbers, or use TabMAEClassifier.") from error

@@ -1,0 +1,218 @@
+"""`TabMAEClassifier` and `TabMAERegressor`: labels of every type, few of them, holes, pretraining, folders."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from generated import correlated, with_holes
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+
+import tabmae
+from tabmae import DataError, ParameterError, TabMAE, TabMAEClassifier, TabMAERegressor
+
+SMALL: dict[str, Any] = {"max_epochs": 2, "d_token": 4, "random_state": 0}
+COMPLETE = correlated(150)
+TABLE = with_holes(COMPLETE)
+FACTOR = COMPLETE @ np.array([1.0, -1 / 2, 1 / 3, -1 / 4, 1 / 5])
+HIGH = np.median(FACTOR) < FACTOR
+
+
+@pytest.fixture(scope="module")
+def classifier() -> TabMAEClassifier:
+    return TabMAEClassifier(**SMALL).fit(TABLE, HIGH)
+
+
+@pytest.fixture(scope="module")
+def regressor() -> TabMAERegressor:
+    return TabMAERegressor(**SMALL).fit(TABLE, FACTOR)
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [
+        (np.where(HIGH, "high", "low"), "U"),
+        (pd.Series(np.where(HIGH, "high", "low"), dtype="category"), "O"),
+        (pd.Series(HIGH, dtype="boolean"), "b"),
+        (pd.Series(HIGH.astype(int), dtype="Int64"), "i"),
+        (HIGH.astype(float).tolist(), "f"),
+    ],
+    ids=["string", "category", "boolean", "Int64", "list"],
+)
+def test_classes_are_the_labels_as_they_came(labels: Any, dtype: str) -> None:
+    model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, labels)
+    predicted = model.predict(TABLE)
+    assert predicted.dtype.kind == dtype == model.classes_.dtype.kind
+    assert model.classes_.tolist() == sorted(set(np.asarray(labels).tolist()))
+    assert (predicted == np.asarray(labels)).mean() > 0.8
+
+
+def test_probabilities_are_shares_in_the_order_of_the_classes(classifier: TabMAEClassifier) -> None:
+    probability = classifier.predict_proba(TABLE)
+    np.testing.assert_allclose(probability.sum(1), 1)
+    assert probability[HIGH, 1].mean() > 0.8 and probability[~HIGH, 0].mean() > 0.8
+    assert (classifier.classes_[probability.argmax(1)] == classifier.predict(TABLE)).all()
+
+
+def test_few_labels_go_far_with_unlabelled_rows() -> None:
+    table, complete = with_holes(correlated(600, seed=5), seed=6), correlated(600, seed=5)
+    target = complete @ np.array([1.0, -1 / 2, 1 / 3, -1 / 4, 1 / 5])
+    labels = np.where(np.arange(600) < 30, target, np.nan)
+    model = TabMAERegressor(**SMALL).fit(table, labels)
+    assert model.score(table[300:], target[300:]) > 0.6
+    assert model.imputer_.quality_["n"].sum() > 5 * 30
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_a_missing_label_is_no_class(missing: Any) -> None:
+    labels = pd.Series(np.where(HIGH, "high", "low"), dtype=object)
+    labels[::3] = missing
+    model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, labels)
+    assert model.classes_.tolist() == ["high", "low"]
+
+
+def test_numbers_come_in_units_of_the_target(regressor: TabMAERegressor) -> None:
+    scaled = TabMAERegressor(**SMALL).fit(TABLE, 1000 * FACTOR + 5)
+    np.testing.assert_allclose(scaled.predict(TABLE), 1000 * regressor.predict(TABLE) + 5, atol=1)
+    ratio = scaled.quality_[["error", "baseline_error"]] / regressor.quality_[["error", "baseline_error"]]
+    np.testing.assert_allclose(ratio, 1000, rtol=1e-3)
+
+
+def test_quality_tells_of_every_member_and_of_all_together(classifier: TabMAEClassifier) -> None:
+    quality = classifier.quality_
+    assert quality.index.tolist() == ["linear", "trees", "boosting", "network", "ensemble"]
+    assert quality.loc["ensemble", "skill"] > 0.3
+    assert quality["weight"][:-1].sum() == pytest.approx(1)
+    share = HIGH.mean()
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    np.testing.assert_allclose(quality["baseline_error"], entropy, rtol=1e-6)
+
+
+def test_labels_that_mean_nothing_have_no_skill() -> None:
+    noise = np.random.default_rng(9).normal(size=len(TABLE))
+    assert TabMAERegressor(**SMALL).fit(TABLE, noise).quality_.loc["ensemble", "skill"] < 0.05
+
+
+def test_the_same_seed_gives_the_same_answers(classifier: TabMAEClassifier) -> None:
+    again = clone(classifier).fit(TABLE, HIGH)
+    np.testing.assert_array_equal(again.predict_proba(TABLE), classifier.predict_proba(TABLE))
+    other = clone(classifier).set_params(random_state=1).fit(TABLE, HIGH)
+    assert not np.array_equal(other.predict_proba(TABLE), classifier.predict_proba(TABLE))
+
+
+def test_a_second_fit_forgets_the_first(classifier: TabMAEClassifier) -> None:
+    model = TabMAEClassifier(**SMALL).fit(TABLE[:60], HIGH[:60]).fit(TABLE, HIGH)
+    np.testing.assert_array_equal(model.predict_proba(TABLE), classifier.predict_proba(TABLE))
+
+
+def test_a_pretrained_model_is_used_and_not_changed() -> None:
+    pretrained = TabMAE(**SMALL).fit(TABLE)
+    before = pretrained.transform(TABLE)
+    model = TabMAEClassifier(**SMALL, pretrained=pretrained).fit(TABLE[:40], HIGH[:40])
+    assert model.imputer_ is pretrained
+    np.testing.assert_array_equal(pretrained.transform(TABLE), before)
+    assert model.score(TABLE[40:], HIGH[40:]) > 0.75
+
+
+def test_pretrain_serves_every_fit_after_it() -> None:
+    model = TabMAEClassifier(**SMALL, members=("linear",)).pretrain(TABLE)
+    first = model.fit(TABLE[:40], HIGH[:40]).imputer_
+    assert first is model.pretrained_ is model.fit(TABLE[40:80], HIGH[40:80]).imputer_
+    with pytest.raises(NotFittedError):
+        TabMAEClassifier(**SMALL).pretrain(TABLE).predict(TABLE)
+
+
+def test_a_grid_search_clones_a_frozen_one() -> None:
+    frozen = FrozenEstimator(TabMAE(**SMALL).fit(TABLE))
+    search = GridSearchCV(TabMAEClassifier(**SMALL, pretrained=frozen), {"members": [("linear",), ("trees",)]}, cv=2)
+    search.fit(TABLE, HIGH)
+    assert search.best_score_ > 0.75
+
+
+@pytest.mark.parametrize("kind", ["classifier", "regressor"])
+def test_saved_and_pickled_models_answer_alike(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = request.getfixturevalue(kind)
+    model.save(tmp_path / "model")
+    for copy in (tabmae.load(tmp_path / "model"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copy.predict(TABLE), model.predict(TABLE))
+        pd.testing.assert_frame_equal(copy.quality_, model.quality_)
+        assert copy.n_features_in_ == model.n_features_in_
+
+
+def test_string_classes_and_a_pretrained_model_go_through_a_folder(tmp_path: Path) -> None:
+    pretrained = TabMAE(**SMALL, experts=()).fit(pd.DataFrame(TABLE, columns=list("abcde")))
+    labels = pd.Series(np.where(HIGH, "high", "low"), dtype=object)
+    table = pd.DataFrame(TABLE, columns=list("abcde"))
+    model = TabMAEClassifier(**SMALL, pretrained=pretrained).fit(table, labels)
+    model.save(tmp_path / "model")
+    loaded = tabmae.load(tmp_path / "model")
+    assert loaded.pretrained is None and loaded.classes_.dtype == object
+    np.testing.assert_array_equal(loaded.predict_proba(table), model.predict_proba(table))
+    assert loaded.feature_names_in_.tolist() == list("abcde")
+
+
+def test_a_folder_whose_trees_lead_nowhere_is_refused(classifier: TabMAEClassifier, tmp_path: Path) -> None:
+    state, tensors = classifier._get_state()
+    for name in ("ensemble.members.trees.0.feature", "ensemble.members.boosting.0.forest.feature"):
+        hostile = dict(tensors) | {name: torch.where(tensors[name] >= 0, 99, tensors[name]).int()}
+        with pytest.raises(ValueError, match="nodes must lead"):
+            TabMAEClassifier(**SMALL)._set_state(json.loads(json.dumps(state)), hostile)
+
+
+@pytest.mark.parametrize("estimator", [TabMAEClassifier, TabMAERegressor])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "This estimator requires y to be passed"),
+        (np.full(150, np.nan), "y must hold at least 2 labels; got 0"),
+        (np.r_[np.inf, np.ones(149)], "y must be finite; it contains infinity in 1 rows"),
+        (np.ones(10), "Found input variables with inconsistent numbers of samples"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused(estimator: Any, labels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        estimator(**SMALL).fit(TABLE, labels)
+
+
+def test_labels_of_the_other_task_are_refused() -> None:
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        TabMAEClassifier(**SMALL).fit(TABLE, FACTOR)
+    with pytest.raises(DataError, match="y must hold at least two classes; got one class, 'a'"):
+        TabMAEClassifier(**SMALL).fit(TABLE, ["a"] * len(TABLE))
+    with pytest.raises(DataError, match="y must hold numbers; could not convert"):
+        TabMAERegressor(**SMALL).fit(TABLE, np.where(HIGH, "high", "low"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"members": "linear"}, "`members` must be 'auto' or a tuple of names"),
+        ({"members": ("lineer",)}, "`members` must be one of 'linear', .*Did you mean 'linear'"),
+        ({"pretrained": 3}, "`pretrained` must be a fitted TabMAE; got int"),
+        ({"d_token": 0}, "`d_token` must be"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_any_work(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        TabMAEClassifier(**parameters).fit(TABLE, HIGH)
+
+
+def test_pretraining_what_is_pretrained_is_refused() -> None:
+    with pytest.raises(ParameterError, match="`pretrained` must be None to pretrain"):
+        TabMAEClassifier(pretrained=TabMAE(**SMALL).fit(TABLE)).pretrain(TABLE)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(classifier: TabMAEClassifier) -> None:
+    before = classifier.predict_proba(TABLE)
+    with pytest.raises(ValueError, match="inconsistent"):
+        classifier.fit(TABLE, HIGH[:10])
+    with pytest.raises(DataError, match="X must have at least"):
+        classifier.fit(np.full((4, 5), np.nan), [0, 1, 0, 1])
+    np.testing.assert_array_equal(classifier.predict_proba(TABLE), before)
