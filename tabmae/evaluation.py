@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 import sklearn.experimental.enable_iterative_imputer
@@ -22,7 +21,7 @@ from tabmae.errors import DataError, ParameterError, check_choice, check_number,
 from tabmae.metrics import accuracy, rmse
 from tabmae.missingness import ampute
 from tabmae.pooling import pool
-from tabmae.schema import TableSchema, missing_cells, open_table
+from tabmae.schema import TableSchema, missing_cells, open_table, take_rows
 
 __all__ = ["BASELINES", "RESULT", "Baseline", "evaluate", "pool"]
 
@@ -210,21 +209,13 @@ def _imputed(
             warnings.simplefilter("ignore", UserWarning)
         for sample, rows in samples.items():
             if len(rows):
-                part = _rows(X_missing, rows)
+                part = take_rows(X_missing, rows)
                 start = time.perf_counter()
                 if sample == "in":
                     method.fit(part)
                 tables[sample] = method.transform(part)
                 seconds[sample] = time.perf_counter() - start
     return tables, seconds
-
-
-def _rows(X: Any, rows: NDArray[np.intp]) -> Any:
-    if isinstance(X, np.ndarray):
-        return X[rows]
-    if isinstance(X, pd.DataFrame):
-        return X.iloc[rows]
-    return nw.from_native(X, eager_only=True)[rows.tolist()].to_native()
 
 
 class _Truth:

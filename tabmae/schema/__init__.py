@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabmae.schema.column import Column
+from tabmae.schema.rows import take_rows
 from tabmae.schema.table_schema import TableSchema
 from tabmae.schema.tables import open_table
 
-__all__ = ["Column", "TableSchema", "missing_cells", "open_table"]
+__all__ = ["Column", "TableSchema", "missing_cells", "open_table", "take_rows"]
 
 
 def missing_cells(X: Any) -> NDArray[np.bool_]:
