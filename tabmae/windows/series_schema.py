@@ -103,6 +103,11 @@ class SeriesSchema:
         keys = (None, None) if self.layout == "wide" else (self.id_col, self.time_col)
         return write_panel(X, rows, values, self._names(X), keys, self.static_cols)
 
+    def places(self, X: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The series of each row of a frame, by order of appearance, and the row's step in it; int64 (n,) each."""
+        rows = self._rows(open_frame(X))
+        return rows.codes, rows.cells - (np.cumsum(rows.lengths) - rows.lengths)[rows.codes]
+
     def stamps(self, panel: Panel) -> list[pd.Index]:
         """The complete grid of each series."""
         return self._stamps(panel, np.zeros(len(panel.ids), dtype=np.int64), np.array(panel.lengths, dtype=np.int64))

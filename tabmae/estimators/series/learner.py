@@ -138,15 +138,7 @@ class SeriesLearner(BaseEstimator):
         TrainingError : the loss is not finite, or a batch does not fit in the device's memory.
         """
         check_series_parameters(self)
-        schema = SeriesSchema.fit(
-            X,
-            id_col=self.id_col,
-            time_col=self.time_col,
-            freq=self.freq,
-            target_cols=self.target_cols,
-            future_cols=self.future_cols,
-            static_cols=self.static_cols,
-        )
+        schema = read_schema(self, X)
         panel = schema.read(X, of_fit=True)
         check_channels(panel, schema)
         scales = Scales.fit(panel, shared=schema.layout == "array")
@@ -337,6 +329,19 @@ class SeriesLearner(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
+
+
+def read_schema(estimator: Any, X: Any) -> SeriesSchema:
+    """The schema of series, their columns as the estimator's parameters name them."""
+    return SeriesSchema.fit(
+        X,
+        id_col=estimator.id_col,
+        time_col=estimator.time_col,
+        freq=estimator.freq,
+        target_cols=estimator.target_cols,
+        future_cols=estimator.future_cols,
+        static_cols=estimator.static_cols,
+    )
 
 
 def check_channels(panel: Panel, schema: SeriesSchema) -> None:
