@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tabmae.missingness import ampute
     from tabmae.plotting import plot_detection, plot_explanation, plot_series
     from tabmae.pooling import pool
+    from tabmae.tuning import tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "plot_explanation",
     "plot_series",
     "pool",
+    "tune",
 ]
 
 _ROOMS = {
@@ -59,6 +61,7 @@ _ROOMS = {
     "plot_explanation": "tabmae.plotting",
     "plot_series": "tabmae.plotting",
     "pool": "tabmae.pooling",
+    "tune": "tabmae.tuning",
 }
 
 
