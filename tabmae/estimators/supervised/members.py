@@ -27,6 +27,8 @@ STRENGTHS = (0.01, 0.1, 1.0)
 """Inverse ridges of logistic regression; the one that judges held-out rows best is kept."""
 MAX_FOREST_ROWS = 20_000
 """Rows that grow a forest; it grows with them in time and in size on disk."""
+SHARPNESS = 4
+"""Power of a member's held-out error by which it is believed before all are weighed together."""
 LEAST_PROBABILITY = 1e-6
 
 Learner = Callable[[Tensor, int], nn.Module]
@@ -143,7 +145,8 @@ class Ensemble(nn.Module):
 
     def _weighed(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Weights of members by what they predict (M, n, K) of rows that they did not learn."""
-        start = torch.full((len(predicted),), 1 / len(predicted), dtype=torch.float64)
+        believed = torch.stack([self._error(answer, target) for answer in predicted]).cpu() ** -SHARPNESS
+        start = believed / believed.sum() if believed.sum().isfinite() else torch.ones_like(believed) / len(believed)
         if self.n_levels:
             return stacking.fit_levels(predicted, target, start).to(predicted)
         everywhere = torch.ones(len(target), 1, dtype=torch.bool)
