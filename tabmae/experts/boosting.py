@@ -68,6 +68,7 @@ class BoostedTrees(nn.Module):
             (output, tree.nodes) for round_ in grown._predictors for output, tree in zip(outputs, round_, strict=True)
         ]
         value = [_leaves(nodes, output, len(self.baseline), len(trees)) for output, nodes in trees]
+        self.baseline = self.baseline.to(features.device)
         self.forest.take([_nodes(nodes) for _, nodes in trees], np.concatenate(value), features.device)
         return self
 
