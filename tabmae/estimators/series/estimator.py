@@ -23,6 +23,7 @@ from tabmae.estimators.series.completing import draw, in_batches
 from tabmae.estimators.series.detecting import AnswersOfDetection
 from tabmae.estimators.series.learner import SeriesLearner
 from tabmae.estimators.series.origins import led_in
+from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, laid_out, last_steps, standardised
 from tabmae.saving import register
 from tabmae.windows import Panel, in_library_of
@@ -150,7 +151,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         if horizon is not None:
             return list(self._paths(X, n_samples, horizon, X_future, generator))
         panel = self.schema_.read(X)
-        values, level, scale = standardised(panel, self.scales_)
+        values, level, scale = standardised(without_slips(panel), self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         beyond = self._beyond(line, values, panel.lengths)
         drawn = (draw(self.model_, line, beyond, self.intervals_.spread, generator) for _ in range(n_samples))
@@ -183,7 +184,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         is_array = self.schema_.layout == "array"
         levels = ([] if is_array else list(LEVELS)) if isinstance(level, str) and level == "auto" else level
         asked = checked_levels(() if levels is None else levels)
-        panel = self.tail_ if X is None else last_steps(self.schema_.read(X), self.schema_, self._reach)
+        panel = self._history(X)
         found = self._ahead(panel, n_steps, asked, self._future(panel, n_steps, X_future))
         if is_array and not asked:
             return found.mean
@@ -223,7 +224,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         check_choice("per", per, ("series", "step"))
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        values = standardised(panel, self.scales_)[0]
+        values = standardised(without_slips(panel), self.scales_)[0]
         model, window = self.model_, self.model_.window
         line = laid_out(values, panel.lengths, window)
         total = torch.zeros(len(line.values), self.size_.d_token if self.size_.backbone != "mlp" else self._d_latent)
@@ -252,12 +253,18 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         """Panel, its cells completed and half the width of their intervals that hold `level`, both in units."""
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        values, centre, scale = standardised(panel, self.scales_)
+        values, centre, scale = standardised(without_slips(panel), self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         found = self._complete(line, values, panel.lengths)
         half = self.intervals_.half_width(found.deviation, line.observed, level)
         mean, wide = (part[line.place].double().numpy() for part in (found.mean, half))
-        return panel, mean * scale + centre, wide * scale
+        observed = np.isfinite(panel.values)
+        filled = np.where(observed, panel.values, mean * scale + centre)
+        return panel, filled, np.where(observed, 0, wide * scale)
+
+    def _history(self, X: Any) -> Panel:
+        """What a forecast of series can feel of them; of those of fit for None."""
+        return self.tail_ if X is None else without_slips(last_steps(self.schema_.read(X), self.schema_, self._reach))
 
     def _steps(self, horizon: int | None) -> int:
         if horizon is None:
@@ -345,7 +352,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     def _paths(self, X: Any, n_samples: int, horizon: int, X_future: Any, generator: torch.Generator) -> Iterator[Any]:
         """Future paths: the forecast and the residuals of an origin."""
         n_steps = self._steps(horizon)
-        panel = self.tail_ if X is None else last_steps(self.schema_.read(X), self.schema_, self._reach)
+        panel = self._history(X)
         future = self._future(panel, n_steps, X_future)
         mean = self._ahead(panel, n_steps, [], future).mean
         history, observed, _, scale = self._histories(panel)

@@ -36,6 +36,7 @@ from tabmae.estimators.series.sizes import (
     season_in,
     window_of,
 )
+from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Line, Matrix, Scales, each_series, laid_out, last_steps, standardised
 from tabmae.estimators.series.stored import restore, stored
 from tabmae.estimators.tabular import unchanged_by_failure
@@ -141,6 +142,7 @@ class SeriesLearner(BaseEstimator):
         schema = read_schema(self, X)
         panel = schema.read(X, of_fit=True)
         check_channels(panel, schema)
+        panel = without_slips(panel)
         scales = Scales.fit(panel, shared=schema.layout == "array")
         values = standardised(panel, scales)[0]
         season = season_in(values, panel.lengths, season_of(schema.freq))
@@ -167,7 +169,7 @@ class SeriesLearner(BaseEstimator):
         """
         check_is_fitted(self)
         check_series_parameters(self)
-        panel = self.schema_.read(X)
+        panel = without_slips(self.schema_.read(X))
         values = standardised(panel, self.scales_)[0]
         line = laid_out(values, panel.lengths, self.size_.window)
         fitted = tune_windows(self, self.model_, line, panel.lengths, self.size_)
@@ -296,7 +298,7 @@ class SeriesLearner(BaseEstimator):
         The error of a channel is its root mean squared error in standard deviations of fit.
         """
         check_is_fitted(self)
-        panel = self.schema_.read(X)
+        panel = without_slips(self.schema_.read(X))
         values = standardised(panel, self.scales_)[0]
         hidden = np.isfinite(values) & (np.random.default_rng(0).random(values.shape) < SCORE_FRACTION)
         if not hidden.any():

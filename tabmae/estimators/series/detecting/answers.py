@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from tabmae.errors import check_number, listed
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
+from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, standardised
 from tabmae.windows import Panel, SeriesSchema
 
@@ -38,7 +39,8 @@ def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
     """Panel, what is found of its steps, and level and scale of each of them."""
     check_is_fitted(estimator)
     panel = estimator.schema_.read(X)
-    values, level, scale = standardised(panel, estimator.scales_)
+    believed, level, scale = standardised(without_slips(panel), estimator.scales_)
+    values = (panel.values - level) / scale
     moved = [estimator.schema_.channels[channel] for channel in estimator.detector_.beyond(values)]
     if moved:
         warnings.warn(
@@ -47,7 +49,7 @@ def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
             UserWarning,
             stacklevel=3,
         )
-    return panel, estimator.detector_.judge(estimator.model_, values, panel.lengths), level, scale
+    return panel, estimator.detector_.judge(estimator.model_, values, believed, panel.lengths), level, scale
 
 
 class AnswersOfDetection:

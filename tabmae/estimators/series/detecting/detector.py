@@ -152,10 +152,14 @@ class SeriesDetector:
             torch.from_numpy(np.stack([np.fmin.reduce(values), np.fmax.reduce(values)])),
         )
 
-    def judge(self, model: SeriesAutoencoder, values: Matrix, lengths: tuple[int, ...]) -> Judged:
-        """Judge the steps of series (sum of lengths, C), in standard deviations, NaN where missing."""
-        line = laid_out(values, lengths, model.window)
-        cells, left = complete(model, line).mean[:, self.measured], left_out(model, line)
+    def judge(self, model: SeriesAutoencoder, values: Matrix, believed: Matrix, lengths: tuple[int, ...]) -> Judged:
+        """Judge the steps of series (sum of lengths, C), in standard deviations, NaN where missing.
+
+        `believed` : the same without cells that nothing is to be told from; what is expected of all is told by these.
+        """
+        line, told = (laid_out(part, lengths, model.window) for part in (values, believed))
+        completed, left = torch.where(line.observed, line.values, complete(model, told).mean), left_out(model, told)
+        cells = completed[:, self.measured]
         ratios = ratios_of(line, left)
         residual = of_residuals(line, ratios, self.window, self.measured)
         starts = line.covering(self.window, max(1, self.window // OVERLAP))
