@@ -22,6 +22,7 @@ FLOORS = (
             "optimizer",
             "deadline",
             "schedule",
+            "sentinels",
             "schema",
             "windows",
             "stacking",
@@ -58,6 +59,7 @@ HALLS = ("experts", "estimators")
 """Folders of rooms; every other folder is one room, whose files may import each other."""
 
 SIDEWAYS = {
+    ("schema", "sentinels"),
     ("experts.boosting", "experts.trees"),
     ("estimators.base", "estimators.members"),
     ("estimators.base", "estimators.parameters"),

@@ -16,6 +16,7 @@ from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.tables import Table, open_table, read_columns
+from tabmae.sentinels import warn_of_sentinels
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,12 @@ class TableSchema:
                 UserWarning,
                 stacklevel=3,
             )
+        numbers = {
+            column.name: cell.as_numbers()[~cell.missing]
+            for column, cell in zip(columns, cells, strict=True)
+            if column.kind == "number" and column.family == "number"
+        }
+        warn_of_sentinels(numbers, stacklevel=3)
         return cls(columns, table.named)
 
     @property

@@ -43,6 +43,7 @@ from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.experts.bridges import Bridges
 from tabmae.experts.seasonal import Seasonal
 from tabmae.saving import save
+from tabmae.sentinels import warn_of_sentinels
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.training import Callback, draw_seed
 from tabmae.windows import Panel, SeriesSchema, calendar_columns, season_of, unseen_cycles
@@ -142,6 +143,8 @@ class SeriesLearner(BaseEstimator):
         schema = read_schema(self, X)
         panel = schema.read(X, of_fit=True)
         check_channels(panel, schema)
+        known = {name: cells[np.isfinite(cells)] for name, cells in zip(schema.channels, panel.values.T, strict=True)}
+        warn_of_sentinels(known, stacklevel=2)
         panel = without_slips(panel)
         scales = Scales.fit(panel, shared=schema.layout == "array")
         values = standardised(panel, scales)[0]

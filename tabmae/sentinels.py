@@ -1,0 +1,65 @@
+"""Numbers that stand for a missing value where they lie far outside of all others: -999, 99999, 1e30.
+
+Contract: nothing is changed; what was found is told.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabmae.errors import listed
+
+FAR = 5.0
+"""Interquartile ranges of the other cells outside of their quartiles from which on such a number is no measurement."""
+MAX_TOLD = 5
+HUGE = 1e19
+LOWEST = (-32768.0, -2147483648.0)
+"""Least integers of two and four bytes."""
+MIN_CELLS = 3
+"""Cells that hold the same number, and others that have quartiles."""
+
+
+def sentinels_of(numbers: NDArray[np.float64]) -> list[float]:
+    """Numbers (n,) that come again and again, look like a code and lie far outside of the others.
+
+    >>> sentinels_of(np.array([*range(40), -999.0, -999.0, -999.0]))
+    [-999.0]
+    >>> sentinels_of(np.array([*range(990, 1000), 999.0, 999.0]))
+    []
+    """
+    candidates, counts = np.unique(numbers[_like_a_code(numbers)], return_counts=True)
+    found = [float(number) for number in candidates[counts >= MIN_CELLS]]
+    others = numbers[~np.isin(numbers, found)]
+    if not found or len(others) < MIN_CELLS:
+        return []
+    low, high = np.quantile(others, [0.25, 0.75])
+    width = FAR * max(high - low, np.abs(others).max() * 1e-9)
+    least, most = min(low - width, others.min()), max(high + width, others.max())
+    return [number for number in found if number < least or number > most]
+
+
+def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]], stacklevel: int) -> None:
+    """Warn of such numbers in columns of observed numbers, by name."""
+    found = {name: sentinels for name, numbers in columns.items() if (sentinels := sentinels_of(numbers))}
+    if found:
+        told = [f"{name!r} ({listed(sentinels)})" for name, sentinels in found.items()]
+        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+        warnings.warn(
+            f"Columns hold one number again and again, far outside of all others: {', '.join(told[:MAX_TOLD])}{more}. "
+            "It is learnt as it is; if it stands for a missing value, replace it by NaN before fit.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _like_a_code(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which numbers (n,) are two or more nines, huge, or the least of an integer type."""
+    size = np.abs(numbers)
+    with np.errstate(over="ignore", divide="ignore"):
+        power = np.log10(np.floor(size) + 1)
+    nines = (power == np.round(power)) & (power >= 2) & (size - np.floor(size) < 1)
+    return nines | (size > HUGE) | np.isin(numbers, LOWEST)

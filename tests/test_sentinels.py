@@ -1,0 +1,54 @@
+"""Numbers that stand for a missing value are told of, and nothing else is."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tabmae import TabMAE, TimeSeriesMAE
+from tabmae.sentinels import sentinels_of
+
+USUAL = np.random.default_rng(0).normal(20, 5, size=200)
+
+
+@pytest.mark.parametrize("number", [-999.0, -9999.0, 99999.0, 9999.9, 1e30, -32768.0])
+def test_a_code_for_a_missing_value_is_found(number: float) -> None:
+    assert sentinels_of(np.append(USUAL, [number] * 5)) == [number]
+
+
+def test_several_codes_are_found() -> None:
+    assert sentinels_of(np.concatenate([USUAL, [-999.0] * 3, [-9999.0] * 40])) == [-9999.0, -999.0]
+
+
+def test_a_code_of_a_survey_is_found_beside_few_values() -> None:
+    assert sentinels_of(np.array([0, 1, 2, 3, 4, 5] * 20 + [99] * 4, dtype=float)) == [99.0]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param(np.append(USUAL, [-999.0] * 2), id="hardly again"),
+        pytest.param(np.append(USUAL, [-1000.0] * 9), id="no code"),
+        pytest.param(np.append(USUAL * 50, [999.0] * 9), id="within the range"),
+        pytest.param(np.append(np.exp(USUAL), [999.0] * 9), id="within a heavy tail"),
+        pytest.param(np.full(50, 99.0), id="constant"),
+        pytest.param(np.array([99.0, 100.0, 98.0] * 20), id="a price"),
+        pytest.param(np.zeros(0), id="nothing"),
+    ],
+)
+def test_what_may_be_a_measurement_is_none(numbers: np.ndarray) -> None:
+    assert sentinels_of(numbers) == []
+
+
+def test_tables_and_series_warn_of_them_at_fit_alone() -> None:
+    table = pd.DataFrame({"age": np.append(USUAL, [-999.0] * 10), "size": np.append(USUAL, USUAL[:10])})
+    with pytest.warns(UserWarning, match=r"again and again, far outside of all others: 'age' \(-999\.0\)\. It is"):
+        model = TabMAE(max_epochs=1, d_token=4).fit(table)
+    series = table.set_index(pd.date_range("2024", periods=len(table), freq="h"))
+    with pytest.warns(UserWarning, match=r"'age' \(-999\.0\)"):
+        TimeSeriesMAE(horizon=2, max_epochs=1).fit(series)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.transform(table)
+        TabMAE(max_epochs=1, d_token=4).fit(table.replace(-999.0, np.nan))
