@@ -138,8 +138,8 @@ def scores_of(method: str, train: np.ndarray, test: np.ndarray, seed: int) -> di
     """Scores of the test steps (T,) by a method, and by its members where it has some."""
     if method in OURS:
         model = importlib.import_module("tabmae").TimeSeriesMAE(**OURS[method], random_state=seed).fit(train[None])
-        panel, values = model.schema_.read(test[None]), (test - model.scales_.mean) / model.scales_.deviation
-        found = model.detector_.judge(model.model_, values, panel.lengths)
+        answers = importlib.import_module("tabmae.estimators.series.detecting.answers")
+        found = answers.judged(model, test[None])[1]
         return {"": found.scores, **dict(zip(model.detector_.member_names, found.of_members.T, strict=True))}
     centre, scale = train.mean(axis=0), train.std(axis=0)
     train, test = ((part - centre) / np.where(scale > 0, scale, 1) for part in (train, test))
