@@ -155,19 +155,38 @@ def exceptions_report(rows: pd.DataFrame, ours: str) -> list[str]:
     return [f"{heading}."] if listed.empty else [f"{heading}:", markdown(listed, {}, {})]
 
 
+def seeds_report(rows: pd.DataFrame, ours: str) -> str:
+    """Make the tables of means and ratios of the methods that ran with every seed."""
+    seeds = rows.groupby("method")["seed"].nunique()
+    rows = rows[rows["method"].isin(LABELS) & rows["method"].map(seeds == seeds.max())]
+    parts = [about(rows), "Methods that ran with all of these seeds; means over seeds, then over tables."]
+    for label, which in {**SCORES, **HITS}.items():
+        means = side_by_side(rows, *which, ranked=False)
+        parts += [f"Mean {label}:", markdown(means, {}, dict.fromkeys(means.columns, label in SCORES))]
+    for peer in PEERS:
+        compared = relative(rows, ours, peer)
+        if not compared.empty:
+            parts += [f"{LABELS[ours]} against {LABELS[peer]}:", markdown(compared, {}, {})]
+    return "\n\n".join([*parts, versions(rows)])
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Set all mechanisms and fractions of JSONL rows side by side.")
     parser.add_argument("files", nargs="+", type=Path, help="JSONL files of benchmarks.impute")
     parser.add_argument("--ours", default="tabmae", help="the method that is compared with each other one")
     parser.add_argument("--max-rows", type=int, help="leave out runs on more rows")
     parser.add_argument("--seeds", nargs="+", type=int, help="leave out runs of other seeds")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write between a page's markers of 'settings'")
+    parser.add_argument("--several-seeds", action="store_true", help="only the methods that ran with every seed")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write between a page's markers")
     read = parser.parse_args(arguments)
     rows = read_rows(read.files)
     rows = rows[(rows["mechanism"] != "natural") & (rows["rows"] <= (read.max_rows or rows["rows"].max()))]
     if read.seeds:
         rows = rows[rows["seed"].isin(read.seeds)]
-    show(settings_report(rows, read.ours), read.write, "settings")
+    if read.several_seeds:
+        show(seeds_report(rows, read.ours), read.write, "settings-seeds")
+    else:
+        show(settings_report(rows, read.ours), read.write, "settings")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,18 @@ def test_each_section_is_written_between_its_own_markers(file: Path, tmp_path: P
         write_section(page, "draws", "figures")
 
 
+def test_several_seeds_leave_out_the_methods_that_lack_one(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = [
+        line.replace('"seed": 0', '"seed": 1').replace('"nrmse": 0.5,', '"nrmse": 0.7,')
+        for line in (*a_run("tabmae", "a", "mcar", 0.5, 0.8, 1.0), *a_run("missforest", "a", "mcar", 0.9, 0.8, 1.0))
+    ]
+    file.write_text(file.read_text() + "\n".join(other) + "\n")
+    main([str(file), "--several-seeds"])
+    printed = capsys.readouterr().out
+    assert "seeds 0, 1" in printed and "mean / mode" not in printed
+    assert "| **TabMAE** | **0.650** |" in printed  # ((0.5 + 0.7) / 2 + 0.7) / 2
+
+
 def test_text_beside_numbers_does_not_win_a_column() -> None:
     table = pd.DataFrame({"mcar": [0.5, "0.1 (1 of 2)"]}, index=["x", "y"])
     assert markdown(table, {}, {"mcar": True}).splitlines()[2:] == ["| x | **0.500** |", "| y | 0.1 (1 of 2) |"]
