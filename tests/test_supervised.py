@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
+from sklearn.utils import check_random_state
 
 import tabmae
 from tabmae import DataError, ParameterError, TabMAE, TabMAEClassifier, TabMAERegressor
@@ -105,6 +106,16 @@ def test_the_same_seed_gives_the_same_answers(classifier: TabMAEClassifier) -> N
     np.testing.assert_array_equal(again.predict_proba(TABLE), classifier.predict_proba(TABLE))
     other = clone(classifier).set_params(random_state=1).fit(TABLE, HIGH)
     assert not np.array_equal(other.predict_proba(TABLE), classifier.predict_proba(TABLE))
+
+
+def test_fit_predict_and_load_leave_the_global_generators_alone(tmp_path: Path) -> None:
+    torch_state, numpy_state = torch.get_rng_state(), check_random_state(None).get_state()[1]
+    model = TabMAERegressor(**SMALL, members=("network",)).fit(TABLE, FACTOR)
+    model.predict(TABLE)
+    model.save(tmp_path / "model")
+    tabmae.load(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(check_random_state(None).get_state()[1], numpy_state)
 
 
 def test_a_second_fit_forgets_the_first(classifier: TabMAEClassifier) -> None:

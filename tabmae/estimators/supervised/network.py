@@ -64,7 +64,8 @@ class FineTuned(nn.Module):
         super().__init__()
         self.model = MaskedAutoencoder(deepcopy(pretrained.tokenizer), deepcopy(pretrained.backbone))
         self.linear = linear
-        self.head = nn.Linear(base.latent_width(pretrained), n_outputs)
+        # Skipped, since weights that are drawn would move the global generator.
+        self.head = nn.utils.skip_init(nn.Linear, base.latent_width(pretrained), n_outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.head.to(next(pretrained.parameters()))
