@@ -110,3 +110,11 @@ def test_weights_are_shares_and_the_best_member_has_most(imputer: TabMAE, rows: 
     ensemble = Ensemble(n_levels).fit(names, [rows], target_of(rows, n_levels), imputer.model_, generator())
     assert (ensemble.weights >= 0).all() and float(ensemble.weights.sum()) == pytest.approx(1)
     assert ensemble.weights.argmax() == ensemble.held_out_errors[:2].argmin()
+
+
+def test_a_member_that_is_never_wrong_is_believed(imputer: TabMAE, rows: Rows) -> None:
+    target = target_of(rows, 3)
+    telling = rows._replace(features=torch.cat([rows.features, target[:, None]], 1).float())
+    ensemble = Ensemble(3).fit(("linear", "trees"), [telling], target, imputer.model_, generator())
+    assert ensemble.held_out_errors[1] == 0 and not ensemble.held_out_errors[1].signbit()
+    assert ensemble.weights[1] > 0.99

@@ -30,6 +30,8 @@ MAX_FOREST_ROWS = 20_000
 SHARPNESS = 4
 """Power of a member's held-out error by which it is believed before all are weighed together."""
 LEAST_PROBABILITY = 1e-6
+LEAST_ERROR = 1e-6
+"""Error as which a smaller one counts: nothing can be divided by that of a member that is never wrong."""
 
 Learner = Callable[[Tensor, int], nn.Module]
 """From the positions of the rows to learn, and the fold that they leave out, to a fitted model."""
@@ -145,7 +147,8 @@ class Ensemble(nn.Module):
 
     def _weighed(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Weights of members by what they predict (M, n, K) of rows that they did not learn."""
-        believed = torch.stack([self._error(answer, target) for answer in predicted]).cpu() ** -SHARPNESS
+        errors = torch.stack([self._error(answer, target) for answer in predicted]).cpu()
+        believed = errors.clamp_min(LEAST_ERROR) ** -SHARPNESS
         start = believed / believed.sum() if believed.sum().isfinite() else torch.ones_like(believed) / len(believed)
         if self.n_levels:
             return stacking.fit_levels(predicted, target, start).to(predicted)
@@ -156,7 +159,7 @@ class Ensemble(nn.Module):
         """Root mean squared error, or log loss, of predictions (n, K)."""
         if not self.n_levels:
             return (predicted[:, 0] - target).square().mean().sqrt()
-        return -predicted.gather(1, target[:, None]).clamp_min(LEAST_PROBABILITY).log().mean()
+        return predicted.gather(1, target[:, None]).clamp(LEAST_PROBABILITY, 1).log().abs().mean()
 
 
 def answer(model: nn.Module, rows: Rows) -> Tensor:
