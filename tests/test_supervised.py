@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from generated import correlated, with_holes
@@ -75,8 +76,9 @@ def test_few_labels_go_far_with_unlabelled_rows() -> None:
 def test_a_missing_label_is_no_class(missing: Any) -> None:
     labels = pd.Series(np.where(HIGH, "high", "low"), dtype=object)
     labels[::3] = missing
-    model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, labels)
-    assert model.classes_.tolist() == ["high", "low"]
+    for given in (labels, labels.tolist()):
+        model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, given)
+        assert model.classes_.tolist() == ["high", "low"]
 
 
 def test_numbers_come_in_units_of_the_target(regressor: TabMAERegressor) -> None:
@@ -197,8 +199,18 @@ def test_labels_of_the_other_task_are_refused() -> None:
         TabMAEClassifier(**SMALL).fit(TABLE, FACTOR)
     with pytest.raises(DataError, match="y must hold at least two classes; got one class, 'a'"):
         TabMAEClassifier(**SMALL).fit(TABLE, ["a"] * len(TABLE))
+    with pytest.raises(DataError, match="y must hold labels of one plain type; '<' not supported"):
+        TabMAEClassifier(**SMALL).fit(TABLE, ["a", *range(1, len(TABLE))])
     with pytest.raises(DataError, match="y must hold numbers; could not convert"):
         TabMAERegressor(**SMALL).fit(TABLE, np.where(HIGH, "high", "low"))
+    for moments in (pd.date_range("2024", periods=150), pd.to_timedelta(np.arange(150), unit="D")):
+        with pytest.raises(DataError, match="y must hold numbers; it holds (datetime|timedelta)64"):
+            TabMAERegressor(**SMALL).fit(TABLE, pd.Series(moments))
+
+
+def test_what_is_no_table_is_told_before_its_length() -> None:
+    with pytest.raises(DataError, match="X must be in memory; got a polars LazyFrame"):
+        TabMAEClassifier(**SMALL).fit(pl.from_numpy(TABLE).lazy(), HIGH)
 
 
 @pytest.mark.parametrize(

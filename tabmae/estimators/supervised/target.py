@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from tabmae.errors import DataError, listed
+from tabmae.schema import open_table
 
 LEAST_LABELS = 2
 
@@ -25,13 +26,18 @@ def labelled(X: Any, y: Any) -> tuple[NDArray[np.bool_], NDArray[Any]]:
 
     Raises
     ------
-    DataError : there are no labels, hardly any, or infinite ones. ValueError : y is not one column as long as X.
+    DataError : X is no table; there are no labels, hardly any, or infinite ones. ValueError : y is not one column as
+    long as X.
     """
     if y is None:
         raise DataError("This estimator requires y to be passed, but the target y is None. Pass one label a row.")
-    # Nullable types would become floats.
-    is_nullable = pd.api.types.is_extension_array_dtype(getattr(y, "dtype", None))
-    labels = column_or_1d(y.astype(object) if is_nullable else y, warn=True)
+    open_table(X)
+    # Nullable types would become floats, and a NaN among strings the string "nan".
+    if pd.api.types.is_extension_array_dtype(getattr(y, "dtype", None)):
+        y = y.astype(object)
+    elif isinstance(y, list | tuple):
+        y = np.array(y, dtype=object)
+    labels = column_or_1d(y, warn=True)
     check_consistent_length(X, labels)
     known = ~np.asarray(pd.isna(labels))
     if known.sum() < LEAST_LABELS:
@@ -53,10 +59,14 @@ def codes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
 
     Raises
     ------
-    DataError : there is one class alone. ValueError : labels are no classes, but for example real numbers.
+    DataError : there is one class alone, or types that cannot be sorted. ValueError : labels are no classes, but for
+    example real numbers.
     """
-    check_classification_targets(labels)
-    classes, codes = np.unique(labels, return_inverse=True)
+    try:
+        check_classification_targets(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"y must hold labels of one plain type; {error}. Convert them to strings.") from error
     if len(classes) < 2:
         raise DataError(
             f"y must hold at least two classes; got one class, {listed(classes.tolist())}. Pass rows of another class."
@@ -71,6 +81,11 @@ def numbers_of(labels: NDArray[Any]) -> Tensor:
     ------
     DataError : labels are no numbers.
     """
+    if labels.dtype.kind in "mM":
+        raise DataError(
+            f"y must hold numbers; it holds {labels.dtype}. Convert dates and durations to numbers of a unit, for "
+            "example (y - y.min()) / pandas.Timedelta(days=1)."
+        )
     try:
         return torch.from_numpy(np.array(labels, dtype=np.float64))
     except (TypeError, ValueError) as error:
