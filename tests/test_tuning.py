@@ -247,6 +247,23 @@ def test_a_study_in_a_storage_is_taken_up_by_the_same_call(tmp_path: Any) -> Non
     assert len(names | {first.study_.study_name}) == 5
 
 
+def test_an_estimator_that_was_not_scored_is_tried_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> Any:
+        storage = f"sqlite:///{tmp_path}/study.db"
+        return tune(Hill(place=0.7), numbers(), n_trials=2, space={"place": [0.0]}, storage=storage, random_state=0)
+
+    def short_of_memory(*_: Any) -> float:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hill, "score", short_of_memory)
+        with pytest.raises(MemoryError):
+            asked()
+    again = asked()
+    assert [trial.state for trial in again.study_.trials] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+    assert again.place == 0.7 and again.best_params_ == {}
+
+
 def test_threads_leave_torchs_generator_as_it_was(table: pd.DataFrame) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

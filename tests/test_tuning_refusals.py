@@ -7,9 +7,12 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from watched import PLACE, SEEN, Hill, Series, numbers
 
-from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, tune
+from tabmae import TabMAE, TabMAEClassifier, TabMAEDetector, TimeSeriesMAE, tune
 from tabmae.errors import DataError, ParameterError
 
 
@@ -45,6 +48,11 @@ def nothing_seen() -> Iterator[None]:
         (
             {"estimator": TabMAEDetector()},
             "`estimator` must be an estimator with `fit` and `score`; got TabMAEDetector",
+        ),
+        ({"estimator": TabMAEClassifier()}, "`estimator` must learn without `y`; TabMAEClassifier needs it"),
+        (
+            {"estimator": make_pipeline(StandardScaler(), Ridge())},
+            "`estimator` must learn without `y`; Ridge needs it",
         ),
         ({"estimator": TabMAE(checkpoint="a")}, "`checkpoint` must be None to tune"),
         ({"estimator": TabMAE(), "space": {"mask_ratio": FloatDistribution(0.2, 1)}}, "`mask_ratio` must lie in"),

@@ -17,7 +17,7 @@ from numpy.random import RandomState
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sklearn.base import clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 
 from tabmae.errors import ParameterError, TrainingError, check_number
 from tabmae.estimators.parameters import check_seed
@@ -76,7 +76,7 @@ def tune(
 
     Raises
     ------
-    ParameterError : a parameter is out of range, or `space` does not fit the estimator.
+    ParameterError : a parameter is out of range, the estimator needs `y`, or `space` does not fit it.
     DataError : X cannot be read, or has fewer than ten rows or steps.
     TrainingError : every trial failed. A trial whose training fails is passed over.
 
@@ -116,7 +116,7 @@ def tune(
         begun = time.monotonic()
         # A study that goes on must not draw again what it began with.
         study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
-        if not any(PASSED in trial.user_attrs and trial.state.is_finished() for trial in study.trials):
+        if not any(PASSED in trial.user_attrs and trial.state == TrialState.COMPLETE for trial in study.trials):
             study.enqueue_trial({}, user_attrs={PASSED: True})
         study.optimize(objective, n_trials=1, catch=(TrainingError,))
         if n_trials > 1:
@@ -177,7 +177,13 @@ def _check_estimator(estimator: Any) -> None:
             f"`estimator` must be an estimator with `fit` and `score`; got {estimator!r}. "
             "Pass for example TabMAE() or TimeSeriesMAE()."
         )
-    checkpoint = getattr(last_step(estimator), "checkpoint", None)
+    learner = last_step(estimator)
+    if hasattr(learner, "__sklearn_tags__") and get_tags(learner).target_tags.required:
+        raise ParameterError(
+            f"`estimator` must learn without `y`; {type(learner).__name__} needs it. "
+            "Search its parameters with sklearn.model_selection.GridSearchCV."
+        )
+    checkpoint = getattr(learner, "checkpoint", None)
     if checkpoint is not None:
         raise ParameterError(
             f"`checkpoint` must be None to tune, for every trial trains anew; got {checkpoint!r}. "
