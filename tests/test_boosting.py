@@ -41,6 +41,12 @@ def test_a_level_that_no_row_holds_is_impossible(held: tuple[int, ...], n_levels
     assert (found.argmax(1) == levels).float().mean() > 0.9
 
 
+def test_many_levels_have_fewer_rounds() -> None:
+    rows, target = drawn(50)
+    grown = BoostedTrees().fit(rows, target, 50, seed=0)
+    assert len(grown.forest.roots) == 1000
+
+
 def test_weights_are_taken_up_by_arrays_of_their_sizes() -> None:
     rows, target = drawn(3)
     grown = BoostedTrees().fit(rows, target, 3, seed=0)

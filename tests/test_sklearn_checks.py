@@ -1,8 +1,10 @@
 """Every public estimator keeps scikit-learn's rules, all of them."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tabmae.estimators.detector import TabMAEDetector
@@ -29,3 +31,12 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 )
 def test_estimator_keeps_the_rules(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
+
+
+@pytest.mark.parametrize("kind", [TabMAEDetector, TabMAEClassifier, TabMAERegressor])
+def test_parameters_of_the_network_are_those_of_tabmae(kind: type[Any]) -> None:
+    own, shared = (inspect.signature(each).parameters for each in (kind, TabMAE))
+    assert set(shared) - set(own) == {"warm_start"}
+    assert {name: own[name].default for name in set(own) & set(shared)} == {
+        name: shared[name].default for name in set(own) & set(shared)
+    }

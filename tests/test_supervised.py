@@ -194,6 +194,11 @@ def test_labels_that_cannot_be_learnt_are_refused(estimator: Any, labels: Any, m
         estimator(**SMALL).fit(TABLE, labels)
 
 
+def test_numbers_whose_squares_leave_the_range_are_refused() -> None:
+    with pytest.raises(DataError, match="y must have a standard deviation that is finite; it is inf"):
+        TabMAERegressor(**SMALL).fit(TABLE, FACTOR * 1e200)
+
+
 def test_labels_of_the_other_task_are_refused() -> None:
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         TabMAEClassifier(**SMALL).fit(TABLE, FACTOR)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from tabmae.experts.trees import Forest, Nodes
 
+MAX_ROUNDS, LEAST_ROUNDS, MAX_TREES = 100, 10, 1000
+"""Rounds, each a tree a level; fewer where many levels would make more trees."""
 MIN_CELLS_OF_THREADS = 2_000_000
 """Rows times features from which on trees are grown by several threads."""
 
@@ -53,11 +55,14 @@ class BoostedTrees(nn.Module):
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
         """
+        max_iter = max(LEAST_ROUNDS, min(MAX_ROUNDS, MAX_TREES // max(1, n_levels)))
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         estimator = HistGradientBoostingClassifier if n_levels else HistGradientBoostingRegressor
         # Threads that wait for each other take longer than one alone on a small table.
         with threadpool_limits(1 if inputs.size < MIN_CELLS_OF_THREADS else None, user_api="openmp"):
-            grown: Any = estimator(random_state=seed).fit(inputs, truth.astype(np.int64) if n_levels else truth)
+            # No early stop: copies of a row would lie on both sides of its split.
+            model: Any = estimator(max_iter=max_iter, early_stopping=False, random_state=seed)
+            grown = model.fit(inputs, truth.astype(np.int64) if n_levels else truth)
         classes = grown.classes_.astype(np.int64) if n_levels else np.zeros(1, dtype=np.int64)
         # Two classes share one tree a round, which speaks for the second.
         outputs = classes[1:] if len(classes) == 2 else classes

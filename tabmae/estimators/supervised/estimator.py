@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from torch import Tensor
 
+from tabmae.errors import DataError
 from tabmae.estimators.supervised.learner import SupervisedTableEstimator
 from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of
 from tabmae.estimators.tabular import unchanged_by_failure
@@ -23,7 +24,8 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
 
     A masked autoencoder learns from all rows, labelled or not, and completes them. Four members learn the labels from
     completed rows: logistic regression, forests, boosted trees and the autoencoder itself, fine-tuned. Each is a bag
-    of five, and rows that they did not learn, as they came and with more cells hidden, decide how far each is believed.
+    of up to five, and rows that they did not learn, as they came and with more cells hidden, decide how far each is
+    believed.
 
     Parameters
     ----------
@@ -39,13 +41,15 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
     Attributes
     ----------
     classes_ : (L,), sorted. quality_ : DataFrame, a row a member, and the ensemble: log loss in nats on rows that they
-        did not learn, that of the classes' frequencies, `skill` and `weight`.
+        did not learn, that of the classes' frequencies, `skill` and `weight`; a row is judged by one model of a bag,
+        and their mean is better. NaN where every class has one label.
     imputer_ : the masked autoencoder that completes rows. schema_ : what each column is.
     n_features_in_ : number of columns. feature_names_in_ : their names, if all are strings.
 
     Notes
     -----
-    The gain over boosted trees is in few labels and in holes; `benchmarks/README.md` tells how large it is.
+    The gain over boosted trees is in few labels and in holes; `benchmarks/README.md` tells how large it is. `score` and
+    cross-validation take labelled rows alone.
 
     Source: fine-tuning a masked autoencoder, He et al. 2022; stacked members, Breiman 1996.
     Differs: fine-tuned rows stay masked; the network is one of four members.
@@ -138,6 +142,10 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
         known, labels = labelled(X, y)
         numbers = numbers_of(labels)
         mean, deviation = float(numbers.mean()), float(numbers.std(correction=0))
+        if not np.isfinite(deviation):
+            raise DataError(
+                f"y must have a standard deviation that is finite; it is {deviation}. Pass y in a larger unit."
+            )
         with unchanged_by_failure(self):
             self._unit = deviation or 1.0
             self._fit(X, known, (numbers - mean) / self._unit, 0)

@@ -112,6 +112,8 @@ class SupervisedTableEstimator(TabularEstimator):
     def pretrain(self, X: Any) -> Self:
         """Learn the columns of a table without a target; every `fit` after it starts from what is learnt here.
 
+        Later changes of the parameters of pretraining have no effect on it; `clone` and `save` forget it.
+
         Parameters
         ----------
         X : (n, F), unlabelled rows, a container as in `fit`; rows with labels may be among them.
