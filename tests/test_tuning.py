@@ -330,3 +330,20 @@ def test_what_was_tuned_is_cloned_pickled_saved_and_loaded(table: pd.DataFrame, 
     tuned.save(tmp_path / "model")
     loaded = tabmae.load(tmp_path / "model")
     assert np.array_equal(loaded.encode(table), tuned.encode(table)) and not hasattr(loaded, "study_")
+
+
+def test_an_interrupt_ends_the_study_and_its_trial_has_no_score(table: pd.DataFrame) -> None:
+    records = []
+
+    def interrupted(record: dict[str, float]) -> None:
+        records.append(record)
+        if len(records) == 4:  # in the second trial, after its first check
+            raise KeyboardInterrupt
+
+    storage = optuna.storages.InMemoryStorage()
+    space = {"dropout": [0.0, 0.1, 0.2]}
+    with pytest.raises(KeyboardInterrupt):
+        tune(TabMAE(**SMALL, callbacks=[interrupted]), table, n_trials=3, space=space, storage=storage, random_state=0)
+    (study,) = optuna.get_all_study_names(storage)
+    states = [trial.state.name for trial in optuna.load_study(study_name=study, storage=storage).trials]
+    assert states == ["COMPLETE", "FAIL"]

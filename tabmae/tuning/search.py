@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
@@ -61,7 +62,8 @@ def tune(
         `d_token` and `depth`.
     storage : of Optuna, as a URL such as "sqlite:///study.db" or an object; None keeps the study in memory. The study
         is named after the estimator's class and a digest of its parameters, X, space and seed: the same call goes on
-        from the study that it finds, any other one begins its own. It takes a whole-numbered `random_state`.
+        from the study that it finds, any other one begins its own. It takes a whole-numbered `random_state`; functions
+        among the parameters are told apart by where they lie in memory, so with them another process begins anew.
     n_jobs : trials at once, in threads; -1 for as many as there are processors. Threads share torch's generator, so
         with more than one the same seed does not give the same scores.
     random_state : seed of the parts and of the parameters tried. With a whole number here and in the estimator, one
@@ -105,7 +107,8 @@ def tune(
                 parameters = chosen(trial)
                 check_candidate(estimator, parameters)
             try:
-                return float(clone(estimator).set_params(**parameters).fit(training).score(validation))
+                with _interrupts_kept() if n_jobs == 1 else nullcontext():
+                    return float(clone(estimator).set_params(**parameters).fit(training).score(validation))
             except TrainingError as error:
                 trial.set_user_attr(ERROR, str(error))
                 raise
@@ -140,6 +143,17 @@ def _best(study: optuna.Study) -> optuna.trial.FrozenTrial:
             "Pass an estimator whose own fit succeeds."
         )
     return max(scored, key=lambda trial: trial.values[0])
+
+
+@contextmanager
+def _interrupts_kept() -> Iterator[None]:
+    """Let an interrupt end the study: training alone would keep its best weights, warn, and go on to be scored."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Training was interrupted", category=UserWarning)
+        try:
+            yield
+        except UserWarning as told:
+            raise KeyboardInterrupt from told
 
 
 @contextmanager
