@@ -129,7 +129,7 @@ def test_a_pretrained_model_is_used_and_not_changed() -> None:
     pretrained = TabMAE(**SMALL).fit(TABLE)
     before = pretrained.transform(TABLE)
     model = TabMAEClassifier(**SMALL, pretrained=pretrained).fit(TABLE[:40], HIGH[:40])
-    assert model.imputer_ is pretrained
+    assert model.imputer_.model_ is pretrained.model_
     np.testing.assert_array_equal(pretrained.transform(TABLE), before)
     assert model.score(TABLE[40:], HIGH[40:]) > 0.75
 
@@ -169,6 +169,14 @@ def test_string_classes_and_a_pretrained_model_go_through_a_folder(tmp_path: Pat
     assert loaded.pretrained is None and loaded.classes_.dtype == object
     np.testing.assert_array_equal(loaded.predict_proba(table), model.predict_proba(table))
     assert loaded.feature_names_in_.tolist() == list("abcde")
+
+
+def test_rows_beyond_those_of_pretraining_are_completed_alike_after_a_folder(tmp_path: Path) -> None:
+    pretrained = TabMAE(**SMALL).fit(TABLE)
+    model = TabMAERegressor(**SMALL, pretrained=pretrained, members=("linear",)).fit(TABLE, FACTOR)
+    model.save(tmp_path / "model")
+    far = with_holes(3 * COMPLETE)
+    np.testing.assert_array_equal(tabmae.load(tmp_path / "model").predict(far), model.predict(far))
 
 
 def test_a_folder_whose_trees_lead_nowhere_is_refused(classifier: TabMAEClassifier, tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ class SupervisedTableEstimator(TabularEstimator):
         known : (n,), the rows with a label. target : (m,), codes, or numbers in standard deviations, of these rows.
         """
         generator = base.new_generator(self.random_state)
-        imputer = check_pretrained(self.pretrained) or getattr(self, "pretrained_", None)
+        given = check_pretrained(self.pretrained)
+        imputer = getattr(self, "pretrained_", None) if given is None else plain(given)
         if imputer is None:
             imputer = MaskedTableEstimator(**self._training_parameters(draw_seed(generator))).fit(X)
         else:
@@ -261,3 +262,10 @@ class SupervisedTableEstimator(TabularEstimator):
             self.feature_names_in_ = self.imputer_.feature_names_in_
         self.ensemble_ = restored(state["n_levels"], part_of(tensors, "ensemble."), self.imputer_.model_)
         self._baseline_error = state["baseline_error"]
+
+
+def plain(fitted: MaskedTableEstimator) -> MaskedTableEstimator:
+    """A fitted estimator as its base class completes rows, which a folder can keep whatever the class was."""
+    imputer = MaskedTableEstimator()
+    imputer.__dict__.update(fitted.__dict__)
+    return imputer
