@@ -70,5 +70,11 @@ def test_a_run_that_is_written_is_not_repeated_and_the_report_has_its_figures(
     main(["--report", str(out)])
     printed = capsys.readouterr().out
     assert "classification, 30 labels" in printed and "classification, all labels" in printed
+    page = tmp_path / "page.md"
+    page.write_text("<!-- few-labels:start -->\n<!-- few-labels:end -->\n")
+    main(["--report", str(out), "--short", str(page)])
+    few = [row for row in rows if row["labels"] == 30]
+    assert "30 labels" in page.read_text()
+    assert all(f"{found:.3f}" in page.read_text() for row in few for found in row["scores"].values())
     for row in rows:
         assert f"{row['scores']['0.3']:.3f}" in printed
