@@ -114,11 +114,11 @@ NOISE = np.random.default_rng(0).normal(size=3000).tolist()
 @pytest.mark.parametrize(
     "series",
     [
-        pytest.param([*NOISE[:40], 8.0], id="far but not that far"),
-        pytest.param([*NOISE[:40], 500.0, 500.0], id="two of forty"),
+        pytest.param([*NOISE[:60], 8.0], id="far but not that far"),
+        pytest.param([*NOISE[:60], 500.0, 500.0], id="two of sixty"),
         pytest.param([*NOISE, *[500.0] * 4], id="four of three thousand"),
-        pytest.param([0.0] * 40 + [7.0], id="hardly ever anything"),
-        pytest.param([*NOISE[:15], 500.0], id="too short to say"),
+        pytest.param([0.0] * 60 + [7.0], id="hardly ever anything"),
+        pytest.param([*NOISE[:48], 500.0], id="too short to say"),
         pytest.param(np.exp(np.arange(60) / 4).tolist(), id="exponential growth"),
         pytest.param([*NOISE[:60], *np.add(NOISE[60:80], 500).tolist()], id="a level that has moved"),
     ],

@@ -17,8 +17,8 @@ FENCE = 10.0
 """Interquartile ranges of a series outside of its quartiles beyond which a cell may be a slip."""
 RARE = 0.001
 """Share of a series' cells, and one in any case, that may be slips; more far cells are how the series is."""
-LEAST_CELLS = 20
-"""Observed cells that quartiles are believed of."""
+LEAST_CELLS = 50
+"""Observed cells from which on one of them may be a slip: of fewer it would be no rare one."""
 
 
 def without_slips(panel: Panel) -> Panel:
@@ -26,10 +26,10 @@ def without_slips(panel: Panel) -> Panel:
 
     >>> import pandas as pd
     >>> from tabmae.windows import SeriesSchema
-    >>> frame = pd.DataFrame({"ds": range(30), "y": [*range(29), -9999.0]}).assign(unique_id="a")
+    >>> frame = pd.DataFrame({"ds": range(60), "y": [*range(59), -9999.0]}).assign(unique_id="a")
     >>> schema = SeriesSchema.fit(frame)
     >>> without_slips(schema.read(frame)).values[-2:, 0].tolist()
-    [28.0, nan]
+    [58.0, nan]
     """
     values = panel.values
     slips = np.concatenate([_slips(panel.series(i)) for i in range(len(panel.ids))])
