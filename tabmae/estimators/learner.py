@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any, Self, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, judged, refit_ex
 from tabmae.estimators.parameters import check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
+from tabmae.saving import save
 from tabmae.schema import Column, TableSchema, open_table
 from tabmae.schema.cells import objects
 from tabmae.tokenizers import CellDistribution
@@ -350,6 +351,19 @@ def check_pretrained(pretrained: Any) -> MaskedTableEstimator | None:
         )
     check_is_fitted(fitted, "model_")
     return fitted
+
+
+def save_without_pretrained(
+    estimator: Any, network: MaskedTableEstimator | None, folder: str | os.PathLike[str]
+) -> None:
+    """Save an estimator that holds its network, and so need not keep the `pretrained` that it was made from."""
+    if network is not None and callable(network.size_.backbone):
+        raise ParameterError(
+            "A network must be one of this package's to be saved; `backbone` was a function. Name a backbone."
+        )
+    bare = copy(estimator)
+    bare.pretrained = None
+    save(bare, folder)
 
 
 def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -27,10 +26,10 @@ from tabmae.estimators.detector.explanation import as_frame, explained
 from tabmae.estimators.detector.members import MEMBERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
-from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained
+from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
 from tabmae.estimators.parameters import check_parameters, chosen_members
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
-from tabmae.saving import register, save
+from tabmae.saving import register
 from tabmae.schema import TableSchema
 from tabmae.training import Callback, draw_seed
 
@@ -342,14 +341,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         ParameterError : a parameter is a function, which cannot be saved.
         """
         check_is_fitted(self)
-        network = self.members_.network
-        if network is not None and callable(network.size_.backbone):
-            raise ParameterError(
-                "A network must be one of this package's to be saved; `backbone` was a function. Name a backbone."
-            )
-        bare = copy(self)
-        bare.pretrained = None
-        save(bare, folder)
+        save_without_pretrained(self, self.members_.network, folder)
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         of_members, tensors = self.members_.state()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -21,14 +20,14 @@ from torch import Tensor
 
 from tabmae.errors import ParameterError
 from tabmae.estimators import base
-from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained
+from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
 from tabmae.estimators.members import rows_at_once
 from tabmae.estimators.parameters import check_parameters, chosen_members
 from tabmae.estimators.supervised.members import MEMBERS, Ensemble, joined, restored
 from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.tabular import TabularEstimator, unchanged_by_failure
 from tabmae.masks import bernoulli, draw_ratio
-from tabmae.saving import part_of, save
+from tabmae.saving import part_of
 from tabmae.training import Callback, draw_seed
 
 OWN = ("pretrained", "members")
@@ -233,13 +232,7 @@ class SupervisedTableEstimator(TabularEstimator):
         ParameterError : a parameter is a function, which cannot be saved.
         """
         check_is_fitted(self, "ensemble_")
-        if callable(self.imputer_.size_.backbone):
-            raise ParameterError(
-                "A network must be one of this package's to be saved; `backbone` was a function. Name a backbone."
-            )
-        bare = copy(self)
-        bare.pretrained = None
-        save(bare, folder)
+        save_without_pretrained(self, self.imputer_, folder)
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         of_imputer, tensors = self.imputer_._get_state()
