@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tabmae import TabMAE
 from tabmae.backbones import Backbone
-from tabmae.estimators import members
+from tabmae.estimators import growing
 from tabmae.experts.gaussian import Gaussian
 from tabmae.schema import TableSchema
 from tabmae.tokenizers import CellTokenizer
@@ -66,7 +66,7 @@ class OneSweep(TabMAEMethod):
     """The defaults, with one sweep of forests."""
 
     def fit_transform(self, train: pd.DataFrame) -> pd.DataFrame:
-        with mock.patch.object(members, "N_SWEEPS", 1):
+        with mock.patch.object(growing, "N_SWEEPS", 1):
             return super().fit_transform(train)
 
 

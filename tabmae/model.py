@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tabmae.backbones import Backbone
+from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
@@ -25,8 +26,9 @@ WIDE = 120
 class Members(NamedTuple):
     """What each member of the ensemble believes of every cell.
 
-    numbers : (4, B, Fn), by the mean of training, the expert, the network and the trees, in standard deviations.
-    levels : (3, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the trees.
+    numbers : (5, B, Fn), by the mean of training, the expert, the network, the forests that start from the expert's
+        guess and the trees that do not, in standard deviations.
+    levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees.
     Where a member has no answer of its own, the network's stands for it.
     """
 
@@ -57,10 +59,10 @@ class MaskedAutoencoder(nn.Module):
     backbone : `encode(tokens, seen) -> latent (B, M, E)` and `decode(latent, seen) -> (B, F, D)`.
     expert : fitted; None for the pure masked autoencoder.
 
-    Buffers `number_weights` (1 + S, Fn, 4) and `level_weights` (1 + S, Fc, 3): how far each of `Members` is believed,
+    Buffers `number_weights` (1 + S, Fn, 5) and `level_weights` (1 + S, Fc, 4): how far each of `Members` is believed,
     per column, before and after each of S sweeps of forests; the network alone until they are set. Training uses the
     network alone. `sweeps` holds the features' forests by position; each sweep reads rows as the ensemble before it
-    completes them.
+    completes them. `direct` holds the features' trees that know no expert's guess; they read what the last sweep reads.
 
     Source: He et al. 2022; masks a cell, x * (1 - m) + MASK * m, as in Vincent et al. 2008 with a learned MASK.
     """
@@ -74,7 +76,8 @@ class MaskedAutoencoder(nn.Module):
         self.backbone = backbone
         self.expert = expert
         self.sweeps = nn.ModuleList()
-        numbers, levels = torch.tensor([0.0, 0.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+        self.direct = nn.ModuleDict()
+        numbers, levels = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
         self.register_buffer("number_weights", numbers.double().repeat(1, len(tokenizer.numbers), 1))
         self.register_buffer("level_weights", levels.double().repeat(1, len(tokenizer.categories), 1))
 
@@ -133,11 +136,6 @@ class MaskedAutoencoder(nn.Module):
         self.level_weights = torch.cat([self.level_weights, self.level_weights[-1:]])
         self.sweeps.append(forests)
 
-    def thin_last_sweep(self, n_trees: int) -> None:
-        """Leave `n_trees` of each forest of the last sweep; their weights stay."""
-        last = cast(nn.ModuleDict, self.sweeps[-1])
-        self.sweeps[-1] = nn.ModuleDict({name: cast(Forest, forest).thinned(n_trees) for name, forest in last.items()})
-
     def _combined(self, members: Members, network: CellDistribution, sweep: int) -> CellDistribution:
         """The network's distribution about the members' weighted mean, and their weighted probabilities."""
         weights = self.number_weights[sweep].to(members.numbers), self.level_weights[sweep].to(members.levels)
@@ -159,20 +157,27 @@ class MaskedAutoencoder(nn.Module):
             ]
             cells = self.tokenizer.sweep_cells(torch.cat(completed))
             numbers[3], levels[2] = numbers[2], levels[1]
-            for name, module in cast(nn.ModuleDict, forests).items():
-                forest, feature = cast(Forest, module), int(name)
-                rows = torch.nonzero(wanted[:, feature])[:, 0]
-                if not len(rows):
-                    continue
+            for feature, forest, rows in _asked(cast(nn.ModuleDict, forests), wanted):
                 features = self.tokenizer.sweep_features(cells, rows, own, feature)
-                answer = forest.predict(features, fold).to(numbers.dtype)
-                place = int(self.tokenizer.place[feature])
-                if place < numbers.shape[2]:
-                    numbers[3, rows, place] = answer[:, 0] + (0 if own is None else numbers[1, rows, place])
-                else:
-                    of_levels = nn.functional.pad(answer, (0, levels.shape[3] - answer.shape[1]))
-                    levels[2, rows, place - numbers.shape[2]] = of_levels
+                answer = cast(Forest, forest).predict(features, fold).to(numbers.dtype)
+                self._enter(answer, rows, feature, numbers[3], levels[2], None if own is None else numbers[1])
+        if len(self.sweeps):
+            for feature, trees, rows in _asked(self.direct, wanted):
+                features = self.tokenizer.sweep_features(cells, rows, None, feature)
+                answer = cast(DirectTrees, trees).predict(features, fold).to(numbers.dtype)
+                self._enter(answer, rows, feature, numbers[4], levels[3], None)
         return found
+
+    def _enter(
+        self, answer: Tensor, rows: Tensor, feature: int, numbers: Tensor, levels: Tensor, start: Tensor | None
+    ) -> None:
+        """Write what trees answer for some rows of a feature to their member's numbers (B, Fn) or levels (B, Fc, L)."""
+        place = int(self.tokenizer.place[feature])
+        if place < numbers.shape[1]:
+            numbers[rows, place] = answer[:, 0] + (0 if start is None else start[rows, place])
+        else:
+            of_levels = nn.functional.pad(answer, (0, levels.shape[2] - answer.shape[1]))
+            levels[rows, place - numbers.shape[1]] = of_levels
 
     def _without_trees(self, batch: Batch) -> Members:
         """What each member believes of a batch before forests are asked."""
@@ -180,5 +185,13 @@ class MaskedAutoencoder(nn.Module):
         expert_levels = self.tokenizer.level_start(batch.guess, len(mean)).to(levels.dtype).exp()
         place = self.tokenizer.expert_of_number
         expert = mean if batch.guess is None else batch.guess.mean[:, place].to(mean.dtype)
-        numbers = torch.stack([torch.zeros_like(mean), expert, mean, mean])
-        return Members(numbers, torch.stack([expert_levels, levels, levels]))
+        numbers = torch.stack([torch.zeros_like(mean), expert, mean, mean, mean])
+        return Members(numbers, torch.stack([expert_levels, levels, levels, levels]))
+
+
+def _asked(grown: nn.ModuleDict, wanted: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:
+    """The features that have trees, these, and the rows whose cells of it are wanted (B, F), where there are any."""
+    for name, trees in grown.items():
+        rows = torch.nonzero(wanted[:, int(name)])[:, 0]
+        if len(rows):
+            yield int(name), trees, rows

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tabmae.estimators import growing
 from tabmae.estimators.table import TabMAE
+from tabmae.experts import direct
 
 N_ROWS = 80
 
@@ -36,6 +38,19 @@ def mixed() -> pd.DataFrame:
 def model(mixed: pd.DataFrame) -> TabMAE:
     """A model of `mixed`; nothing may change it."""
     return TabMAE(max_epochs=5, d_token=4, random_state=0).fit(mixed)
+
+
+@pytest.fixture
+def every_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second sweep of forests follow, however far the first is believed."""
+    monkeypatch.setattr(growing, "LEAST_TREE_WEIGHT", -1.0)
+
+
+@pytest.fixture
+def direct_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let columns of few cells have direct trees, too, of few rounds."""
+    monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 20)
+    monkeypatch.setattr(direct, "MAX_ROUNDS", 10)
 
 
 @pytest.fixture(scope="module")

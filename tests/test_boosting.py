@@ -30,6 +30,19 @@ def test_the_arrays_answer_as_the_trees_that_were_grown(n_levels: int) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_levels", [0, 3])
+def test_rounds_learning_rate_and_leaves_are_those_asked_for(n_levels: int) -> None:
+    rows, target = drawn(n_levels)
+    grown = BoostedTrees().fit(rows, target, n_levels, seed=0, max_rounds=12, learning_rate=0.3, max_leaves=5)
+    given = {"max_iter": 12, "learning_rate": 0.3, "max_leaf_nodes": 5, "random_state": 0}
+    if n_levels:
+        expected = HistGradientBoostingClassifier(**given).fit(rows, target).predict_proba(rows)
+    else:
+        expected = HistGradientBoostingRegressor(**given).fit(rows, target).predict(rows)[:, None]
+    np.testing.assert_allclose(grown.predict(rows).numpy(), expected, atol=1e-5)
+    assert len(grown.forest.roots) == 12 * max(1, n_levels)
+
+
 @pytest.mark.parametrize(("held", "n_levels"), [((0, 2), 3), ((0, 1, 3), 4)])
 def test_a_level_that_no_row_holds_is_impossible(held: tuple[int, ...], n_levels: int) -> None:
     rows, target = drawn(len(held))

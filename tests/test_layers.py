@@ -36,6 +36,7 @@ FLOORS = (
             "experts.boosting",
             "experts.bridges",
             "experts.clusters",
+            "experts.direct",
             "experts.gaussian",
             "experts.interpolation",
             "experts.linear",
@@ -46,7 +47,7 @@ FLOORS = (
     ("model", "series_model"),
     ("training", "saving"),
     (
-        *("estimators", "estimators.base", "estimators.members", "estimators.parameters"),
+        *("estimators", "estimators.base", "estimators.growing", "estimators.members", "estimators.parameters"),
         *("estimators.tabular", "estimators.learner"),
     ),
     ("estimators.table", "estimators.series", "estimators.detector", "estimators.supervised"),
@@ -61,7 +62,11 @@ HALLS = ("experts", "estimators")
 SIDEWAYS = {
     ("schema", "sentinels"),
     ("experts.boosting", "experts.trees"),
+    ("experts.direct", "experts.boosting"),
+    ("experts.direct", "experts.trees"),
+    ("estimators.base", "estimators.growing"),
     ("estimators.base", "estimators.members"),
+    ("estimators.growing", "estimators.members"),
     ("estimators.base", "estimators.parameters"),
     ("estimators.learner", "estimators.base"),
     ("estimators.learner", "estimators.members"),

@@ -1,13 +1,17 @@
 """The masked autoencoder: blind to what is invisible, trainable in every part, its members weighed as asked."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tabmae.backbones import BACKBONES, build_backbone
+from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -63,7 +67,8 @@ def build(
     for sweep in range(n_sweeps):
         model.add_sweep(nn.ModuleDict({"1": forest(model, 1, 3, sweep), "2": forest(model, 2, 0, sweep)}))
     if n_sweeps:
-        believe(model, [0.1, 0.2, 0.3, 0.4], [0.2, 0.3, 0.5])
+        model.direct.update({str(feature): deepcopy(direct_trees(feature)) for feature in (1, 2)})
+        believe(model, [0.1, 0.2, 0.3, 0.25, 0.15], [0.2, 0.3, 0.3, 0.2])
     return model
 
 
@@ -74,6 +79,14 @@ def forest(model: MaskedAutoencoder, feature: int, n_levels: int, seed: int) -> 
     cells, rows = model.tokenizer.sweep_cells(values), torch.arange(len(values))
     features = model.tokenizer.sweep_features(cells, rows, own, feature)
     return Forest().fit(features, values[:, feature], n_levels, 10 * seed)
+
+
+@cache
+def direct_trees(feature: int) -> DirectTrees:
+    """Grow trees of complete rows, and of the cell itself: they betray whatever they are shown in its place."""
+    (values, _), folds = table(), (torch.arange(60) % 6 - 3).clamp_min(0)
+    rows = build().tokenizer.sweep_cells(values)
+    return DirectTrees(N_LEVELS[feature]).fit(rows, values[:, feature], 5, folds)
 
 
 def point(model: MaskedAutoencoder, values: Tensor, visible: Tensor, wanted: Tensor) -> Tensor:
@@ -125,9 +138,10 @@ def test_changing_an_invisible_value_changes_no_output_bit(backbone: str, with_e
 
 @pytest.mark.parametrize("n_sweeps", [1, 2])
 @WITH_EXPERT
-def test_forests_and_weights_do_not_leak_either(with_expert: bool, n_sweeps: int) -> None:
+def test_trees_and_weights_do_not_leak_either(with_expert: bool, n_sweeps: int) -> None:
     model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
     wanted = ~visible & (torch.arange(5) != 1)
+    assert len(model.direct) == 2
     for junk, fold in product((123.0, torch.nan, torch.inf, -torch.inf), (0, 1, 2)):
         changed = torch.where(visible, values, junk)
         bit_equal(model(values, visible, fold=fold), model(changed, visible, fold=fold))
@@ -223,7 +237,7 @@ def test_the_network_alone_answers_until_weights_are_set(with_expert: bool) -> N
     values, visible = table()
     model = build(with_expert=with_expert, dropout=0.0)
     network = model.train()(values, visible)
-    for same in (model.eval(), weighed([0, 0, 1, 0], [0, 1, 0], with_expert)):
+    for same in (model.eval(), weighed([0, 0, 1, 0, 0], [0, 1, 0, 0], with_expert)):
         answer = same(values, visible)
         assert torch.equal(answer.mean, network.mean) and torch.equal(answer.point(), network.point())
         torch.testing.assert_close(answer.log_density(values), network.log_density(values))
@@ -231,8 +245,8 @@ def test_the_network_alone_answers_until_weights_are_set(with_expert: bool) -> N
 
 def test_the_mean_of_training_and_the_expert_answer_when_they_alone_are_believed() -> None:
     values, visible = table()
-    assert not weighed([1, 0, 0, 0], [1, 0, 0])(values, visible).mean.any()
-    model = weighed([0, 1, 0, 0], [1, 0, 0])
+    assert not weighed([1, 0, 0, 0, 0], [1, 0, 0, 0])(values, visible).mean.any()
+    model = weighed([0, 1, 0, 0, 0], [1, 0, 0, 0])
     guess, answer = model.guess(values, visible), model(values, visible)
     assert guess is not None
     expected = guess.mean[:, model.tokenizer.expert_of_number]
@@ -245,9 +259,9 @@ def test_the_mean_of_training_and_the_expert_answer_when_they_alone_are_believed
 def test_members_without_an_answer_are_the_network() -> None:
     values, visible = table()
     numbers, levels = build(with_expert=False).members(values, visible)
-    assert numbers.shape == (4, 60, 3) and levels.shape == (3, 60, 2, 5)
-    assert torch.equal(numbers[1], numbers[2]) and torch.equal(numbers[3], numbers[2])
-    assert torch.equal(levels[2], levels[1])
+    assert numbers.shape == (5, 60, 3) and levels.shape == (4, 60, 2, 5)
+    assert all(torch.equal(numbers[member], numbers[2]) for member in (1, 3, 4))
+    assert all(torch.equal(levels[member], levels[1]) for member in (2, 3))
     torch.testing.assert_close(levels[0], levels[0][:1].expand_as(levels[0]))
 
 
@@ -256,9 +270,9 @@ def test_members_without_an_answer_are_the_network() -> None:
 def test_the_last_weights_mix_the_members_column_by_column(n_sweeps: int, fold: int) -> None:
     values, visible = table()
     model = build(n_sweeps=n_sweeps)
-    of_numbers = [[0.0, 0.5, 0.5, 0.0], [0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 0.0]]
+    of_numbers = [[0.0, 0.5, 0.5, 0.0, 0.0], [0.1, 0.15, 0.2, 0.25, 0.3], [0.0, 0.0, 1.0, 0.0, 0.0]]
     model.number_weights[-1] = torch.tensor(of_numbers, dtype=torch.float64)
-    model.level_weights[-1] = torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    model.level_weights[-1] = torch.tensor([[0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
     members, answer = model.members(values, visible, fold), model(values, visible, fold=fold)
     for k in range(3):
         expected = (members.numbers[:, :, k].double() * model.number_weights[-1, k][:, None]).sum(0)
@@ -272,34 +286,36 @@ def test_the_last_weights_mix_the_members_column_by_column(n_sweeps: int, fold: 
 
 def test_training_uses_the_network_alone() -> None:
     values, visible = table()
-    model = weighed([1, 0, 0, 0], [1, 0, 0])
+    model = weighed([1, 0, 0, 0, 0], [1, 0, 0, 0])
     bit_equal(model.train()(values, visible), build(dropout=0.0).train()(values, visible))
 
 
 @pytest.mark.parametrize(("n_sweeps", "fold"), [(1, 0), (1, 2), (2, 0), (2, 1)])
-def test_a_forest_answers_for_the_invisible_cells_of_its_feature_alone(n_sweeps: int, fold: int) -> None:
+@pytest.mark.parametrize("member", [3, 4], ids=["forest", "direct"])
+def test_trees_answer_for_the_invisible_cells_of_their_feature_alone(n_sweeps: int, fold: int, member: int) -> None:
     values, visible = table()
     model = build(n_sweeps=n_sweeps)
     numbers, levels = model.members(values, visible, fold)
-    swept, network = numbers[3], numbers[2]
+    swept, network = numbers[member], numbers[2]
     assert torch.equal(swept[:, [0, 2]], network[:, [0, 2]])
     assert torch.equal(swept[visible[:, 2], 1], network[visible[:, 2], 1])
     assert (swept[~visible[:, 2], 1] != network[~visible[:, 2], 1]).all()
-    assert torch.equal(levels[2][:, 1], levels[1][:, 1])
-    assert torch.equal(levels[2][visible[:, 1], 0], levels[1][visible[:, 1], 0])
-    assert (levels[2][~visible[:, 1], 0] != levels[1][~visible[:, 1], 0]).any(1).all()
+    swept, network = levels[member - 1], levels[1]
+    assert torch.equal(swept[:, 1], network[:, 1])
+    assert torch.equal(swept[visible[:, 1], 0], network[visible[:, 1], 0])
+    assert (swept[~visible[:, 1], 0] != network[~visible[:, 1], 0]).any(1).all()
 
 
 def test_a_forest_sees_the_row_as_the_ensemble_completes_it() -> None:
     values, visible = table()
     model = build(n_sweeps=1)
-    believe(model, [0, 0, 1, 0], [0, 1, 0])
+    believe(model, [0, 0, 1, 0, 0], [0, 1, 0, 0])
     before = model.members(values, visible).numbers[3, :, 1]
     model.tokenizer.number_bias.data[0, 0] += 2.0
     moved = model.members(values, visible).numbers[3, :, 1] != before
     assert not moved[visible[:, 0] | visible[:, 2]].any()
     assert moved[~visible[:, 0] & ~visible[:, 2]].float().mean() > 0.8
-    model.number_weights[0, 0] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    model.number_weights[0, 0] = torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
     deaf = model.members(values, visible).numbers[3, :, 1]
     model.tokenizer.number_bias.data[0, 0] += 2.0
     assert torch.equal(model.members(values, visible).numbers[3, :, 1], deaf)
@@ -321,9 +337,33 @@ def test_a_forest_is_asked_for_the_row_that_the_sweep_before_completes(fold: int
     torch.testing.assert_close(found[~visible[:, 2]], expected[~visible[:, 2]])
 
 
-def shortened(model: MaskedAutoencoder, n_sweeps: int) -> MaskedAutoencoder:
-    """Give a model with the first sweeps of another."""
-    other = build()
+@pytest.mark.parametrize("n_sweeps", [1, 2])
+@pytest.mark.parametrize("fold", [0, 1, 2])
+@WITH_EXPERT
+def test_direct_trees_are_asked_for_the_row_of_the_last_sweep_without_the_guess_of_the_expert(
+    with_expert: bool, fold: int, n_sweeps: int
+) -> None:
+    values, visible = table()
+    model = build(with_expert=with_expert, n_sweeps=n_sweeps)
+    before = shortened(model, n_sweeps - 1, with_expert)(values, visible, fold=fold)
+    cells, rows = model.tokenizer.sweep_cells(torch.where(visible, values, before.point())), torch.arange(len(values))
+    found = model.members(values, visible, fold)
+    for feature, answer in ((2, found.numbers[4, :, 1, None]), (1, found.levels[3, :, 0, :3])):
+        asked = model.tokenizer.sweep_features(cells, rows, None, feature)
+        assert not asked[:, model.tokenizer.expert_feature == feature].any()
+        expected = direct_of(model, feature).predict(asked, fold)
+        torch.testing.assert_close(answer[~visible[:, feature]], expected[~visible[:, feature]])
+
+
+def direct_of(model: MaskedAutoencoder, feature: int) -> DirectTrees:
+    trees = model.get_submodule(f"direct.{feature}")
+    assert isinstance(trees, DirectTrees)
+    return trees
+
+
+def shortened(model: MaskedAutoencoder, n_sweeps: int, with_expert: bool = True) -> MaskedAutoencoder:
+    """Give a model with the first sweeps of another, without direct trees."""
+    other = build(with_expert=with_expert)
     for sweep in list(model.sweeps)[:n_sweeps]:
         assert isinstance(sweep, nn.ModuleDict)
         other.add_sweep(sweep)
@@ -334,13 +374,14 @@ def shortened(model: MaskedAutoencoder, n_sweeps: int) -> MaskedAutoencoder:
     return other
 
 
-def test_a_fold_asks_one_half_of_the_trees() -> None:
+@pytest.mark.parametrize("member", [3, 4], ids=["forest", "direct"])
+def test_a_fold_asks_one_half_of_the_trees(member: int) -> None:
     values, visible = table()
     model = build(n_sweeps=1)
     whole, one, other = (model.members(values, visible, fold) for fold in (0, 1, 2))
     hidden = ~visible[:, 2], ~visible[:, 1]
-    assert (one.numbers[3, hidden[0], 1] != other.numbers[3, hidden[0], 1]).any()
-    assert (one.levels[2, hidden[1], 0] != other.levels[2, hidden[1], 0]).any()
+    assert (one.numbers[member, hidden[0], 1] != other.numbers[member, hidden[0], 1]).any()
+    assert (one.levels[member - 1, hidden[1], 0] != other.levels[member - 1, hidden[1], 0]).any()
     for part, first, second in zip(whole, one, other, strict=True):
         torch.testing.assert_close(part, (first + second) / 2)
 
@@ -356,7 +397,7 @@ def test_a_new_sweep_keeps_the_weights_of_before_and_leaves_the_earlier_alone() 
 
 
 @pytest.mark.parametrize("n_sweeps", [0, 1, 2])
-def test_a_point_is_the_answer_where_wanted_and_asks_no_forest_elsewhere(
+def test_a_point_is_the_answer_where_wanted_and_asks_no_tree_elsewhere(
     n_sweeps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values, visible = table()
@@ -367,24 +408,34 @@ def test_a_point_is_the_answer_where_wanted_and_asks_no_forest_elsewhere(
     if n_sweeps < 2:
         assert torch.equal(point(model, values, visible, wanted)[wanted], answer[wanted])
     monkeypatch.setattr(Forest, "predict", None)
+    monkeypatch.setattr(DirectTrees, "predict", None)
     nothing = torch.zeros_like(visible)
     believed = point(model, values, visible, nothing)
     alone = shortened(model, 0)
     if n_sweeps:
-        believe(alone, [0.1, 0.2, 0.7, 0], [0.2, 0.8, 0])
+        believe(alone, [0.1, 0.2, 0.7, 0, 0], [0.2, 0.8, 0, 0])
     torch.testing.assert_close(believed, point(alone, values, visible, nothing), rtol=0, atol=1e-5)
 
 
 def test_a_column_without_a_forest_in_the_last_sweep_has_the_answer_of_the_network() -> None:
     model, (values, visible) = build(n_sweeps=1), table()
-    assert not torch.equal(*model.members(values, visible).numbers[2:, :, 1])
+    assert not torch.equal(*model.members(values, visible).numbers[2:4, :, 1])
     model.add_sweep(nn.ModuleDict({"1": forest(model, 1, 3, 1)}))
-    assert torch.equal(*model.members(values, visible).numbers[2:, :, 1])
+    assert torch.equal(*model.members(values, visible).numbers[2:4, :, 1])
+
+
+def test_a_column_without_direct_trees_has_the_answer_of_the_network() -> None:
+    model, (values, visible) = build(n_sweeps=1), table()
+    assert not torch.equal(*model.members(values, visible).numbers[[2, 4], :, 1])
+    del model.direct["2"]
+    found = model.members(values, visible)
+    assert torch.equal(*found.numbers[[2, 4], :, 1])
+    assert not torch.equal(*found.levels[[1, 3], :, 0]), "another column has its own"
 
 
 @WITH_EXPERT
 @pytest.mark.parametrize("n_sweeps", [0, 2])
-def test_batches_that_share_their_forests_answer_as_each_alone(n_sweeps: int, with_expert: bool) -> None:
+def test_batches_that_share_their_trees_answer_as_each_alone(n_sweeps: int, with_expert: bool) -> None:
     model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
     batches = [model.begin(*part) for part in zip(values.split(25), visible.split(25), strict=True)]
     wanted = batches[1].wanted & (torch.arange(5) != 2)
@@ -393,18 +444,25 @@ def test_batches_that_share_their_forests_answer_as_each_alone(n_sweeps: int, wi
         for batch, found in zip(batches, model.believed(batches, fold), strict=True):
             (alone,) = model.believed([batch], fold)
             bit_equal(found, alone)
-    asked: list[int] = []
-    predict = Forest.predict
+    asked: dict[type[Forest | DirectTrees], list[int]] = {Forest: [], DirectTrees: []}
 
-    def counted(forest: Forest, rows: Tensor, fold: int = 0) -> Tensor:
-        asked.append(len(rows))
-        return predict(forest, rows, fold)
+    def counting(kind: type[Any]) -> Callable[..., Tensor]:
+        predict = kind.predict
+
+        def counted(trees: nn.Module, rows: Tensor, fold: int = 0) -> Tensor:
+            asked[kind].append(len(rows))
+            return predict(trees, rows, fold)
+
+        return counted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Forest, "predict", counted)
+        for kind in (Forest, DirectTrees):
+            patch.setattr(kind, "predict", counting(kind))
         list(model.believed(batches))
     cells = torch.cat([batch.wanted for batch in batches])
-    assert asked == [int(cells[:, feature].sum()) for _ in range(n_sweeps) for feature in (1, 2)]
+    once = [int(cells[:, feature].sum()) for feature in (1, 2)]
+    direct = once if n_sweeps else []
+    assert asked == {Forest: n_sweeps * once + direct[:1], DirectTrees: direct}, "those of levels ask a forest"
 
 
 def test_a_loaded_model_answers_bit_equal() -> None:

@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabmae.backbones import BACKBONES
-from tabmae.estimators import members
+from tabmae.estimators import growing, members
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 from tabmae.masks import MASKS
 from tabmae.saving import load
@@ -269,7 +269,7 @@ def test_an_interrupt_keeps_the_best_model_so_far() -> None:
 def test_quality_tells_the_held_out_error_of_each_column(mixed: pd.DataFrame, model: TabMAE) -> None:
     quality = model.quality_
     assert quality.index.tolist() == mixed.columns.tolist()
-    weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees"]
+    weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct"]
     assert quality.columns.tolist() == ["kind", "n", "error", "baseline_error", "skill", *weights]
     assert (quality["n"] > 0).all() and (quality["n"] < 0.3 * len(mixed)).all()
     assert quality["kind"].tolist() == ["number"] * 4 + ["category"] * 3 + ["number"]
@@ -277,21 +277,55 @@ def test_quality_tells_the_held_out_error_of_each_column(mixed: pd.DataFrame, mo
     np.testing.assert_allclose(quality[weights].sum(axis=1), 1)
     assert (quality.loc[quality["kind"] == "category", "weight_mean"] == 0).all()
     believed = model.model_.number_weights[-1].numpy()
+    assert not believed[:, 4].any(), "so short a table has no direct trees"
     np.testing.assert_allclose(quality.loc[quality["kind"] == "number", weights], believed)
 
 
-@pytest.mark.parametrize(("experts", "absent"), [((), [1, 3]), (("gaussian",), [3]), (("trees",), [1])])
+@pytest.mark.parametrize(("experts", "absent"), [((), [1, 3, 4]), (("gaussian",), [3, 4]), (("trees",), [1])])
 def test_a_member_that_is_not_there_has_no_weight(
-    mixed: pd.DataFrame, experts: tuple[str, ...], absent: list[int]
+    mixed: pd.DataFrame, experts: tuple[str, ...], absent: list[int], direct_trees: None
 ) -> None:
     model = TabMAE(max_epochs=2, d_token=4, experts=experts, random_state=0).fit(mixed)
     weights = model.quality_.filter(like="weight_").to_numpy()
-    assert (weights[:, absent] == 0).all()
+    present = [member for member in range(1, 5) if member not in absent]
+    assert (weights[:, absent] == 0).all() and (weights[:, present].sum(0) > 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     if "gaussian" not in experts:
         frequencies = model.model_.level_weights[-1, :, 0].numpy()
         is_category = model.quality_["kind"].to_numpy() == "category"
         np.testing.assert_allclose(weights[is_category, 0], frequencies)
+
+
+def test_a_column_without_direct_trees_gives_their_weight_to_the_network(
+    mixed: pd.DataFrame, direct_trees: None
+) -> None:
+    table = mixed.copy()
+    table.loc[table.index[30:], ["x", "city"]] = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growing, "MIN_DIRECT_CELLS", 40)
+        model = TabMAE(max_epochs=2, d_token=4, random_state=0).fit(table)
+    treeless = table.columns.isin(["x", "city"])
+    assert {int(feature) for feature in model.model_.direct} == set(np.flatnonzero(~treeless))
+    weights = model.quality_.filter(like="weight_").to_numpy()
+    assert not weights[treeless, 4].any() and (weights[~treeless, 4] > 0).any()
+    tokenizer, believed = model.model_.tokenizer, np.zeros_like(weights)
+    believed[tokenizer.numbers] = model.model_.number_weights[-1]
+    believed[tokenizer.categories, 1:] = model.model_.level_weights[-1]
+    assert believed[treeless, 4].all(), "it is believed as far as the network that stands for it"
+    np.testing.assert_allclose(weights[treeless, 2], believed[treeless, 2] + believed[treeless, 4])
+    np.testing.assert_allclose(weights[~treeless], believed[~treeless])
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+def test_going_on_keeps_the_direct_trees_and_asks_them(mixed: pd.DataFrame, direct_trees: None) -> None:
+    model = TabMAE(max_epochs=2, d_token=4, random_state=0).fit(mixed)
+    trees = {name: part.clone() for name, part in model.model_.direct.state_dict().items()}
+    model.partial_fit(mixed[:50])
+    after = model.model_.direct.state_dict()
+    assert after.keys() == trees.keys() and all(torch.equal(part, trees[name]) for name, part in after.items())
+    values, observed = model._read(mixed)
+    numbers = model.model_.members(values.double(), observed).numbers
+    assert len(model.model_.direct) == 8 and not (numbers[4] == numbers[2])[~observed[:, [0, 1, 2, 3, 7]]].any()
 
 
 @pytest.mark.parametrize("experts", ["auto", ()])

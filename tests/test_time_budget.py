@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,8 @@ from torch import Tensor
 from tabmae import TabMAE, TabMAEEncoder, load, training
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError
-from tabmae.estimators import learner, members
+from tabmae.estimators import growing, learner
+from tabmae.experts.direct import DirectTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW
@@ -68,7 +70,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every table have its second sweep."""
-    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", -1.0)
+    monkeypatch.setattr(growing, "LEAST_TREE_WEIGHT", -1.0)
 
 
 def holes(n_rows: int = 200) -> pd.DataFrame:
@@ -235,23 +237,56 @@ def test_a_second_sweep_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch, c
     clock.tick_with(monkeypatch, Forest, "fit", every(1.0))
     one = TabMAE(**SMALL, time_budget=10.0).fit(holes())
     assert clock.now == 6.0 and len(one.model_.sweeps) == 1
-    assert all(len(forest.roots) > members.TREES_OF_FIRST_SWEEP for forest in forests_of(one).values())
+    assert all(len(forest.roots) == growing.TREES_OF_FIRST_SWEEP for forest in forests_of(one).values())
     monkeypatch.undo()
 
     clock = Clock()
     monkeypatch.setattr(learner, "Deadline", partial(Deadline, clock=clock))
-    monkeypatch.setattr(members, "LEAST_TREE_WEIGHT", -1.0)
-    clock.tick_with(monkeypatch, Forest, "fit", iter([*[1.0] * 6, *[2.0] * 6]))
-    dropped = TabMAE(**SMALL, time_budget=15.0).fit(holes())
-    assert 6.0 < clock.now <= 15.0 and equal(state(dropped), state(one))
+    monkeypatch.setattr(growing, "LEAST_TREE_WEIGHT", -1.0)
+    clock.tick_with(monkeypatch, Forest, "fit", iter([*[1.0] * 6, *[4.0] * 6]))
+    dropped = TabMAE(**SMALL, time_budget=26.0).fit(holes())
+    assert 6.0 < clock.now <= 26.0 and equal(state(dropped), state(one))
     assert dropped.quality_.equals(one.quality_)
 
 
 @pytest.mark.usefixtures("believed")
 def test_a_second_sweep_grows_where_time_allows(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     clock.tick_with(monkeypatch, Forest, "fit", every(1.0))
-    model = TabMAE(**SMALL, time_budget=16.0).fit(holes())
+    model = TabMAE(**SMALL, time_budget=26.0).fit(holes())
     assert clock.now == 12.0 and len(forests_of(model, 0)) == len(forests_of(model, 1)) == 6
+
+
+@pytest.mark.usefixtures("believed", "direct_trees")
+@pytest.mark.parametrize(("seconds", "n_direct"), [(26.0, 0), (38.0, 2), (60.0, 6)])
+def test_direct_trees_grow_until_the_next_ones_would_come_too_late(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, n_direct: int, tmp_path: Path
+) -> None:
+    clock.tick_with(monkeypatch, Forest, "fit", chain([1.0] * 6, [2.5] * 6, every(0.0)))
+    clock.tick_with(monkeypatch, DirectTrees, "fit", every(3.0))
+    model = TabMAE(**SMALL, time_budget=seconds).fit(holes())
+    direct = list(model.model_.direct)
+    assert clock.now <= seconds and len(model.model_.sweeps) == 2 and len(direct) == n_direct
+    assert direct == [str(5 - place) for place in range(n_direct)], "columns with most holes come first"
+    believed = model.quality_["weight_direct"]
+    assert (believed[6 - n_direct :] > 0).all() and not believed[: 6 - n_direct].any()
+    assert np.allclose(model.quality_.filter(like="weight_").sum(axis=1), 1)
+    imputed = model.transform(holes())
+    assert not imputed.isna().any().any()
+    model.save(tmp_path / "model")
+    assert load(tmp_path / "model").transform(holes()).equals(imputed)
+
+
+@pytest.mark.usefixtures("believed", "direct_trees")
+@pytest.mark.parametrize("seconds", [10.0, 17.0, 23.0, 27.0, 29.0])
+def test_time_is_kept_for_all_trees_to_be_weighed_and_judged(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float
+) -> None:
+    clock.tick_with(monkeypatch, Forest, "fit", every(1.0))
+    clock.tick_with(monkeypatch, Forest, "predict", every(0.05))
+    clock.tick_with(monkeypatch, DirectTrees, "fit", every(3.0))
+    clock.tick_with(monkeypatch, DirectTrees, "predict", every(0.15))
+    model = TabMAE(**SMALL, time_budget=seconds).fit(holes().drop(columns="f"))
+    assert clock.now <= seconds and len(model.model_.sweeps) > 0
 
 
 def test_what_predictions_cost_is_kept_for_the_end(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
@@ -290,17 +325,17 @@ def test_a_fit_that_is_over_its_time_judges_by_fewer_rows_and_fits_the_expert_no
     ("seconds", "share"),
     [
         pytest.param(10.0, 1.0, id="too little to begin with forests"),
-        pytest.param(30.0, members.TRAINING_SHARE, id="not enough for all"),
+        pytest.param(30.0, growing.TRAINING_SHARE, id="not enough for all"),
         pytest.param(1000.0, 0.97, id="more than forests need"),
     ],
 )
 def test_training_has_what_forests_cannot_use(monkeypatch: pytest.MonkeyPatch, seconds: float, share: float) -> None:
     model, (values, observed), clock = Setting().model(), table(200), Clock()
     clock.tick_with(monkeypatch, MaskedAutoencoder, "members", every(0.5))
-    planned = members.planned(model.double(), values, observed, Deadline(seconds, clock), 1.0, True)
+    planned = growing.planned(model.double(), values, observed, Deadline(seconds, clock), 1.0, True)
     assert planned.seconds_of_row == 0.5 / 200 and seconds - 6 < planned.forests.seconds < seconds - 3
     assert planned.training.seconds == pytest.approx(share * planned.forests.seconds, rel=0.02)
-    plain = members.planned(model, values, observed, Deadline(seconds, clock), 1.0, False)
+    plain = growing.planned(model, values, observed, Deadline(seconds, clock), 1.0, False)
     assert plain.training.seconds == plain.forests.seconds
 
 

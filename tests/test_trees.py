@@ -91,6 +91,26 @@ def test_a_half_never_learns_the_rows_of_its_fold(
 
 
 @pytest.mark.parametrize("n_levels", [0, 3])
+@pytest.mark.parametrize("n_trees", [2, 20])
+def test_a_forest_of_fewer_trees_has_as_many_in_each_half(
+    rows: torch.Tensor, held_out: torch.Tensor, n_trees: int, n_levels: int
+) -> None:
+    target = (rows[:, 0] > 0).float() * 2
+    forest = Forest().fit(rows, target, n_levels, seed=3, held_out=held_out, n_trees=n_trees)
+    assert len(forest.roots) == n_trees
+    for half in (1, 2):
+        shown, given = held_out != half, {"n_estimators": n_trees // 2, "random_state": 3 + half}
+        inputs, truth = rows[shown].numpy(), target[shown].numpy()
+        if n_levels:
+            expected = ExtraTreesClassifier(max_features=1.0, **given).fit(inputs, truth).predict_proba(rows.numpy())
+            found = forest.predict(rows, half)[:, [0, 2]]
+        else:
+            library = ExtraTreesRegressor(min_samples_leaf=MIN_LEAF, **given).fit(inputs, truth)
+            expected, found = library.predict(rows.numpy())[:, None], forest.predict(rows, half)
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_levels", [0, 3])
 def test_the_answer_is_the_mean_of_both_halves(rows: torch.Tensor, held_out: torch.Tensor, n_levels: int) -> None:
     forest = Forest().fit(rows, (rows[:, 0] > 0).float() * 2, n_levels, seed=0, held_out=held_out)
     assert len(forest.roots) == N_TREES

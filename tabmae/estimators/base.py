@@ -19,15 +19,8 @@ from torch import Tensor, nn
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError
-from tabmae.estimators.members import (
-    Phases,
-    check_forests,
-    grow_forests,
-    planned,
-    restored_sweeps,
-    split_held_out,
-    weigh_members,
-)
+from tabmae.estimators.growing import Phases, grow_trees, planned
+from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names
 from tabmae.experts.gaussian import Gaussian
 from tabmae.masks import get_mask
@@ -180,7 +173,8 @@ def fit_model(
                 phases = planned(model, values, observed, deadline, deadline.elapsed() - begun, has_trees)
         model.to(device)
         set_precision(model, torch.float32)
-        sweeps, model.sweeps = model.sweeps, nn.ModuleList()
+        trees = model.sweeps, model.direct
+        model.sweeps, model.direct = nn.ModuleList(), nn.ModuleDict()
         history = train(
             model,
             values,
@@ -203,13 +197,13 @@ def fit_model(
             checkpoint=estimator.checkpoint,
             verbose=estimator.verbose,
         )
-        model.sweeps = sweeps
+        model.sweeps, model.direct = trees
         set_precision(model, INFERENCE)
         folds = split_held_out(held_out, generator)
         if is_new:
             weigh_members(model, values, observed, folds)
             if has_trees:
-                grow_forests(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
+                grow_trees(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
     return Run(model, size, history, folds.cpu())
 
 
@@ -247,10 +241,10 @@ def restored_model(
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
-    restored_sweeps(model, weights)
+    restored_trees(model, weights)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
-    check_forests(model)
+    check_trees(model)
     model.to(device).eval()
     set_precision(model, INFERENCE)
     return model

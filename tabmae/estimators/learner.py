@@ -31,7 +31,7 @@ from tabmae.schema.cells import objects
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
-WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees")
+WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 IN_HASTE = 10
 """Of so many rows, one judges when a fit is over its time."""
@@ -235,10 +235,11 @@ class MaskedTableEstimator(TabularEstimator):
         weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
         weights[tokenizer.numbers.cpu()] = model.number_weights[-1].double().cpu()
         weights[tokenizer.categories.cpu(), 1:] = model.level_weights[-1].double().cpu()
-        grown = cast(torch.nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else torch.nn.ModuleDict()
-        treeless = torch.tensor([str(feature) not in grown for feature in range(len(weights))])
-        weights[treeless, 2] += weights[treeless, 3]
-        weights[treeless, 3] = 0
+        forests = cast(torch.nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else torch.nn.ModuleDict()
+        for member, trees in ((3, forests), (4, model.direct)):
+            treeless = torch.tensor([str(feature) not in trees for feature in range(len(weights))])
+            weights[treeless, 2] += weights[treeless, member]
+            weights[treeless, member] = 0
         if model.expert is None:
             numbers, categories = tokenizer.numbers.cpu(), tokenizer.categories.cpu()
             weights[numbers, 2] += weights[numbers, 1]

@@ -1,4 +1,4 @@
-"""The members that start from the network: forests, how far each member is believed, the expert's last fit.
+"""The members of the ensemble: what they answer, how far each is believed, the expert's last fit.
 
 Contract: a held-out cell is judged by trees that never saw it, and by a network and an expert that never saw it.
 """
@@ -12,27 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from tabmae import stacking
-from tabmae.deadline import NEVER, Deadline
+from tabmae.experts.boosting import BoostedTrees
+from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import MAX_ROWS
 from tabmae.experts.trees import Forest
 from tabmae.model import Batch, MaskedAutoencoder, Members
 from tabmae.tokenizers import CellDistribution
-from tabmae.training import draw_seed
 
-N_SWEEPS = 2
-N_GROUPS = 5
-"""Groups of columns hidden in turn, so that a sweep's training rows are completed without the cell it learns."""
-TREES_OF_FIRST_SWEEP = 20
-"""Trees that stay of a forest when a second sweep follows, which needs its completions alone."""
-LEAST_TREE_WEIGHT = 0.5
-"""Mean weight that the forests must pass for a second sweep to be worth its time."""
-MIN_FOREST_ROWS = 20
-MIN_ROWS_OF_LEVEL = 3
-MAX_FOREST_LEVELS = 64
-MAX_FOREST_ROWS = 10_000
-MAX_FOREST_CELLS = 600_000
-"""Rows, and cells of them, that grow a forest; it grows with them in time and in size on disk."""
-MAX_FOREST_COLUMNS = 300
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
@@ -41,18 +27,6 @@ MAX_BATCH_OUTPUTS = 2_000_000
 BATCHES_OF_FORESTS = 8
 """Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is some hundred
 megabytes more."""
-TRAINING_SHARE = 0.3
-"""Share of a time budget that training takes at least when forests grow too."""
-ROWS_TIMED = 500
-"""Rows predicted to see how long that takes here."""
-GROWTH = 3.0
-"""How long a forest grows at most, in times of predicting its rows without forests."""
-REFIT = 0.4
-"""How long the expert's last fit takes at most, in times of its first."""
-ASKED = 0.2
-"""How long a forest takes to be weighed and judged, in times of its growth."""
-NEXT_SWEEP = 1.2
-"""How long a second sweep takes at most, in times of the first: its rows are completed by forests, too."""
 
 
 class Judged(NamedTuple):
@@ -62,60 +36,6 @@ class Judged(NamedTuple):
     visible: Tensor
     held_out: Tensor
     fold: int
-
-
-class Phases(NamedTuple):
-    """When training and the forests have to end, and how long the prediction of a row without forests takes."""
-
-    training: Deadline
-    forests: Deadline
-    seconds_of_row: float = 0.0
-
-
-@torch.no_grad()
-def planned(
-    model: MaskedAutoencoder,
-    values: Tensor,
-    observed: Tensor,
-    deadline: Deadline,
-    expert_seconds: float,
-    with_forests: bool,
-) -> Phases:
-    """Divide the time left among training, forests and the last looks at held-out cells.
-
-    Forests take what two sweeps need, within their share; where half of it would go before the first one grows,
-    training takes all.
-    """
-    model.eval()
-    rows, shown = values[:ROWS_TIMED].to(next(model.parameters()).dtype), observed[:ROWS_TIMED]
-    model.members(rows, shown)
-    begun = deadline.elapsed()
-    model.members(rows, shown).numbers.cpu()
-    row = (deadline.elapsed() - begun) / len(rows)
-    n_weighed = min(2 * len(values), 2 * rows_that_weigh(model))
-    n_judged = min(2 * len(values), 2 * MAX_JUDGED_ROWS)
-    forests = deadline.before(REFIT * expert_seconds + row * (2 * n_weighed + n_judged))
-    begin, left = seconds_to_begin(model, len(values), row), forests.left()
-    share = 1.0
-    if with_forests and bears_forests(model) and 2 * begin < (1 - TRAINING_SHARE) * left:
-        grown = GROWTH * row * rows_that_grow(model, len(values)) * values.shape[1]
-        share = max(TRAINING_SHARE, 1 - N_SWEEPS * (begin + grown) / left)
-    return Phases(forests.part(share), forests, row)
-
-
-def bears_forests(model: MaskedAutoencoder) -> bool:
-    """Whether forests are to be had of the columns."""
-    return 0 < model.tokenizer.n_expert_columns <= MAX_FOREST_COLUMNS
-
-
-def rows_that_grow(model: MaskedAutoencoder, n_rows: int) -> int:
-    """Rows of a table that grow forests."""
-    return min(n_rows, MAX_FOREST_ROWS, MAX_FOREST_CELLS // max(1, model.tokenizer.n_expert_columns))
-
-
-def seconds_to_begin(model: MaskedAutoencoder, n_rows: int, seconds_of_row: float) -> float:
-    """How long a sweep needs before its first forest: rows are guessed, and completed for each group."""
-    return seconds_of_row * (N_GROUPS + 2) * rows_that_grow(model, n_rows)
 
 
 def split_held_out(held_out: Tensor, generator: torch.Generator) -> Tensor:
@@ -166,123 +86,11 @@ def beliefs(
 
 
 @torch.no_grad()
-def grow_forests(
-    model: MaskedAutoencoder,
-    values: Tensor,
-    observed: Tensor,
-    folds: Tensor,
-    generator: torch.Generator,
-    deadline: Deadline = NEVER,
-    seconds_of_row: float = 0.0,
-) -> None:
-    """Grow sweeps of forests, one for every column with enough observed cells, and weigh each by held-out cells.
-
-    Parameters
-    ----------
-    values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
-    folds : int8 (n, F), from `split_held_out`; a half of each forest's trees does not learn fold 1, the other fold 2.
-    deadline : leaves the columns with fewest holes without forests in the first sweep, and a second one whole or out.
-    seconds_of_row : how long the prediction of a row without forests takes; asked for under a deadline alone.
-
-    A sweep learns from rows as the ensemble so far completes them without the cell that it learns. The second is grown
-    where the first is believed.
-    """
-    tokenizer, weight = model.tokenizer, next(model.parameters())
-    if not bears_forests(model):
-        return
-    most = rows_that_grow(model, len(values))
-    sample = torch.arange(len(values), device=values.device)
-    if len(values) > most:
-        order = torch.randperm(len(values), generator=generator, device=generator.device)
-        sample = order[:most].sort().values.to(values.device)
-    values_here, shown, fold = values[sample].to(weight.dtype), observed[sample], folds[sample]
-    features = [
-        feature
-        for feature, n_levels in enumerate(tokenizer.n_levels)
-        if n_levels <= MAX_FOREST_LEVELS
-        and shown[:, feature].sum() >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels)
-    ]
-    if not features or deadline.left() < seconds_to_begin(model, len(values), seconds_of_row):
-        return
-    if deadline.exists:
-        features.sort(key=lambda feature: int(observed[:, feature].sum()))
-    own = _own_guesses(model, values_here, shown)
-    for sweep in range(N_SWEEPS):
-        begun, whole = deadline.elapsed(), list(model.sweeps)
-        if sweep:
-            model.thin_last_sweep(TREES_OF_FIRST_SWEEP)
-        cells = [tokenizer.sweep_cells(rows) for rows in _completed_by_groups(model, values_here, shown)]
-        forests, slowest, grown_since = nn.ModuleDict(), seconds_of_row * len(sample), deadline.elapsed()
-        for feature in features:
-            start = deadline.elapsed()
-            if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
-                break
-            rows = torch.nonzero(shown[:, feature])[:, 0]
-            inputs = tokenizer.sweep_features(cells[feature % len(cells)], rows, own, feature)
-            target, n_levels = _target(model, values_here[rows, feature], own[rows], feature)
-            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold[rows, feature])
-            slowest = max(slowest, deadline.elapsed() - start)
-        if len(forests) < (len(features) if sweep else 1):
-            model.sweeps = nn.ModuleList(whole)
-            return
-        model.add_sweep(forests)
-        weigh_members(model, values, observed, folds)
-        took = deadline.elapsed() - begun
-        if _tree_weight(model) <= LEAST_TREE_WEIGHT or deadline.left() < NEXT_SWEEP * took:
-            return
-
-
-def _own_guesses(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> Tensor:
-    """The expert's mean of every observed cell of values (n, F) from the other cells of its row; (n, E)."""
-    tokenizer = model.tokenizer
-    cells, shown = tokenizer.expand(values, observed)
-    if model.expert is None:
-        return torch.zeros_like(cells)
-    own = model.expert.leave_one_out(cells, shown)
-    for feature in tokenizer.categories.tolist():
-        indicators = tokenizer.expert_feature == feature
-        if indicators.sum() > 1:
-            mean, _ = model.expert.condition(cells, shown & ~indicators, with_variance=False)
-            own = torch.where(indicators, mean, own)
-    return tokenizer.bounded(own)
-
-
-def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> list[Tensor]:
-    """Rows (n, F) completed by the ensemble without the cells of a group of features, for each group in turn."""
-    n_features = values.shape[1]
-    n_groups = min(N_GROUPS, n_features)
-    group = torch.arange(n_features, device=values.device) % n_groups
-    completed = []
-    for number in range(n_groups):
-        visible = observed & (group != number)
-        points = torch.cat([found.point() for _, found in beliefs(model, values, visible, wanted=~observed)])
-        completed.append(torch.where(observed, values, points))
-    return completed
-
-
-def _target(model: MaskedAutoencoder, truth: Tensor, own: Tensor, feature: int) -> tuple[Tensor, int]:
-    """What a feature's forest learns, what is left of the expert's guess of a number or the level, and the levels."""
-    tokenizer = model.tokenizer
-    place, n_numbers = int(tokenizer.place[feature]), len(tokenizer.numbers)
-    if place < n_numbers:
-        return truth - own[:, tokenizer.expert_of_number[place]], 0
-    n_levels = int(tokenizer.n_modelled[place - n_numbers])
-    return truth.clamp_max(n_levels - 1), n_levels
-
-
-def _tree_weight(model: MaskedAutoencoder) -> float:
-    """How far the last sweep is believed, mean over the features."""
-    weights = torch.cat([model.number_weights[-1, :, -1], model.level_weights[-1, :, -1]])
-    grown = [int(feature) for feature in cast(nn.ModuleDict, model.sweeps[-1])]
-    return float(weights[model.tokenizer.place[grown]].mean()) if grown else 0.0
-
-
-@torch.no_grad()
 def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor) -> None:
     """Set how far each column believes each member of the last sweep, by held-out cells."""
     weight, tokenizer = next(model.parameters()), model.tokenizer
     has_expert, has_trees = float(model.expert is not None), float(len(model.sweeps) > 0)
-    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees])
+    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees, float(len(model.direct) > 0)])
     start = start / start.sum()
     of_numbers = torch.cat([torch.zeros(1), start])
     model.number_weights[-1] = of_numbers.to(model.number_weights)
@@ -317,36 +125,47 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
         model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
-def restored_sweeps(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
-    """Make room in a model for the forests of saved weights."""
+def restored_trees(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
+    """Make room in a model for the trees of saved weights."""
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
     for sweep in sorted({sweep for sweep, _ in names}, key=int):
-        forests = nn.ModuleDict()
-        for feature in (feature for of, feature in names if of == sweep):
-            nodes, leaves, roots = (
-                weights[f"sweeps.{sweep}.{feature}.{part}"] for part in ("feature", "value", "roots")
-            )
-            forest = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
-            forest.value = torch.zeros_like(leaves)
-            forests[feature] = forest
-        model.add_sweep(forests)
+        forests = {feature: _blank(weights, f"sweeps.{sweep}.{feature}.") for of, feature in names if of == sweep}
+        model.add_sweep(nn.ModuleDict(forests))
+    for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
+        start = f"direct.{feature}."
+        is_forest = f"{start}forest.value" in weights
+        trees = DirectTrees(weights[f"{start}forest.value"].shape[1] if is_forest else 0)
+        if is_forest:
+            trees.forest = _blank(weights, f"{start}forest.")
+        for number, boosted in enumerate(trees.boosted):
+            cast(BoostedTrees, boosted).forest = _blank(weights, f"{start}boosted.{number}.forest.")
+        model.direct[feature] = trees
 
 
-def check_forests(model: MaskedAutoencoder) -> None:
-    """Refuse forests that came from elsewhere and lead nowhere.
+def _blank(weights: dict[str, Tensor], start: str) -> Forest:
+    """A forest of the sizes of saved arrays, whose names begin so."""
+    nodes, leaves, roots = (weights[start + part] for part in ("feature", "value", "roots"))
+    forest = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
+    forest.value = torch.zeros_like(leaves)
+    return forest
+
+
+def check_trees(model: MaskedAutoencoder) -> None:
+    """Refuse trees that came from elsewhere and lead nowhere.
 
     Raises
     ------
-    ValueError : a child, a leaf, a root or a feature lies outside; a forest is of no column, or not of its levels.
+    ValueError : a child, a leaf, a root or a feature lies outside; trees are of no column, or not of its levels.
     """
     tokenizer = model.tokenizer
-    for sweep in model.sweeps:
-        for name, module in cast(nn.ModuleDict, sweep).items():
-            forest, known = cast(Forest, module), name.isdigit() and int(name) < len(tokenizer.n_levels)
-            place = int(tokenizer.place[int(name)]) - len(tokenizer.numbers) if known else -1
-            n_outputs = int(tokenizer.n_modelled[place]) if place >= 0 else 1
-            if not known or forest.value.shape[1] != n_outputs:
-                raise ValueError(
-                    "A forest must be of a column and hold its levels; one of these does not. Save the model again."
-                )
-            forest.check(tokenizer.n_expert_columns)
+    forests = [(name, cast(Forest, forest)) for sweep in model.sweeps for name, forest in sweep.named_children()]
+    forests += [(name, forest) for name, trees in model.direct.items() for forest in cast(DirectTrees, trees).forests()]
+    for name, forest in forests:
+        known = name.isdigit() and int(name) < len(tokenizer.n_levels)
+        place = int(tokenizer.place[int(name)]) - len(tokenizer.numbers) if known else -1
+        n_outputs = int(tokenizer.n_modelled[place]) if place >= 0 else 1
+        if not known or forest.value.shape[1] != n_outputs:
+            raise ValueError(
+                "A forest must be of a column and hold its levels; one of these does not. Save the model again."
+            )
+        forest.check(tokenizer.n_expert_columns)

@@ -47,21 +47,37 @@ class BoostedTrees(nn.Module):
         self.forest = Forest(n_nodes, n_leaves, n_outputs, n_trees)
         self.register_buffer("baseline", torch.zeros(n_outputs))
 
-    def fit(self, features: Tensor, target: Tensor, n_levels: int, seed: int) -> BoostedTrees:
+    def fit(
+        self,
+        features: Tensor,
+        target: Tensor,
+        n_levels: int,
+        seed: int,
+        max_rounds: int = MAX_ROUNDS,
+        learning_rate: float = 0.1,
+        max_leaves: int = 31,
+    ) -> BoostedTrees:
         """Grow the trees.
 
         Parameters
         ----------
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
+        max_rounds, learning_rate, max_leaves : rounds, the share that each adds, the leaves of a tree.
         """
-        max_iter = max(LEAST_ROUNDS, min(MAX_ROUNDS, MAX_TREES // max(1, n_levels)))
+        max_iter = max(LEAST_ROUNDS, min(max_rounds, MAX_TREES // max(1, n_levels)))
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         estimator = HistGradientBoostingClassifier if n_levels else HistGradientBoostingRegressor
         # Threads that wait for each other take longer than one alone on a small table.
         with threadpool_limits(1 if inputs.size < MIN_CELLS_OF_THREADS else None, user_api="openmp"):
             # No early stop: copies of a row would lie on both sides of its split.
-            model: Any = estimator(max_iter=max_iter, early_stopping=False, random_state=seed)
+            model: Any = estimator(
+                max_iter=max_iter,
+                learning_rate=learning_rate,
+                max_leaf_nodes=max_leaves,
+                early_stopping=False,
+                random_state=seed,
+            )
             grown = model.fit(inputs, truth.astype(np.int64) if n_levels else truth)
         classes = grown.classes_.astype(np.int64) if n_levels else np.zeros(1, dtype=np.int64)
         # Two classes share one tree a round, which speaks for the second.

@@ -79,7 +79,15 @@ class Forest(nn.Module):
         self._compiled: CompiledTrees | None = None
         self.register_load_state_dict_post_hook(_forget)
 
-    def fit(self, features: Tensor, target: Tensor, n_levels: int, seed: int, held_out: Tensor | None = None) -> Forest:
+    def fit(
+        self,
+        features: Tensor,
+        target: Tensor,
+        n_levels: int,
+        seed: int,
+        held_out: Tensor | None = None,
+        n_trees: int = N_TREES,
+    ) -> Forest:
         """Grow the forest: one half of the trees without fold 1 of the held-out rows, the other without fold 2.
 
         Parameters
@@ -87,6 +95,7 @@ class Forest(nn.Module):
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that a half of the trees must not see.
+        n_trees : of both halves together.
 
         Returns
         -------
@@ -94,7 +103,9 @@ class Forest(nn.Module):
         """
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
-        halves = [_grown(inputs[fold != half], truth[fold != half], n_levels, seed + half) for half in (1, 2)]
+        halves = [
+            _grown(inputs[fold != half], truth[fold != half], n_levels, n_trees // 2, seed + half) for half in (1, 2)
+        ]
         trees = [
             Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold)
             for half, _ in halves
@@ -143,28 +154,6 @@ class Forest(nn.Module):
             return self._compiled.predict(inputs, asked)
         step = max(1, CHUNK // max(1, len(self.roots)))
         return torch.cat([self._predict(part, asked) for part in inputs.split(step)])
-
-    def thinned(self, n_trees: int) -> Forest:
-        """The forest of the first trees of each half, `n_trees` in all, at most as many as there are."""
-        n_half = len(self.roots) // 2
-        device = self.roots.device
-        kept = torch.zeros(len(self.roots), dtype=torch.bool, device=device)
-        kept[: n_trees // 2], kept[n_half : n_half + n_trees // 2] = True, True
-        nodes = torch.arange(len(self.feature), dtype=torch.int32, device=device)
-        tree = torch.searchsorted(self.roots, nodes, right=True) - 1
-        node, leaf = kept[tree], self.feature < 0
-        new_node, new_leaf = node.cumsum(0) - 1, (node & leaf).cumsum(0) - 1
-        place = torch.zeros(len(self.value), dtype=torch.long, device=device)
-        place[self.left[leaf].long()] = new_leaf[leaf]
-        forest = Forest()
-        forest.feature, forest.threshold = self.feature[node], self.threshold[node]
-        for side in ("left", "right"):
-            child = getattr(self, side).long()
-            moved = torch.where(leaf, place[child.clamp_max(len(place) - 1)], new_node[child.clamp_max(len(tree) - 1)])
-            setattr(forest, side, moved[node].int())
-        forest.value = self.value[self.left[node & leaf].long()]
-        forest.roots = new_node[self.roots[kept].long()].int()
-        return forest
 
     def check(self, n_features: int) -> None:
         """Refuse arrays that came from elsewhere and lead nowhere or in a circle.
@@ -251,11 +240,11 @@ class CompiledTrees:
 
 
 def _grown(
-    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, seed: int
+    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, n_trees: int, seed: int
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Half of the trees, and the levels that they saw."""
     shared = {
-        "n_estimators": N_TREES // 2,
+        "n_estimators": n_trees,
         "max_features": min(1.0, MAX_TRIED / inputs.shape[1]),
         "n_jobs": torch.get_num_threads(),
         "random_state": seed,

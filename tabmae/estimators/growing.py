@@ -1,0 +1,244 @@
+"""Grow the trees of the ensemble: sweeps of forests, and trees that know no expert's guess, within the time there is.
+
+Contract: a held-out cell is judged by trees that never saw it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from tabmae.deadline import NEVER, Deadline
+from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, rows_that_weigh, weigh_members
+from tabmae.experts.direct import DirectTrees
+from tabmae.experts.trees import Forest
+from tabmae.model import MaskedAutoencoder
+from tabmae.training import draw_seed
+
+N_SWEEPS = 2
+N_GROUPS = 5
+"""Groups of columns hidden in turn, so that a sweep's training rows are completed without the cell it learns."""
+TREES_OF_FIRST_SWEEP, TREES_OF_LAST_SWEEP = 20, 40
+"""Trees of a forest; the first sweep completes rows for the second."""
+LEAST_TREE_WEIGHT = 0.2
+"""Mean weight that the first sweep must pass for a second one to be worth its time."""
+MIN_DIRECT_CELLS = 400
+"""Observed cells of a column from which on trees learn it without the expert's guess, too."""
+MIN_FOREST_ROWS = 20
+MIN_ROWS_OF_LEVEL = 3
+MAX_FOREST_LEVELS = 64
+MAX_FOREST_ROWS = 20_000
+MAX_FOREST_CELLS = 600_000
+"""Rows, and cells of them, that grow a forest; it grows with them in time and in size on disk."""
+MAX_FOREST_COLUMNS = 300
+TRAINING_SHARE = 0.3
+"""Share of a time budget that training takes at least when forests grow too."""
+ROWS_TIMED = 500
+"""Rows predicted to see how long that takes here."""
+GROWTH = 3.0
+"""How long a forest grows at most, in times of predicting its rows without forests."""
+REFIT = 0.4
+"""How long the expert's last fit takes at most, in times of its first."""
+ASKED = 0.2
+"""How long a forest takes to be weighed and judged, in times of its growth."""
+NEXT_SWEEP = 3.0
+"""How long a second sweep takes at most, in times of the first, which has fewer trees: its rows are completed by
+forests, too."""
+DIRECT = 3.0
+"""How long the direct trees of a column take at most, in times of its forest."""
+
+
+class Phases(NamedTuple):
+    """When training and the forests have to end, and how long the prediction of a row without forests takes."""
+
+    training: Deadline
+    forests: Deadline
+    seconds_of_row: float = 0.0
+
+
+@torch.no_grad()
+def planned(
+    model: MaskedAutoencoder,
+    values: Tensor,
+    observed: Tensor,
+    deadline: Deadline,
+    expert_seconds: float,
+    with_forests: bool,
+) -> Phases:
+    """Divide the time left among training, forests and the last looks at held-out cells.
+
+    Trees take what they need, within their share; where half of it would go before the first forest grows, training
+    takes all.
+    """
+    model.eval()
+    rows, shown = values[:ROWS_TIMED].to(next(model.parameters()).dtype), observed[:ROWS_TIMED]
+    model.members(rows, shown)
+    begun = deadline.elapsed()
+    model.members(rows, shown).numbers.cpu()
+    row = (deadline.elapsed() - begun) / len(rows)
+    n_weighed = min(2 * len(values), 2 * rows_that_weigh(model))
+    n_judged = min(2 * len(values), 2 * MAX_JUDGED_ROWS)
+    forests = deadline.before(REFIT * expert_seconds + row * (2 * n_weighed + n_judged))
+    begin, left = seconds_to_begin(model, len(values), row), forests.left()
+    share = 1.0
+    if with_forests and bears_forests(model) and 2 * begin < (1 - TRAINING_SHARE) * left:
+        grown = GROWTH * row * rows_that_grow(model, len(values)) * values.shape[1]
+        share = max(TRAINING_SHARE, 1 - (N_SWEEPS * begin + (N_SWEEPS - 1 + DIRECT) * grown) / left)
+    return Phases(forests.part(share), forests, row)
+
+
+def bears_forests(model: MaskedAutoencoder) -> bool:
+    """Whether forests are to be had of the columns."""
+    return 0 < model.tokenizer.n_expert_columns <= MAX_FOREST_COLUMNS
+
+
+def rows_that_grow(model: MaskedAutoencoder, n_rows: int) -> int:
+    """Rows of a table that grow forests."""
+    return min(n_rows, MAX_FOREST_ROWS, MAX_FOREST_CELLS // max(1, model.tokenizer.n_expert_columns))
+
+
+def seconds_to_begin(model: MaskedAutoencoder, n_rows: int, seconds_of_row: float) -> float:
+    """How long a sweep needs before its first forest: rows are guessed, and completed for each group."""
+    return seconds_of_row * (N_GROUPS + 2) * rows_that_grow(model, n_rows)
+
+
+class Sample(NamedTuple):
+    """Rows that grow trees: values and observed cells (n, F), the folds of the held-out ones, and the expert's guesses
+    of observed cells, in its columns (n, E)."""
+
+    values: Tensor
+    observed: Tensor
+    folds: Tensor
+    own: Tensor
+
+
+@torch.no_grad()
+def grow_trees(
+    model: MaskedAutoencoder,
+    values: Tensor,
+    observed: Tensor,
+    folds: Tensor,
+    generator: torch.Generator,
+    deadline: Deadline = NEVER,
+    seconds_of_row: float = 0.0,
+) -> None:
+    """Grow the trees of every column with enough observed cells, and weigh the members by held-out cells.
+
+    Parameters
+    ----------
+    values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
+    folds : int8 (n, F), from `split_held_out`; a half of each column's trees does not learn fold 1, the other fold 2.
+    deadline : leaves the columns with fewest holes without forests in the first sweep, a second one whole or out, and
+        as many columns as it must without direct trees.
+    seconds_of_row : how long the prediction of a row without forests takes; asked for under a deadline alone.
+
+    A sweep learns from rows as the ensemble so far completes them without the cell that it learns. The second is grown
+    where the first is believed. The direct trees learn from the rows of the last sweep.
+    """
+    tokenizer, weight = model.tokenizer, next(model.parameters())
+    if not bears_forests(model):
+        return
+    most = rows_that_grow(model, len(values))
+    rows = torch.arange(len(values), device=values.device)
+    if len(values) > most:
+        order = torch.randperm(len(values), generator=generator, device=generator.device)
+        rows = order[:most].sort().values.to(values.device)
+    values_here, shown = values[rows].to(weight.dtype), observed[rows]
+    features = [
+        feature
+        for feature, n_levels in enumerate(tokenizer.n_levels)
+        if n_levels <= MAX_FOREST_LEVELS
+        and shown[:, feature].sum() >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels)
+    ]
+    if not features or deadline.left() < seconds_to_begin(model, len(values), seconds_of_row):
+        return
+    if deadline.exists:
+        features.sort(key=lambda feature: int(observed[:, feature].sum()))
+    sample = Sample(values_here, shown, folds[rows], _own_guesses(model, values_here, shown))
+    grown_since = deadline.elapsed()
+    for sweep in range(N_SWEEPS):
+        begun, n_trees = deadline.elapsed(), TREES_OF_LAST_SWEEP if sweep == N_SWEEPS - 1 else TREES_OF_FIRST_SWEEP
+        cells = [tokenizer.sweep_cells(completed) for completed in _completed_by_groups(model, values_here, shown)]
+        forests, slowest = nn.ModuleDict(), seconds_of_row * len(rows)
+        for feature in features:
+            start = deadline.elapsed()
+            if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
+                break
+            inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
+            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
+            slowest = max(slowest, deadline.elapsed() - start)
+        if len(forests) < (len(features) if sweep else 1):
+            return
+        model.add_sweep(forests)
+        weigh_members(model, values, observed, folds)
+        took = deadline.elapsed() - begun
+        if _tree_weight(model) <= LEAST_TREE_WEIGHT or deadline.left() < NEXT_SWEEP * took:
+            break
+    slowest *= DIRECT
+    for feature in features:
+        start = deadline.elapsed()
+        if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS:
+            continue
+        if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
+            break
+        inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, None)
+        model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold)
+        slowest = max(slowest, deadline.elapsed() - start)
+    if len(model.direct):
+        weigh_members(model, values, observed, folds)
+
+
+def _lesson(
+    model: MaskedAutoencoder, sample: Sample, cells: Sequence[Tensor], feature: int, own: Tensor | None
+) -> tuple[Tensor, Tensor, int, Tensor]:
+    """What trees of a feature learn from rows completed by groups of columns: features, target, levels, folds.
+
+    The target is a level, or a number; with the expert's guesses `own` (n, E) what they leave of the number.
+    """
+    tokenizer = model.tokenizer
+    rows = torch.nonzero(sample.observed[:, feature])[:, 0]
+    inputs = tokenizer.sweep_features(cells[feature % len(cells)], rows, own, feature)
+    truth, fold = sample.values[rows, feature], sample.folds[rows, feature]
+    place, n_numbers = int(tokenizer.place[feature]), len(tokenizer.numbers)
+    if place >= n_numbers:
+        n_levels = int(tokenizer.n_modelled[place - n_numbers])
+        return inputs, truth.clamp_max(n_levels - 1), n_levels, fold
+    return inputs, truth if own is None else truth - own[rows, tokenizer.expert_of_number[place]], 0, fold
+
+
+def _own_guesses(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> Tensor:
+    """The expert's mean of every observed cell of values (n, F) from the other cells of its row; (n, E)."""
+    tokenizer = model.tokenizer
+    cells, shown = tokenizer.expand(values, observed)
+    if model.expert is None:
+        return torch.zeros_like(cells)
+    own = model.expert.leave_one_out(cells, shown)
+    for feature in tokenizer.categories.tolist():
+        indicators = tokenizer.expert_feature == feature
+        if indicators.sum() > 1:
+            mean, _ = model.expert.condition(cells, shown & ~indicators, with_variance=False)
+            own = torch.where(indicators, mean, own)
+    return tokenizer.bounded(own)
+
+
+def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> list[Tensor]:
+    """Rows (n, F) completed by the ensemble without the cells of a group of features, for each group in turn."""
+    n_features = values.shape[1]
+    n_groups = min(N_GROUPS, n_features)
+    group = torch.arange(n_features, device=values.device) % n_groups
+    completed = []
+    for number in range(n_groups):
+        visible = observed & (group != number)
+        points = torch.cat([found.point() for _, found in beliefs(model, values, visible, wanted=~observed)])
+        completed.append(torch.where(observed, values, points))
+    return completed
+
+
+def _tree_weight(model: MaskedAutoencoder) -> float:
+    """How far the last sweep is believed, mean over the features."""
+    weights = torch.cat([model.number_weights[-1, :, 3], model.level_weights[-1, :, 2]])
+    grown = [int(feature) for feature in cast(nn.ModuleDict, model.sweeps[-1])]
+    return float(weights[model.tokenizer.place[grown]].mean()) if grown else 0.0
