@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tabmae.missingness import ampute
     from tabmae.plotting import plot_detection, plot_explanation, plot_series
     from tabmae.pooling import pool
+    from tabmae.report import html_report, imputed_cells
     from tabmae.tuning import tune
 
 __version__ = "0.1.0"
@@ -35,6 +36,8 @@ __all__ = [
     "TrainingError",
     "ampute",
     "evaluate",
+    "html_report",
+    "imputed_cells",
     "load",
     "plot_detection",
     "plot_explanation",
@@ -57,6 +60,8 @@ _ROOMS = {
     "TrainingError": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
+    "html_report": "tabmae.report",
+    "imputed_cells": "tabmae.report",
     "plot_detection": "tabmae.plotting",
     "plot_explanation": "tabmae.plotting",
     "plot_series": "tabmae.plotting",

@@ -13,7 +13,8 @@ import pandas as pd
 from tabmae.errors import DataError, check_number, listed
 from tabmae.estimators.detector import TabMAEDetector
 from tabmae.estimators.series import Detection, TimeSeriesMAE
-from tabmae.schema import open_table
+from tabmae.estimators.table import TabMAE
+from tabmae.schema import missing_cells, open_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ODD, USUAL, AHEAD = "#D55E00", "#999999", "#0072B2"
 MAX_CELLS = 20
 """Cells that are drawn, the oddest first."""
+MAX_ROWS, MAX_COLUMNS, MAX_LEVELS = 400, 40, 8
+"""Rows and columns of a map of missing cells, and levels of a column, that are drawn."""
 MAX_CHANNELS = 6
 """Channels of a series that are drawn, those first that lie farthest outside of their bounds where it is flagged."""
 
@@ -189,7 +192,7 @@ def plot_series(
         axes.fill_between(later, *sides, color=AHEAD, alpha=alpha, lw=0)
     axes.plot(later, ahead["TimeSeriesMAE"].to_numpy(), color=AHEAD, lw=1.4, label="forecast, 80 and 95 %")
     title = [str(part) for part in (panel.ids[number], schema.channels[place]) if part is not None]
-    axes.set_title(", ".join(title), loc="left", fontsize=10)
+    axes.set_title(", ".join(title), loc="left", fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0.4, 1.0))
@@ -197,6 +200,93 @@ def plot_series(
         locator = AutoDateLocator(maxticks=8)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    return figure
+
+
+def plot_missing(X: Any) -> Figure:
+    """Draw which cells of a table are missing: rows from top to bottom, a column for each of its columns.
+
+    Parameters
+    ----------
+    X : pandas or polars DataFrame, Arrow table or array (n, F).
+
+    Returns
+    -------
+    matplotlib Figure. At most 400 rows, evenly over the table, and 40 columns, those with most holes.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+    missing = missing_cells(X)
+    names = open_table(X).names
+    rows = np.unique(np.linspace(0, len(missing) - 1, min(MAX_ROWS, len(missing))).round().astype(int))
+    most = np.sort(np.argsort(-missing.sum(0), kind="stable")[:MAX_COLUMNS])
+    figure = Figure(figsize=(min(11, 2.5 + 0.5 * len(most)), 4.5), layout="constrained")
+    axes = figure.subplots()
+    colours = ListedColormap(["#E6E6E6", "#333333"])
+    axes.imshow(missing[np.ix_(rows, most)], aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+    labels = [f"{str(names[place])[:30]}, {missing[:, place].mean():.0%}" for place in most]
+    axes.set_xticks(range(len(most)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
+    for label in axes.get_xticklabels():
+        label.set_parse_math(False)
+    axes.set_ylabel(f"{len(rows)} of {len(missing)} rows" if len(rows) < len(missing) else "rows")
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def plot_imputed(model: TabMAE, X: Any) -> Figure:
+    """Draw how the imputed cells of columns are spread beside the observed ones.
+
+    Parameters
+    ----------
+    model : fitted. X : as for `transform`, with a missing cell at least.
+
+    Returns
+    -------
+    matplotlib Figure: shares of the observed and of the imputed cells, of the 6 columns with most holes at most.
+
+    Raises
+    ------
+    DataError : no cell is missing of any column that the model learnt.
+    """
+    from matplotlib.figure import Figure
+
+    missing, schema = missing_cells(X), model.schema_
+    completed = model.transform(X)
+    values, _ = schema.encode(completed)
+    places = [place for place, column in enumerate(schema.columns) if column.learnable]
+    counts = {place: missing[:, schema.positions(open_table(X))[place]] for place in places}
+    most = sorted((place for place in places if counts[place].any()), key=lambda place: -counts[place].sum())
+    if not most:
+        raise DataError(
+            "X must have a missing cell of a column that fit learnt; it has none. Pass the table with holes."
+        )
+    most = most[:MAX_CHANNELS]
+    n_across = min(3, len(most))
+    n_down = -(-len(most) // n_across)
+    figure = Figure(figsize=(3.6 * n_across, 2.8 * n_down), layout="constrained")
+    panels = figure.subplots(n_down, n_across, squeeze=False).ravel()
+    for axes, place in zip(panels, most, strict=False):
+        column, hidden = schema.columns[place], counts[place]
+        numbers = values[:, place].astype(np.float64)
+        if column.kind == "category":
+            edges = np.arange(min(len(column.levels), MAX_LEVELS) + 1) - 0.5
+            axes.set_xticks(edges[1:] - 0.5, [str(name)[:12] for name in column.levels[:MAX_LEVELS]], rotation=30)
+        else:
+            numbers = column.numbers(numbers)
+            edges = np.histogram_bin_edges(numbers, bins=20)
+        for chosen, colour, name in ((~hidden, USUAL, "observed"), (hidden, ODD, "imputed")):
+            weights = np.full(int(chosen.sum()), 1 / max(1, int(chosen.sum())))
+            axes.hist(numbers[chosen], edges, weights=weights, color=colour, alpha=0.6, label=f"{name}, {chosen.sum()}")
+        axes.set_title(str(column.name)[:40], loc="left", fontsize=10, parse_math=False)
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        for label in axes.get_xticklabels():
+            label.set_parse_math(False)
+    for axes in panels[len(most) :]:
+        axes.set_visible(False)
+    figure.supylabel("share of cells", fontsize=9)
     return figure
 
 

@@ -52,9 +52,11 @@ FLOORS = (
     ),
     ("estimators.table", "estimators.series", "estimators.detector", "estimators.supervised"),
     ("evaluation", "tuning", "plotting", "report", "scale"),
-    ("__init__", "cli", "demo"),
+    ("__init__", "demo"),
+    ("cli",),
+    ("__main__",),
 )
-"""Rooms by floor, lowest first. `__init__` is the shop window."""
+"""Rooms by floor, lowest first. `__init__` is the shop window, and the command line a customer that asks there."""
 
 HALLS = ("experts", "estimators")
 """Folders of rooms; every other folder is one room, whose files may import each other."""

@@ -1,0 +1,273 @@
+"""Tables of CSV: text in, typed columns for an estimator, and the same text out with its holes filled.
+
+Contract: every field that is not filled comes out as the characters that it was in the file, quotes included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tabmae.errors import DataError, listed
+
+Kind = Literal["empty", "integer", "number", "bool", "time", "text"]
+
+MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
+"""What stands for a missing value beside an empty field, unless the user says otherwise."""
+INTEGER = r"[+-]?(?:0|[1-9]\d{0,17})"
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
+CODE = r"[+-]?0\d+"
+"""Digits after a zero: a zip code or a key, whose zero a number would lose."""
+BOOLS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
+TIMES = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y")
+MAX_DECIMALS = 15
+LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class CsvColumn:
+    """A column as it is written, and what it says.
+
+    raw : fields as they are in the file. values : without quotes. missing : bool (n,).
+    """
+
+    raw: list[str]
+    values: list[str]
+    missing: NDArray[np.bool_]
+
+    def kind(self, *, as_text: bool) -> Kind:
+        """What every observed field can be read as, without a loss."""
+        seen = self._seen()
+        if not len(seen):
+            return "empty"
+        if as_text or seen.str.fullmatch(CODE).any():
+            return "text"
+        if seen.str.fullmatch(INTEGER).all():
+            return "integer"
+        if seen.str.fullmatch(NUMBER, case=False).all():
+            return "number"
+        if any(seen.isin(pair).all() for pair in BOOLS):
+            return "bool"
+        return "time" if self._pattern() else "text"
+
+    def typed(self, kind: Kind) -> pd.Series:
+        """The column for an estimator."""
+        series = pd.Series(self.values, dtype=object).mask(self.missing, None)
+        match kind:
+            case "integer":
+                whole = pd.array([pd.NA if value is None else int(value) for value in series], dtype="Int64")
+                return pd.Series(whole)
+            case "number" | "empty":
+                return pd.Series([np.nan if value is None else float(value) for value in series])
+            case "bool":
+                return series.map(lambda value: None if value is None else value.lower() == "true").astype("boolean")
+            case "time":
+                return pd.to_datetime(series, format=self._pattern())
+        return series
+
+    def fields(self, filled: pd.Series, kind: Kind, rows: NDArray[np.int64], delimiter: str) -> list[str]:
+        """Fields of a completed column; `rows` tells of which row of the file each is, -1 for none.
+
+        A field that is still missing is as it was, or empty.
+        """
+        known = (rows >= 0) & ~self.missing[rows]
+        fields = [self.raw[row] if row >= 0 else "" for row in rows.tolist()]
+        places = np.flatnonzero(~known & filled.notna().to_numpy(dtype=bool))
+        for place, text in zip(places.tolist(), self._new(filled.iloc[places], kind, delimiter), strict=True):
+            fields[place] = text
+        return fields
+
+    def _new(self, filled: pd.Series, kind: Kind, delimiter: str) -> list[str]:
+        """Fields of filled cells, written as the observed ones are."""
+        observed = np.flatnonzero(~self.missing).tolist()
+        own = {self.values[row]: self.raw[row] for row in reversed(observed)}
+        match kind:
+            case "integer":
+                texts = [str(int(value)) for value in filled]
+            case "number":
+                texts = self._decimals(filled)
+            case "bool":
+                true, false = next(pair for pair in BOOLS if own.keys() <= set(pair))
+                texts = [true if value else false for value in filled]
+            case "time":
+                texts = filled.dt.strftime(self._pattern()).tolist()
+            case _:
+                texts = [str(value) for value in filled]
+        return [own[text] if text in own else quoted(text, delimiter) for text in texts]
+
+    def _decimals(self, filled: pd.Series) -> list[str]:
+        """Numbers with one digit more than any observed one has after its point."""
+        seen = self._seen()
+        places = 1 + int(seen.str.extract(r"\.(\d*)$")[0].str.len().fillna(0).max())
+        if places > MAX_DECIMALS or seen.str.contains("e", case=False).any():
+            return [repr(float(value)) for value in filled]
+        return [f"{value:.{places}f}" for value in filled]
+
+    def _seen(self) -> pd.Series:
+        return pd.Series(self.values, dtype=object)[~self.missing]
+
+    def _pattern(self) -> str:
+        """The format that reads every observed field and writes it back; "" without one."""
+        seen = self._seen()
+        for pattern in TIMES:
+            stamps = pd.to_datetime(seen, format=pattern, errors="coerce")
+            if stamps.notna().all() and (stamps.dt.strftime(pattern) == seen).all():
+                return pattern
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvSheet:
+    """A CSV file: its columns by name, the fields of its header, and how lines are made."""
+
+    columns: dict[str, CsvColumn]
+    header: list[str]
+    delimiter: str
+    newline: str
+    start: str
+    as_text: frozenset[str] = frozenset()
+    typed_times: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+    @property
+    def n_rows(self) -> int:
+        return len(next(iter(self.columns.values())).raw)
+
+    def part(self, names: Sequence[str]) -> pd.DataFrame:
+        """Some columns, typed."""
+        return pd.DataFrame({name: self.columns[name].typed(self._kind(name)) for name in names})
+
+    def text(
+        self,
+        filled: pd.DataFrame | None = None,
+        rows: NDArray[np.int64] | None = None,
+        added: Mapping[str, Sequence[str]] | None = None,
+    ) -> str:
+        """The file with columns completed and others added; `rows` are the rows of the file, all without it."""
+        chosen = np.arange(self.n_rows) if rows is None else rows
+        fields = [
+            column.fields(filled[name], self._kind(name), chosen, self.delimiter)
+            if filled is not None and name in filled
+            else [column.raw[row] if row >= 0 else "" for row in chosen.tolist()]
+            for name, column in self.columns.items()
+        ]
+        fields += [[quoted(text, self.delimiter) for text in texts] for texts in (added or {}).values()]
+        lines = [[*self.header, *(added or {})], *zip(*fields, strict=True)]
+        return self.start + "".join(self.delimiter.join(line) + self.newline for line in lines)
+
+    def parted_by(self, delimiter: str) -> CsvSheet:
+        """The sheet with other delimiters, and quotes where its fields now need them."""
+        if delimiter == self.delimiter:
+            return self
+
+        def apart(fields: list[str]) -> list[str]:
+            return [field if field.lstrip().startswith('"') else quoted(field, delimiter) for field in fields]
+
+        columns = {name: replace(column, raw=apart(column.raw)) for name, column in self.columns.items()}
+        return replace(self, columns=columns, header=apart(self.header), delimiter=delimiter)
+
+    def _kind(self, name: str) -> Kind:
+        found = self.columns[name].kind(as_text=name in self.as_text)
+        return "text" if found == "time" and not self.typed_times else found
+
+
+def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
+    """Read a CSV file whose first line names its columns.
+
+    Raises
+    ------
+    DataError : it is not text in UTF-8, has no rows, rows of unequal length, or a name twice.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name!r} must be text in UTF-8; byte {error.start} is not. Convert it.") from error
+    if "\0" in text:
+        raise DataError(f"{path.name!r} must be text in UTF-8; it holds zero bytes. Convert it.")
+    start, text = ("\ufeff", text[1:]) if text.startswith("\ufeff") else ("", text)
+    newline = found.group() if (found := LINE_END.search(text)) else "\n"
+    lines = fields_of(text, delimiter, path.name)
+    header = lines[0] if lines else []
+    names = [unquoted(field) for field in header]
+    rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
+    if not rows:
+        raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows. Pass another file.")
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"Column names must be unique; {listed(twice)} occur more than once. Rename the copies.")
+    for place, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise DataError(
+                f"Every row of {path.name!r} must have the {len(names)} fields of its header; row {place} has "
+                f"{len(row)}. Mend it, or pass another --delimiter."
+            )
+    return CsvSheet(
+        {name: column_of(list(raw), markers) for name, raw in zip(names, zip(*rows, strict=True), strict=True)},
+        header,
+        delimiter,
+        newline,
+        start,
+    )
+
+
+def column_of(raw: list[str], markers: Collection[str]) -> CsvColumn:
+    """A column of fields; a blank one is missing, and one that is a marker."""
+    values = [unquoted(field) for field in raw]
+    missing = np.array([not value.strip() or value.strip() in markers for value in values], dtype=bool)
+    return CsvColumn(raw, values, missing)
+
+
+def unquoted(field: str) -> str:
+    """What a field says: without its quotes, or without blanks around it."""
+    field = field.strip()
+    return field[1:-1].replace('""', '"') if field.startswith('"') else field
+
+
+def quoted(text: str, delimiter: str) -> str:
+    """A field that says a text: in quotes where it needs them.
+
+    >>> quoted("Oslo, N", ",")
+    '"Oslo, N"'
+    """
+    if any(mark in text for mark in (delimiter, '"', "\n", "\r")) or text != text.strip():
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def fields_of(text: str, delimiter: str, name: str) -> list[list[str]]:
+    """Cut CSV into the fields of its lines, as they are written.
+
+    Raises
+    ------
+    DataError : a quote is not closed, or followed by more text.
+    """
+    if '"' not in text:
+        lines = [line.split(delimiter) for line in LINE_END.split(text)]
+        return lines[:-1] if lines[-1] == [""] else lines
+    cut = re.escape(delimiter)
+    field = re.compile(rf'( *"(?:[^"]|"")*" *|[^{cut}"\r\n][^{cut}\r\n]*|)({cut}|\r\n|\n|\r|\Z)')
+    lines, line, place = [], [], 0
+    while place < len(text):
+        found = field.match(text, place)
+        if found is None:
+            raise DataError(
+                f"Quotes in {name!r} must enclose a whole field; those after line {len(lines) + 1} do not. Mend them."
+            )
+        line.append(found[1])
+        place = found.end()
+        if found[2] != delimiter:
+            lines.append(line)
+            line = []
+        elif place == len(text):
+            lines.append([*line, ""])
+    return lines

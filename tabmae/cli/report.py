@@ -1,0 +1,38 @@
+"""`tabmae report`: what is missing, what it was taken for, and how far that can be trusted, as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import tabmae
+from tabmae.cli.models import note, prepared
+from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, PER_CENT, QUIET, SAVE
+from tabmae.cli.sheets import PAGES, Target
+
+
+@click.command()
+@IN
+@click.argument("out", metavar="PAGE")
+@click.option("--level", type=PER_CENT, default=90.0, show_default=True, help="Per cent that the bounds are to hold.")
+@click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="Imputed cells to show.")
+@MODEL
+@SAVE
+@CSV
+@OF_BOTH
+@FORCE
+@QUIET
+def report(source: str, out: str, level: float, rows: int, force: bool, **_: Any) -> None:
+    """Impute the table IN and write a report of it to the file PAGE, such as report.html.
+
+    The page stands alone: pictures are in it, and nothing is fetched from elsewhere.
+    """
+    target = Target(out, force, PAGES)
+    target.check()
+    work = prepared("TabMAE", "TimeSeriesMAE")
+    X = work.table
+    model = work.fit(X)
+    target.write(tabmae.html_report(model, X, title=Path(source).name, level=level / 100, n_cells=rows))
+    note(f"The report is in {out!r}.")
