@@ -15,6 +15,7 @@ from tabmae.estimators.detector import TabMAEDetector
 from tabmae.estimators.series import Detection, TimeSeriesMAE
 from tabmae.estimators.table import TabMAE
 from tabmae.schema import missing_cells, open_table
+from tabmae.schema.cells import DAY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -250,6 +251,7 @@ def plot_imputed(model: TabMAE, X: Any) -> Figure:
     ------
     DataError : no cell is missing of any column that the model learnt.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     missing, schema = missing_cells(X), model.schema_
@@ -275,10 +277,17 @@ def plot_imputed(model: TabMAE, X: Any) -> Figure:
             axes.set_xticks(edges[1:] - 0.5, [str(name)[:12] for name in column.levels[:MAX_LEVELS]], rotation=30)
         else:
             numbers = column.numbers(numbers)
-            edges = np.histogram_bin_edges(numbers, bins=20)
-        for chosen, colour, name in ((~hidden, USUAL, "observed"), (hidden, ODD, "imputed")):
-            weights = np.full(int(chosen.sum()), 1 / max(1, int(chosen.sum())))
-            axes.hist(numbers[chosen], edges, weights=weights, color=colour, alpha=0.6, label=f"{name}, {chosen.sum()}")
+            if column.family.startswith("datetime"):
+                numbers = numbers / DAY  # matplotlib's unit
+                locator = AutoDateLocator(maxticks=5)
+                axes.xaxis.set_major_locator(locator)
+                axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+            edges = np.histogram_bin_edges(numbers, bins=12)
+        groups = [numbers[~hidden], numbers[hidden]]
+        weights = [np.full(len(group), 1 / max(1, len(group))) for group in groups]
+        labels = [f"{name}, {len(group)}" for name, group in zip(("observed", "imputed"), groups, strict=True)]
+        axes.hist(groups, edges, weights=weights, color=[USUAL, ODD], label=labels)
+        axes.margins(y=0.25)  # room for the legend
         axes.set_title(str(column.name)[:40], loc="left", fontsize=10, parse_math=False)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -86,9 +86,9 @@ def prepared(*kinds: str, typed_times: bool = True, of_fit: Sequence[str] = FITT
 def of_new_table(kind: str, sheet: Sheet, parameters: dict[str, Any]) -> Work:
     """A new model of a table."""
     params = click.get_current_context().params
-    names = chosen(params["columns"], sheet.names, "--columns") or sheet.names
+    wanted = chosen(params["columns"], sheet.names, "--columns") or sheet.names
     left_out = chosen(params["exclude"], sheet.names, "--exclude")
-    names = [name for name in names if name not in left_out]
+    names = [name for name in sheet.names if name in wanted and name not in left_out]
     if not names:
         raise ParameterError("--columns and --exclude must leave a column; they leave none. Name fewer of them.")
     categorical = chosen(params["categorical"], names, "--categorical")

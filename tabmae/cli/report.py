@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
+import pyarrow as pa
 
 import tabmae
 from tabmae.cli.models import note, prepared
 from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, PER_CENT, QUIET, SAVE
 from tabmae.cli.sheets import PAGES, Target
+
+
+def from_one(X: Any) -> pd.DataFrame:
+    """A table with its rows counted from 1, as those of a file are."""
+    frame = X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True) if isinstance(X, pa.Table) else X
+    return frame.set_axis(range(1, len(frame) + 1))
 
 
 @click.command()
@@ -32,7 +40,7 @@ def report(source: str, out: str, level: float, rows: int, force: bool, **_: Any
     target = Target(out, force, PAGES)
     target.check()
     work = prepared("TabMAE", "TimeSeriesMAE")
-    X = work.table
+    X = work.table if work.of_series else from_one(work.table)
     model = work.fit(X)
     target.write(tabmae.html_report(model, X, title=Path(source).name, level=level / 100, n_cells=rows))
     note(f"The report is in {out!r}.")

@@ -209,17 +209,15 @@ def completed(
 ) -> pa.Table | pd.DataFrame | str:
     """What to write of a sheet whose columns were completed; the text of a CSV file stays where it goes to another.
 
-    `rows` are the rows of the file that the completed ones come from, -1 for rows that were inserted.
+    `rows` are the rows of the file that the completed ones come from, -1 for rows that were inserted; with them all
+    columns were completed.
     """
     if isinstance(sheet, ArrowSheet):
         return sheet.completed(filled) if rows is None else filled
     if target.is_csv:
         return own_text(sheet, target).text(filled, rows)
-    rest = [name for name in sheet.names if name not in filled]
-    untouched = sheet.part(rest)
-    if rows is not None:
-        untouched = untouched.iloc[np.maximum(rows, 0)].reset_index(drop=True).mask(rows < 0)
-    return pd.concat([filled.reset_index(drop=True), untouched], axis=1)[sheet.names]
+    untouched = sheet.part([name for name in sheet.names if name not in filled])
+    return pd.concat([filled, untouched], axis=1)[sheet.names] if len(untouched.columns) else filled
 
 
 def with_columns(sheet: Sheet, added: Mapping[str, NDArray[Any]], target: Target) -> pa.Table | pd.DataFrame | str:
@@ -230,11 +228,13 @@ def with_columns(sheet: Sheet, added: Mapping[str, NDArray[Any]], target: Target
             table = table.append_column(name, pa.array(values))
         return table
     if target.is_csv:
-        texts = {
-            name: [f"{v:.6g}" if isinstance(v, float) else str(v) for v in a.tolist()] for name, a in added.items()
-        }
-        return own_text(sheet, target).text(added=texts)
+        return own_text(sheet, target).text(added={name: written(values) for name, values in added.items()})
     return sheet.part(sheet.names).assign(**added)
+
+
+def written(values: NDArray[Any]) -> list[str]:
+    """Numbers or bools as fields of CSV."""
+    return [f"{value:.6g}" if isinstance(value, float) else str(value) for value in values.tolist()]
 
 
 def own_text(sheet: CsvSheet, target: Target) -> CsvSheet:

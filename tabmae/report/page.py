@@ -11,7 +11,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,6 @@ from tabmae.estimators.table import TabMAE
 from tabmae.plotting import plot_imputed, plot_missing, plot_series
 from tabmae.report.cells import imputed_cells
 from tabmae.schema import missing_cells, open_table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LEAST_TO_JUDGE = 10
 """Held-out cells below which a skill is mostly chance."""
@@ -116,7 +113,7 @@ def of_table(model: Any, X: Any) -> tuple[list[str], list[Shown], list[Picture]]
     trust = Shown(
         "How far each column can be trusted",
         "Known cells were held out and predicted: errors are root mean squares in standard deviations of the column, "
-        "or shares of wrong levels; skill is the share of the error of the mean, or of the commonest level, that is gone.",
+        "or shares of wrong levels; skill is the share of the error of the mean, or of the mode, that is gone.",
         ["column", "kind", "missing", "held out", "error", "of mean or mode", "skill", "predicted"],
         rows,
     )
@@ -188,7 +185,7 @@ def told(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def picture(figure: Figure, caption: str) -> Picture:
+def picture(figure: Any, caption: str) -> Picture:
     """A figure as a PNG of the page."""
     file = io.BytesIO()
     with warnings.catch_warnings():
