@@ -22,6 +22,7 @@ import tabmae
 from tabmae.cli import main
 from tabmae.cli.csv_text import MARKERS, fields_of, read_csv, unquoted
 from tabmae.cli.program import first_sentence
+from tabmae.optimizer import AdamW
 
 ROOT = Path(__file__).parent.parent
 N_ROWS = 60
@@ -197,6 +198,17 @@ def test_arrow_becomes_csv_without_a_loss_of_long_numbers(saved: Path, room: Pat
     assert [line.split(",")[1] for line in found.splitlines()[1:5]] == [str(FIRST_KEY), "", str(FIRST_KEY + 2), "5"]
 
 
+def test_an_index_of_pandas_is_kept_and_not_learnt(room: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0, None, 4.0] * 10, "b": [1.0, 2.0, 3.0, 4.0] * 10})
+    frame.index = pd.Index(np.arange(40.0), name="where")
+    frame.to_parquet(room / "indexed.parquet")
+    options = ("--max-epochs", 1, "--quiet", "--save", room / "indexed")
+    done("impute", room / "indexed.parquet", room / "indexed-out.parquet", *options)
+    found = pd.read_parquet(room / "indexed-out.parquet")
+    assert found.index.equals(frame.index) and found["a"].notna().all()
+    assert [column.name for column in tabmae.load(room / "indexed").schema_.columns] == ["a", "b"]
+
+
 def test_tabs_and_semicolons_part_fields_and_other_texts_are_missing(room: Path) -> None:
     lines = ["a;b;c", *[f"{i % 7};{'?' if i % 5 == 0 else 2 * (i % 7)};x, y" for i in range(40)]]
     (room / "semi.csv").write_text("\n".join(lines))
@@ -204,7 +216,7 @@ def test_tabs_and_semicolons_part_fields_and_other_texts_are_missing(room: Path)
     found = done("impute", room / "semi.csv", "-", *options).stdout.splitlines()
     assert found[0] == "a;b;c" and found[2] == "1;2;x, y" and "?" not in "".join(found)
     assert all(line.split(";")[1].isdigit() for line in found[1:])
-    (room / "comma.csv").write_text("\n".join(["a,b", *[f'{i % 7 or ""},"p\tq"' for i in range(40)]]))
+    (room / "comma.csv").write_text("\n".join(["a,b", *[f"{i % 7 or ''},p\tq" for i in range(40)]]))
     done("impute", room / "comma.csv", room / "tabs.tsv", "--max-epochs", 1, "--quiet")
     assert (room / "tabs.tsv").read_text().splitlines()[2] == '1\t"p\tq"'
 
@@ -356,6 +368,12 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --level 100", "Invalid value for '--level': 100.0 is not in the range 1<=x<100."),
         ("impute TABLE OUT --level nan", "Invalid value for '--level': nan is not a finite number."),
         ("impute TABLE OUT --seed x", "Invalid value for '--seed': 'x' is not a valid integer range."),
+        ("impute TABLE OUT --delimiter ;;", "Invalid value for '--delimiter': ';;' is not one character that parts .*"),
+        ("tune TABLE --study s.db", "--study must come with a --seed, .*"),
+        (
+            "tune TABLE --study TABLE --seed 1",
+            "--study must name a new file or one of a study before; '.*' cannot be one.",
+        ),
         ("impute TABLE OUT --sed 1", "No such option.*--sed.*"),
         ("impute TABLE", "Missing argument 'OUT'."),
         ("impude TABLE OUT", "No such command.*impude.*"),
@@ -551,6 +569,12 @@ def test_tuned_parameters_are_printed_and_their_model_is_kept(table: Path, room:
     assert all(getattr(model, name) == pytest.approx(value) for name, value in told["best_params"].items())
 
 
+def test_a_study_in_a_file_goes_on(table: Path, tmp_path: Path) -> None:
+    options = ("--columns", "price,rooms", "--max-epochs", 1, "--seed", 3, "--quiet", "--study", tmp_path / "study.db")
+    first, second = (json.loads(done("tune", table, "--trials", 1, *options).stdout)["trials"] for _ in range(2))
+    assert (first, second) == (1, 2)
+
+
 def test_info_tells_of_a_model_in_words_and_in_json(saved: Path, saved_series: Path) -> None:
     told = json.loads(done("info", saved, "--json").stdout)
     assert told["class"] == "TabMAE" and told["parameters"] == {"max_epochs": 2, "random_state": 0}
@@ -580,6 +604,20 @@ def test_progress_and_warnings_are_lines_on_the_standard_error(room: Path) -> No
     assert quiet.stdout == loud.stdout and quiet.stdout.startswith("a,b,none\n1,2,\n")
     (line,) = quiet.stderr.splitlines()
     assert line.startswith("Warning: Columns 'none' have no observed cell in fit.")
+
+
+def test_an_interrupt_ends_without_a_result(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, steps = AdamW.step, iter(range(100))
+
+    def interrupted(optimizer: AdamW, *given: Any) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        step(optimizer, *given)
+
+    monkeypatch.setattr(AdamW, "step", interrupted)
+    found = run("impute", table, tmp_path / "out.csv", "--quiet")
+    assert found.exit_code == 130 and found.stderr == "Error: Interrupted; nothing was written.\n"
+    assert os.listdir(tmp_path) == []
 
 
 def test_help_and_bad_names_of_files_load_no_torch() -> None:

@@ -41,8 +41,21 @@ SAVE = click.option("--save", metavar="FOLDER", help="Keep the fitted model in F
 FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors stay.")
 
+
+def one_character(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse what cannot part fields."""
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise click.BadParameter(f"{value!r} is not one character that parts fields.")
+    return value
+
+
 _CSV = (
-    click.option("--delimiter", metavar="CHARACTER", help="What parts the fields of CSV; a comma, of .tsv a tab."),
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        callback=one_character,
+        help="What parts the fields of CSV; a comma, of .tsv a tab.",
+    ),
     click.option(
         "--missing",
         multiple=True,

@@ -38,14 +38,15 @@ class Program(click.Group):
         try:
             with warnings_in_words():
                 code = super().main(*args, **extra)
-        except click.exceptions.Abort:
+        except (click.exceptions.Abort, UserWarning):
             fail("Interrupted; nothing was written.", INTERRUPTED)
         except click.ClickException as error:
             fail(error.format_message(), BAD_INPUT)
         except TabMAEError as error:
             fail(first_sentence(str(error)), BAD_INPUT)
         except OSError as error:
-            fail(f"{error.strerror or error}: {error.filename!r}.", BAD_INPUT)
+            where = "" if error.filename is None else f": {error.filename!r}"
+            fail(f"{error.strerror or error}{where}.", BAD_INPUT)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -84,6 +85,8 @@ def warnings_in_words() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning)
+        # Training alone would keep its best weights and go on to a result.
+        warnings.filterwarnings("error", message="Training was interrupted", category=UserWarning)
         warnings.showwarning = show
         yield
 
