@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from click.testing import CliRunner, Result
 import tabmae
 from tabmae.cli import main
 from tabmae.cli.csv_text import MARKERS, fields_of, read_csv, unquoted
-from tabmae.cli.program import first_sentence
+from tabmae.cli.program import first_sentence, warnings_in_words
 from tabmae.optimizer import AdamW
 
 ROOT = Path(__file__).parent.parent
@@ -160,10 +161,23 @@ def test_a_table_without_holes_comes_out_byte_for_byte(saved: Path, room: Path) 
     assert (room / "again.csv").read_bytes() == (saved.parent / "out.csv").read_bytes()
 
 
+def test_columns_that_are_empty_in_a_new_file_are_written_as_the_model_learnt_them(room: Path) -> None:
+    lines = [f"{i % 7},{'true' if i % 7 > 3 else 'false'},2024-03-{1 + i % 7:02d},{i % 7 / 2}" for i in range(60)]
+    (room / "full.csv").write_text("\n".join(["n,flag,day,x", *lines]))
+    done("impute", room / "full.csv", "-", "--save", room / "full", "--max-epochs", 1, "--seed", 0, "--quiet")
+    (room / "unseen.csv").write_text("n,flag,day,x\n,,,1.5\n,,,3.0\n")
+    (room / "other.csv").write_text("n,flag,day,x\n6,,,\n")
+    found = done("impute", room / "unseen.csv", "-", "--model", room / "full", "--quiet").stdout.splitlines()
+    found += done("impute", room / "other.csv", "-", "--model", room / "full", "--quiet").stdout.splitlines()[1:]
+    for line in found[1:]:
+        n, flag, day, x = line.split(",")
+        assert n == str(int(n)) and flag in ("True", "False") and len(day) == 10 and float(x) >= 0
+        assert pd.Timestamp("2024-03-01") <= pd.Timestamp(day) <= pd.Timestamp("2024-03-07")
+
+
 def test_a_saved_model_does_as_the_one_that_was_fitted(table: Path, saved: Path, room: Path) -> None:
     done("impute", table, room / "reused.csv", "--model", saved)
     assert (room / "reused.csv").read_bytes() == (saved.parent / "out.csv").read_bytes()
-    assert tabmae.load(saved).verbose == 0
 
 
 @pytest.mark.parametrize("ending", ["parquet", "feather", "arrow"])
@@ -598,12 +612,20 @@ def test_a_report_is_a_page_on_the_file(table: Path, saved: Path, room: Path) ->
 def test_progress_and_warnings_are_lines_on_the_standard_error(room: Path) -> None:
     (room / "blank.csv").write_text("a,b,none\n" + "1,2,\n2,,\n3,6,\n" * 12)
     options = ("--max-epochs", 1, "--seed", 0)
-    loud = done("impute", room / "blank.csv", "-", *options)
+    loud = done("impute", room / "blank.csv", "-", "--save", room / "loud", *options)
+    assert tabmae.load(room / "loud").verbose == 0
     assert "epoch" in loud.stderr and "skill" in loud.stderr
     quiet = done("impute", room / "blank.csv", "-", "--quiet", *options)
     assert quiet.stdout == loud.stdout and quiet.stdout.startswith("a,b,none\n1,2,\n")
     (line,) = quiet.stderr.splitlines()
     assert line.startswith("Warning: Columns 'none' have no observed cell in fit.")
+
+
+def test_warnings_for_users_are_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings_in_words():
+        for message, category in (("a", UserWarning), ("a", UserWarning), ("b", RuntimeWarning), ("c", UserWarning)):
+            warnings.warn(message, category, stacklevel=1)
+    assert capsys.readouterr() == ("", "Warning: a\nWarning: c\n")
 
 
 def test_an_interrupt_ends_without_a_result(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

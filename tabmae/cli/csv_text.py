@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,8 @@ NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
 CODE = r"[+-]?0\d+"
 """Digits after a zero: a zip code or a key, whose zero a number would lose."""
 BOOLS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
-TIMES = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y")
+DAYS, SECONDS = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"
+TIMES = (DAYS, "%Y-%m-%d %H:%M", SECONDS, "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y")
 MAX_DECIMALS = 15
 LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -97,7 +98,8 @@ class CsvColumn:
                 true, false = next(pair for pair in BOOLS if own.keys() <= set(pair))
                 texts = [true if value else false for value in filled]
             case "time":
-                texts = filled.dt.strftime(self._pattern()).tolist()
+                pattern = self._pattern() if own else DAYS if (filled == filled.dt.normalize()).all() else SECONDS
+                texts = filled.dt.strftime(pattern).tolist()
             case _:
                 texts = [str(value) for value in filled]
         return [own[text] if text in own else quoted(text, delimiter) for text in texts]
@@ -125,7 +127,10 @@ class CsvColumn:
 
 @dataclass(frozen=True, slots=True)
 class CsvSheet:
-    """A CSV file: its columns by name, the fields of its header, and how lines are made."""
+    """A CSV file: its columns by name, the fields of its header, and how lines are made.
+
+    as_text : columns that are text whatever they hold. when_empty : kinds of columns that hold nothing.
+    """
 
     columns: dict[str, CsvColumn]
     header: list[str]
@@ -133,7 +138,7 @@ class CsvSheet:
     newline: str
     start: str
     as_text: frozenset[str] = frozenset()
-    typed_times: bool = True
+    when_empty: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -170,15 +175,15 @@ class CsvSheet:
         if delimiter == self.delimiter:
             return self
 
-        def apart(fields: list[str]) -> list[str]:
-            return [field if field.lstrip().startswith('"') else quoted(field, delimiter) for field in fields]
+        def apart(raw: list[str]) -> list[str]:
+            return [text if text.lstrip().startswith('"') else quoted(text, delimiter) for text in raw]
 
         columns = {name: replace(column, raw=apart(column.raw)) for name, column in self.columns.items()}
         return replace(self, columns=columns, header=apart(self.header), delimiter=delimiter)
 
     def _kind(self, name: str) -> Kind:
         found = self.columns[name].kind(as_text=name in self.as_text)
-        return "text" if found == "time" and not self.typed_times else found
+        return self.when_empty.get(name, found) if found == "empty" else found
 
 
 def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
@@ -198,7 +203,7 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     newline = found.group() if (found := LINE_END.search(text)) else "\n"
     lines = fields_of(text, delimiter, path.name)
     header = lines[0] if lines else []
-    names = [unquoted(field) for field in header]
+    names = [unquoted(text) for text in header]
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
     if not rows:
         raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows. Pass another file.")
@@ -222,15 +227,15 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
 
 def column_of(raw: list[str], markers: Collection[str]) -> CsvColumn:
     """A column of fields; a blank one is missing, and one that is a marker."""
-    values = [unquoted(field) for field in raw]
+    values = [unquoted(text) for text in raw]
     missing = np.array([not value.strip() or value.strip() in markers for value in values], dtype=bool)
     return CsvColumn(raw, values, missing)
 
 
-def unquoted(field: str) -> str:
+def unquoted(raw: str) -> str:
     """What a field says: without its quotes, or without blanks around it."""
-    field = field.strip()
-    return field[1:-1].replace('""', '"') if field.startswith('"') else field
+    text = raw.strip()
+    return text[1:-1].replace('""', '"') if text.startswith('"') else text
 
 
 def quoted(text: str, delimiter: str) -> str:
@@ -255,10 +260,10 @@ def fields_of(text: str, delimiter: str, name: str) -> list[list[str]]:
         lines = [line.split(delimiter) for line in LINE_END.split(text)]
         return lines[:-1] if lines[-1] == [""] else lines
     cut = re.escape(delimiter)
-    field = re.compile(rf'( *"(?:[^"]|"")*" *|[^{cut}"\r\n][^{cut}\r\n]*|)({cut}|\r\n|\n|\r|\Z)')
+    pattern = re.compile(rf'( *"(?:[^"]|"")*" *|[^{cut}"\r\n][^{cut}\r\n]*|)({cut}|\r\n|\n|\r|\Z)')
     lines, line, place = [], [], 0
     while place < len(text):
-        found = field.match(text, place)
+        found = pattern.match(text, place)
         if found is None:
             raise DataError(
                 f"Quotes in {name!r} must enclose a whole field; those after line {len(lines) + 1} do not. Mend them."

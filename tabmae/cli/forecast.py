@@ -8,7 +8,7 @@ import click
 
 from tabmae.cli.models import prepared
 from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_SERIES, OUT, QUIET, SAVE, chosen, refuse
-from tabmae.cli.sheets import ArrowSheet, Target, check_targets, read_sheet, typed_as
+from tabmae.cli.sheets import ArrowSheet, Target, check_targets, read_sheet
 from tabmae.errors import ParameterError
 
 
@@ -67,7 +67,5 @@ def forecast(
             "they with it; one of both is lacking."
         )
     X = work.table
-    if ahead is not None:
-        ahead = typed_as(ahead, ())
     X_future = ahead.table if isinstance(ahead, ArrowSheet) else ahead and ahead.part(ahead.names)
     target.write(work.fit(X).forecast(X, horizon, level=level, X_future=X_future))

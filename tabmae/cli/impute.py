@@ -40,7 +40,7 @@ def impute(out: str, cells: str | None, level: float, quality: str | None, force
     target, *others = [None if name is None else Target(name, force) for name in (out, cells, quality)]
     assert target is not None
     check_targets(target, *others)
-    work = prepared("TabMAE", "TimeSeriesMAE", typed_times=not target.is_csv)
+    work = prepared("TabMAE", "TimeSeriesMAE")
     X = work.table
     model = work.fit(X)
     tell_quality(model)

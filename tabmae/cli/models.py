@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import tabmae
+from tabmae.cli.csv_text import Kind
 from tabmae.cli.options import FITTED, SERIES, TABLES, chosen, refuse
 from tabmae.cli.sheets import ArrowSheet, Sheet, check_folder, read_sheet, typed_as
 from tabmae.errors import DataError, ParameterError, listed
@@ -53,7 +54,7 @@ class Work:
         return self.model
 
 
-def prepared(*kinds: str, typed_times: bool = True, of_fit: Sequence[str] = FITTED, **parameters: Any) -> Work:
+def prepared(*kinds: str, of_fit: Sequence[str] = FITTED, **parameters: Any) -> Work:
     """What a command works with, all checked.
 
     Parameters
@@ -61,7 +62,6 @@ def prepared(*kinds: str, typed_times: bool = True, of_fit: Sequence[str] = FITT
     kinds : classes of models, by name, that the command can use; with one of series and one of tables, --time-col or
         the model says which of them.
     of_fit : options that have no meaning beside --model.
-    typed_times : whether the stamps of series of CSV are read as times, or kept as text.
     parameters : of a new model, beside those of the common options; None is left to the estimator.
     """
     params = click.get_current_context().params
@@ -74,12 +74,12 @@ def prepared(*kinds: str, typed_times: bool = True, of_fit: Sequence[str] = FITT
         refuse(of_fit, "are of a model that is to be fitted, and --model has one that is")
     sheet = read_sheet(params["source"], params["delimiter"], params["missing"])
     if params.get("model"):
-        return of_fitted(loaded(params["model"], kinds), sheet, typed_times=typed_times)
+        return of_fitted(loaded(params["model"], kinds), sheet)
     if len(kinds) > 1 and not params.get("time_col"):
         refuse(SERIES, "are of series, and --time-col does not say that the table holds any")
     if kinds == (OF_SERIES,) or params.get("time_col"):
         refuse(TABLES, "are of tables, and this one holds series")
-        return of_new_series(sheet, parameters, typed_times=typed_times)
+        return of_new_series(sheet, parameters)
     return of_new_table(kinds[0], sheet, parameters)
 
 
@@ -93,10 +93,10 @@ def of_new_table(kind: str, sheet: Sheet, parameters: dict[str, Any]) -> Work:
         raise ParameterError("--columns and --exclude must leave a column; they leave none. Name fewer of them.")
     categorical = chosen(params["categorical"], names, "--categorical")
     own = {"categorical_features": categorical or None, "time_budget": params["time_budget"], **parameters}
-    return Work(new_model(kind, own), False, typed_as(sheet, categorical), names)
+    return Work(new_model(kind, own), False, typed_as(sheet, categorical, {}), names)
 
 
-def of_new_series(sheet: Sheet, parameters: dict[str, Any], *, typed_times: bool) -> Work:
+def of_new_series(sheet: Sheet, parameters: dict[str, Any]) -> Work:
     """A new model of series."""
     params = click.get_current_context().params
     there = sheet.table.column_names if isinstance(sheet, ArrowSheet) else sheet.names
@@ -111,10 +111,10 @@ def of_new_series(sheet: Sheet, parameters: dict[str, Any], *, typed_times: bool
         "freq": int(freq) if freq and freq.isdigit() else freq,
         **parameters,
     }
-    return Work(new_model(OF_SERIES, own), False, typed_as(sheet, (), typed_times=typed_times), list(there))
+    return Work(new_model(OF_SERIES, own), False, sheet, list(there))
 
 
-def of_fitted(model: Any, sheet: Sheet, *, typed_times: bool) -> Work:
+def of_fitted(model: Any, sheet: Sheet) -> Work:
     """A fitted model, with the columns that it learnt."""
     schema = model.schema_
     if type(model).__name__ == OF_SERIES:
@@ -125,14 +125,24 @@ def of_fitted(model: Any, sheet: Sheet, *, typed_times: bool) -> Work:
         there = sheet.table.column_names if isinstance(sheet, ArrowSheet) else sheet.names
         keys = [name for name in (schema.id_col, schema.time_col) if name is not None]
         check_learnt([*keys, *schema.channels, *schema.static_cols], there)
-        return Work(model, True, typed_as(sheet, (), typed_times=typed_times), list(there))
+        return Work(model, True, sheet, list(there))
     columns = [column.name for column in schema.columns]
     names = columns if schema.named else sheet.names
     check_learnt(names, sheet.names)
     if len(names) != len(columns):
         raise DataError(f"The table must have the {len(columns)} columns that the model learnt; it has {len(names)}.")
     texts = [name for name, column in zip(names, schema.columns, strict=True) if column.content in TEXTS]
-    return Work(model, True, typed_as(sheet, texts), names)
+    kinds = {name: kind_of(column) for name, column in zip(names, schema.columns, strict=True)}
+    return Work(model, True, typed_as(sheet, texts, kinds), names)
+
+
+def kind_of(column: Any) -> Kind:
+    """What a column is in CSV that holds nothing of it, by what the model learnt it is."""
+    if column.content == "bools":
+        return "bool"
+    if column.family.startswith("datetime"):
+        return "time"
+    return "integer" if column.integer and column.kind == "number" else "empty"
 
 
 def check_learnt(names: Sequence[Any], there: Sequence[str]) -> None:

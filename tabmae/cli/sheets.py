@@ -22,7 +22,7 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from tabmae.cli.csv_text import MARKERS, CsvSheet, read_csv
+from tabmae.cli.csv_text import MARKERS, CsvSheet, Kind, read_csv
 from tabmae.errors import DataError, ParameterError, listed
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -197,11 +197,11 @@ def read_arrow(path: Path) -> pa.Table:
             return stream.read_all()
 
 
-def typed_as(sheet: Sheet, as_text: Sequence[str], *, typed_times: bool = True) -> Sheet:
-    """A sheet whose named columns are text where it is one of CSV; the times of series stay text, too."""
+def typed_as(sheet: Sheet, as_text: Sequence[str], when_empty: Mapping[str, Kind]) -> Sheet:
+    """A sheet whose columns are read as `CsvSheet` says, where it is one."""
     if isinstance(sheet, ArrowSheet):
         return sheet
-    return replace(sheet, as_text=frozenset(as_text), typed_times=typed_times)
+    return replace(sheet, as_text=frozenset(as_text), when_empty=when_empty)
 
 
 def completed(
