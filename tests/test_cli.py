@@ -175,6 +175,14 @@ def test_columns_that_are_empty_in_a_new_file_are_written_as_the_model_learnt_th
         assert pd.Timestamp("2024-03-01") <= pd.Timestamp(day) <= pd.Timestamp("2024-03-07")
 
 
+def test_text_of_the_model_is_text_where_a_new_file_holds_digits_alone(room: Path) -> None:
+    (room / "zips.csv").write_text("zip,x\n" + "007,1\n100,2\n,2\n" * 15)
+    done("impute", room / "zips.csv", "-", "--save", room / "zips", "--max-epochs", 1, "--seed", 0, "--quiet")
+    (room / "digits.csv").write_text("zip,x\n100,2\n,2\n,1\n")
+    found = done("impute", room / "digits.csv", "-", "--model", room / "zips", "--quiet").stdout.splitlines()
+    assert found[1] == "100,2" and {line.split(",")[0] for line in found[1:]} <= {"007", "100"}
+
+
 def test_a_saved_model_does_as_the_one_that_was_fitted(table: Path, saved: Path, room: Path) -> None:
     done("impute", table, room / "reused.csv", "--model", saved)
     assert (room / "reused.csv").read_bytes() == (saved.parent / "out.csv").read_bytes()

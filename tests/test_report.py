@@ -16,7 +16,7 @@ from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, html_report, imputed_c
 from tabmae.errors import DataError, ParameterError
 from tabmae.plotting import plot_imputed, plot_missing
 
-EVIL = "<script>alert('x')</script> & $\\frac{"
+EVIL = "<script>alert('x')</script> & $\\frac{$"
 
 
 class Page(HTMLParser):
@@ -57,7 +57,7 @@ def table() -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "a": x + 0.1 * rng.normal(size=200),
-            EVIL: np.where(x > 0, "<img src=x onerror=y>", "b"),
+            EVIL: np.where(x > 0, "<img src=x onerror=y>", "$b_{$"),
             "noise": rng.normal(size=200),
             "day": pd.Timestamp("2024-03-01") + pd.to_timedelta(np.round(20 * x), unit="D"),
             "n": pd.array(np.round(5 * x).astype(int), dtype="Int64"),
@@ -186,18 +186,18 @@ def test_a_table_without_holes_has_a_page_without_imputed_cells(model: TabMAE, t
 def test_series_have_a_page_of_their_own() -> None:
     stamps = pd.date_range("2024-01-01", periods=150, freq="h")
     frame = pd.DataFrame(
-        {"unique_id": "<i>s", "ds": stamps, "y": np.sin(np.arange(150) / 4), "$z_{": np.arange(150) % 9}
+        {"unique_id": "<i>s", "ds": stamps, "y": np.sin(np.arange(150) / 4), "$z_{$": np.arange(150) % 9}
     )
     frame.loc[20:25, "y"] = np.nan
     frame = frame.drop(index=[70, 71, 72])
     model = TimeSeriesMAE(horizon=6, max_epochs=1, random_state=0).fit(frame)
     cells = imputed_cells(model, frame)
-    assert cells.groupby("channel").size().to_dict() == {"y": 9, "$z_{": 3}
+    assert cells.groupby("channel").size().to_dict() == {"y": 9, "$z_{$": 3}
     assert (cells["lower"] <= cells["value"]).all() and (cells["value"] <= cells["upper"]).all()
     text = html_report(model, frame)
     page = Page(text)
-    assert page.tables[0][1:] == [["y", "6.0%"], ["$z_{", "2.0%"]] and "<i>s" not in text
-    assert [row[:2] for row in page.tables[1][1:]] == [[t, c] for t in ("impute", "forecast") for c in ("y", "$z_{")]
+    assert page.tables[0][1:] == [["y", "6.0%"], ["$z_{$", "2.0%"]] and "<i>s" not in text
+    assert [row[:2] for row in page.tables[1][1:]] == [[t, c] for t in ("impute", "forecast") for c in ("y", "$z_{$")]
     assert (page.attributes("img")[0]["alt"] or "").startswith("y of series <i>s")
 
 
@@ -217,6 +217,7 @@ def test_the_map_of_holes_is_dark_where_a_cell_is_missing(table: pd.DataFrame) -
     assert drawn is not None and (np.asarray(drawn) == table.isna().to_numpy()).all()
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels[0] == f"a, {table['a'].isna().mean():.0%}"
+    plot_missing(table.rename(columns={"n": "$n_{$"})).savefig(pa.BufferOutputStream())
     wide = np.where(np.random.default_rng(0).random((1000, 60)) < np.linspace(0, 1, 60), np.nan, 1.0)
     shown = np.asarray(plot_missing(wide).axes[0].images[0].get_array())
     assert shown.shape == (400, 40) and shown.mean() > 0.5
