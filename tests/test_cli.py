@@ -18,6 +18,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from sklearn.exceptions import ConvergenceWarning
 
 import tabmae
 from tabmae.cli import main
@@ -631,7 +632,13 @@ def test_progress_and_warnings_are_lines_on_the_standard_error(room: Path) -> No
 
 def test_warnings_for_users_are_told_once_each(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings_in_words():
-        for message, category in (("a", UserWarning), ("a", UserWarning), ("b", RuntimeWarning), ("c", UserWarning)):
+        for message, category in (
+            ("a", UserWarning),
+            ("a", UserWarning),
+            ("b", RuntimeWarning),
+            ("c", UserWarning),
+            ("d", ConvergenceWarning),
+        ):
             warnings.warn(message, category, stacklevel=1)
     assert capsys.readouterr() == ("", "Warning: a\nWarning: c\n")
 

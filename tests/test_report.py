@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+import warnings
 from html.parser import HTMLParser
 from typing import Any
 
@@ -113,6 +114,8 @@ def test_columns_of_which_nothing_is_known_are_left_out_and_called_empty() -> No
     assert set(imputed_cells(model, frame)["column"]) == {"a"}
     shown = Page(html_report(model, frame)).tables[0]
     assert shown[2][:3] == ["none", "empty", "100.0%"]
+    full = Page(html_report(model, frame.fillna({"a": 2.0})))
+    assert len(full.tables) == 1 and len(full.attributes("img")) == 1
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
@@ -194,7 +197,9 @@ def test_series_have_a_page_of_their_own() -> None:
     cells = imputed_cells(model, frame)
     assert cells.groupby("channel").size().to_dict() == {"y": 9, "$z_{$": 3}
     assert (cells["lower"] <= cells["value"]).all() and (cells["value"] <= cells["upper"]).all()
-    text = html_report(model, frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = html_report(model, frame)
     page = Page(text)
     assert page.tables[0][1:] == [["y", "6.0%"], ["$z_{$", "2.0%"]] and "<i>s" not in text
     assert [row[:2] for row in page.tables[1][1:]] == [[t, c] for t in ("impute", "forecast") for c in ("y", "$z_{$")]

@@ -86,7 +86,8 @@ def html_report(
     """
     check_number("n_cells", n_cells, low=1, integer=True, hint="Pass the number of cells to show, for example 20.")
     cells = imputed_cells(model, X, level)
-    facts, tables, pictures = (of_series if isinstance(model, TimeSeriesMAE) else of_table)(model, X)
+    describe = of_series if isinstance(model, TimeSeriesMAE) else of_table
+    facts, tables, pictures = describe(model, X)
     places = np.unique(np.linspace(0, len(cells) - 1, min(n_cells, len(cells))).round().astype(int))
     sample = Shown(
         "Some imputed cells",
@@ -120,7 +121,8 @@ def of_table(model: Any, X: Any) -> tuple[list[str], list[Shown], list[Picture]]
     pictures = [
         picture(plot_missing(X), "Which cells are missing, and which together: rows from top to bottom, missing dark.")
     ]
-    if missing.any():
+    learnt = [column.learnable for column in model.schema_.columns]
+    if missing[:, learnt].any():
         caption = "What was known and what was imputed, of the columns with most holes."
         pictures.append(picture(plot_imputed(model, X), caption))
     return facts, [trust], pictures
@@ -189,6 +191,6 @@ def picture(figure: Any, caption: str) -> Picture:
     """A figure as a PNG of the page."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        warnings.simplefilter("ignore", UserWarning)  # of glyphs that fonts lack, and ticks that are hard to place
         figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     return Picture(base64.b64encode(file.getvalue()).decode(), caption, caption)
