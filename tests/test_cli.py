@@ -408,6 +408,10 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("forecast SERIES OUT --level 0.9", "Invalid value for '--level': '0.9' holds a level that is below 1 .*"),
         ("forecast SERIES OUT --level x", "Invalid value for '--level': 'x' is no list of numbers .*"),
         ("forecast SERIES OUT --future TABLE", "--future must come with columns that are known ahead, .*"),
+        (
+            "forecast SERIES OUT --future SCORE --future-col a --time-col when",
+            "--future must hold the columns 'when', 'a'; it lacks 'when'.",
+        ),
         ("forecast SERIES OUT --horizon 0", "Invalid value for '--horizon': 0 is not in the range x>=1."),
         ("forecast TABLE OUT --model MODEL", "--model must hold a TimeSeriesMAE; '.*' holds a TabMAE."),
         ("forecast HEADER OUT", "'bad-header.csv' must hold a line of names and rows below; it has no rows."),

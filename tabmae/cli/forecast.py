@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from tabmae.cli.models import prepared
+from tabmae.cli.models import Work, prepared
 from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_SERIES, OUT, QUIET, SAVE, chosen, refuse
 from tabmae.cli.sheets import ArrowSheet, Target, check_targets, read_sheet
-from tabmae.errors import ParameterError
+from tabmae.errors import ParameterError, listed
 
 
 def levels(_: click.Context, __: click.Parameter, value: str) -> list[float]:
@@ -66,6 +67,26 @@ def forecast(
             "--future must come with columns that are known ahead, named by --future-col or learnt by the model, and "
             "they with it; one of both is lacking."
         )
+    if ahead is not None:
+        check_future(ahead.names, [*keys_of(work), *wanted])
     X = work.table
     X_future = ahead.table if isinstance(ahead, ArrowSheet) else ahead and ahead.part(ahead.names)
     target.write(work.fit(X).forecast(X, horizon, level=level, X_future=X_future))
+
+
+def keys_of(work: Work) -> list[str]:
+    """Columns of ids and stamps, as far as they are known before the fit."""
+    params = click.get_current_context().params
+    keys = (
+        (work.model.schema_.id_col, work.model.schema_.time_col)
+        if work.fitted
+        else (params["id_col"], params["time_col"])
+    )
+    return [name for name in keys if name is not None]
+
+
+def check_future(there: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a future that lacks columns."""
+    lacking = [name for name in wanted if name not in there]
+    if lacking:
+        raise ParameterError(f"--future must hold the columns {listed(wanted)}; it lacks {listed(lacking)}.")
