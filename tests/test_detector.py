@@ -390,6 +390,34 @@ def test_outliers_among_the_rows_of_fit_are_found_and_counted() -> None:
     assert roc_auc_score(truth, detector.anomaly_score(rows)) > roc_auc_score(truth, naive.anomaly_score(rows)) + 0.05
 
 
+def test_rows_between_dense_groups_are_found_beside_a_thin_one() -> None:
+    """By distance alone they are as normal as the thin group's rows."""
+    rng = np.random.default_rng(0)
+
+    def draw(n_rows: int) -> NDArray[np.float64]:
+        dense = 0.2 * rng.normal(size=(n_rows, 4)) + rng.choice([-4, 4], size=(n_rows, 1))
+        return np.where(rng.random((n_rows, 1)) < 0.2, [0, 12, 0, 12] + 2 * rng.normal(size=(n_rows, 4)), dense)
+
+    fit, new, odd = draw(600), draw(300), 0.2 * rng.normal(size=(40, 4)) + rng.choice([-3, 3], size=(40, 1))
+    truth, rows = np.r_[np.zeros(300), np.ones(40)], np.vstack([new, odd])
+    detector = TabMAEDetector(members=("distance",), random_state=0).fit(fit)
+    neighbours = detector.members_.neighbours
+    assert neighbours is not None
+    plain = neighbours.distances(*detector._read(rows), ["standard"])[:, 0]
+    assert roc_auc_score(truth, detector.anomaly_score(rows)) > roc_auc_score(truth, plain) + 0.05
+
+
+def test_outliers_among_the_rows_of_fit_do_not_vouch_for_each_other() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.vstack([0.2 * rng.normal(size=(270, 4)), 3 * rng.normal(size=(30, 4)) + [4, 4, -4, 4]])
+    detector = TabMAEDetector(contamination=0.1, members=("distance",), random_state=0).fit(rows)
+    neighbours = detector.members_.neighbours
+    assert neighbours is not None
+    plain = neighbours.distances(*detector._read(rows), ["standard"])[:, 0].numpy()
+    order = plain.argsort()
+    assert (np.diff(detector.anomaly_score(rows)[order]) >= 0).all()
+
+
 def test_the_trimmed_rows_are_the_worst_ones() -> None:
     values = torch.from_numpy(np.r_[normal_rows(90), np.full((10, 4), 30.0)]).float()
     observed = torch.ones_like(values, dtype=torch.bool)

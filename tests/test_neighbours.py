@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from tabmae.experts import neighbours
-from tabmae.experts.neighbours import N_NEIGHBOURS, SCALINGS, Neighbours
+from tabmae.experts.neighbours import LEAST_SPACING, N_NEIGHBOURS, SCALINGS, Neighbours
 
 
 def numbers(n_rows: int, seed: int = 0, n_columns: int = 4) -> Tensor:
@@ -37,6 +37,62 @@ def test_a_row_of_fit_gets_its_leave_one_out_distance() -> None:
     points = standardised(rows, rows)
     expected = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(points).kneighbors()[0].mean(1)
     np.testing.assert_allclose(expert.distances(rows, shown(rows), ["standard"])[:, 0], expected, rtol=1e-5)
+
+
+def test_relative_distances_are_those_of_scikit_learn_over_the_root_of_the_spacing() -> None:
+    rows, new = numbers(300), 2 * numbers(40, seed=1)
+    expert = Neighbours([0] * 4).fit(rows, shown(rows))
+    nearest = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(standardised(rows, rows))
+    own = nearest.kneighbors()[0].mean(1)
+    distances, places = nearest.kneighbors(standardised(new, rows))
+    spacing = np.maximum(own[places].mean(1), LEAST_SPACING * np.median(own))
+    found = expert.relative_distances(new, shown(new), ["standard"])[:, 0]
+    np.testing.assert_allclose(found, distances.mean(1) / np.sqrt(spacing), rtol=1e-3)
+
+
+def test_a_distance_counts_more_beside_a_denser_group() -> None:
+    dense, thin = 0.3 * numbers(200, n_columns=2) - 10, numbers(200, seed=1, n_columns=2) + 10
+    rows = torch.cat([dense, thin])
+    expert = Neighbours([0, 0]).fit(rows, shown(rows))
+    new = torch.stack([dense.amax(0) + 2, thin.amax(0) + 2])
+    distance, relative = (measure(new, shown(new)) for measure in (expert.distances, expert.relative_distances))
+    assert ((relative / distance)[0] > 1.2 * (relative / distance)[1]).all()
+
+
+def test_few_cells_are_little_evidence() -> None:
+    rows = numbers(300)
+    expert = Neighbours([0] * 4).fit(rows, shown(rows))
+    far, seen = torch.full((1, 4), 6.0), torch.arange(4)[None] < torch.tensor([[4], [1]])
+    distance = expert.distances(far.expand(2, 4), seen, ["standard"])[:, 0]
+    whole, quarter = expert.relative_distances(far.expand(2, 4), seen, ["standard"])[:, 0]
+    assert distance[1] > 0.7 * distance[0] and whole > 1.5 * quarter
+    central = expert.relative_distances(torch.zeros(1, 4), seen[1:], ["standard"])
+    assert quarter > 2 * central
+
+
+def test_only_the_spacing_of_learnt_rows_counts() -> None:
+    rows, new = numbers(300), numbers(50, seed=1)
+    learnt = torch.arange(300) % 5 > 0
+    expert = Neighbours([0] * 4).fit(rows[learnt], shown(rows[learnt]))
+    spacing = (expert.distances(new, shown(new)) / expert.relative_distances(new, shown(new))).square()
+    expert.remember(rows, shown(rows), learnt=learnt)
+    of_all = (expert.distances(new, shown(new)) / expert.relative_distances(new, shown(new))).square()
+    torch.testing.assert_close(of_all, spacing)
+    assert expert.spacing[:, ~learnt].isnan().all() and expert.spacing[:, learnt].isfinite().all()
+
+
+def test_copies_of_one_row_are_no_denser_than_half_of_what_is_usual() -> None:
+    rows = torch.cat([torch.zeros(300, 1), torch.arange(1.0, 101)[:, None]])
+    expert = Neighbours([0]).fit(rows, shown(rows))
+    median = expert.spacing[0][expert.spacing[0] > 0].median()
+    beside = torch.tensor([[-0.5]])
+    distance, relative = (
+        found(beside, shown(beside), ["standard"]) for found in (expert.distances, expert.relative_distances)
+    )
+    torch.testing.assert_close(relative, distance / (LEAST_SPACING * median).sqrt())
+    alike = torch.zeros(30, 1)
+    copies = Neighbours([0]).fit(alike, shown(alike)).relative_distances(torch.ones(1, 1), torch.ones(1, 1).bool())
+    assert copies.isfinite().all()
 
 
 def test_of_several_copies_one_is_the_row_itself() -> None:
@@ -108,15 +164,21 @@ def test_a_row_that_shares_no_column_has_no_distance() -> None:
     expert = Neighbours([0] * 4).fit(rows, seen)
     asked = torch.tensor([[False, False, False, True], [False] * 4, [True] * 4])
     assert expert.distances(rows[:3], asked).isnan().all(1).tolist() == [True, True, False]
+    assert expert.relative_distances(rows[:3], asked).isnan().all(1).tolist() == [True, True, False]
 
 
-def test_neither_the_batch_nor_its_size_leaves_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of_few_values", [False, True])
+def test_neither_the_batch_nor_its_size_leaves_a_trace(monkeypatch: pytest.MonkeyPatch, of_few_values: bool) -> None:
     rows, new = numbers(300, n_columns=7), numbers(101, seed=1, n_columns=7)
+    if of_few_values:
+        rows, new = (rows > 0).float(), (new > 0).float()
     expert = Neighbours([0] * 7).fit(rows, shown(rows))
-    whole = expert.distances(new, shown(new))
-    alone = torch.cat([expert.distances(row[None], shown(row[None])) for row in new])
-    monkeypatch.setattr(neighbours, "MAX_CHUNK_CELLS", 300 * 9)
-    assert torch.equal(whole, alone) and torch.equal(whole, expert.distances(new, shown(new)))
+    for measure in (expert.distances, expert.relative_distances):
+        whole = measure(new, shown(new))
+        alone = torch.cat([measure(row[None], shown(row[None])) for row in new])
+        with monkeypatch.context() as patch:
+            patch.setattr(neighbours, "MAX_CHUNK_CELLS", 300 * 9)
+            assert torch.equal(whole, alone) and torch.equal(whole, measure(new, shown(new)))
 
 
 def test_a_large_table_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +191,9 @@ def test_extreme_and_constant_columns_stay_finite() -> None:
     rows = torch.cat([numbers(40, n_columns=2), torch.zeros(40, 1)], 1)
     rows[0, 0], rows[1, 1] = 1e6, -1e6
     expert = Neighbours([0, 0, 0]).fit(rows, shown(rows))
-    assert expert.distances(torch.cat([rows, -rows]), shown(torch.cat([rows, rows]))).isfinite().all()
+    both = torch.cat([rows, -rows])
+    assert expert.distances(both, shown(both)).isfinite().all()
+    assert expert.relative_distances(both, shown(both)).isfinite().all()
 
 
 def test_categories_alone_have_distances() -> None:
@@ -144,6 +208,7 @@ def test_restored_buffers_give_the_same_distances() -> None:
     expert = Neighbours([0, 0, 0, 0, 3]).fit(rows, shown(rows))
     other = Neighbours.restored([0, 0, 0, 0, 3], expert.state_dict())
     assert torch.equal(other.distances(rows, shown(rows)), expert.distances(rows, shown(rows)))
+    assert torch.equal(other.relative_distances(rows, shown(rows)), expert.relative_distances(rows, shown(rows)))
 
 
 def test_rare_and_unseen_levels_are_as_far_from_all_as_any_two() -> None:

@@ -1,4 +1,5 @@
-"""How far a row lies from the rows of fit: the mean distance to its nearest ones, in three scalings of the numbers.
+"""How far a row lies from the rows of fit: the mean distance to its nearest ones, in three scalings of the numbers,
+as it is, or measured by how far those lie from theirs.
 
 Contract: a missing cell is never compared; a row's distances depend on that row and the rows of fit alone.
 """
@@ -21,12 +22,14 @@ MAX_KNOTS = 257
 """Quantiles of a column that its normal scores are interpolated between."""
 MAX_LEVELS = 64
 """Levels of a category by which near rows are looked for; rarer and unseen ones are like no other until then."""
-MAX_CHUNK_CELLS = 4_000_000
-"""Distances, or cells of the candidates, that are held at once: 16 MB, and 32 MB in float64."""
-
-
+MAX_CHUNK_CELLS = 1_000_000
+"""Distances, or cells of the candidates, that are held at once: 8 MB; four times as many take three times as long."""
+LEAST_SPACING = 0.5
+"""Share of the median spacing below which a denser place counts as no denser: copies of rows have none."""
 ROUNDING = 1e-9
 """Gaps that rounding may make, in standard deviations."""
+CANCELLED = 1e-12
+"""Share of two squared lengths that rounding may leave of the squared distance of equal rows."""
 
 
 class Neighbours(nn.Module):
@@ -43,13 +46,20 @@ class Neighbours(nn.Module):
     n_levels : for each of F columns 0 for a number, else the number of its levels (codes by falling frequency). Any
         higher code is a level unseen in fit.
 
+    A relative distance is the geometric mean of the distance and of its ratio to the spacing about there, the mean
+    spacing of the nearest rows, of which each is the mean distance of a row to its own nearest: a row between two dense
+    groups is odder than one as far out in a thin one, but the far one stays odd. There a column that a new row lacks is
+    taken to be as far as is usual about there, not as far as the others: few cells are little evidence.
+
     Buffers: `values` (N, F) of the remembered rows, `observed` (N, F), which cells they had, and `comparable` (N, F),
-    with those that were completed; `location` and `scale` (Fn,), `knots` and `scores` (Fn, K) of the numbers; `spread`
+    with those that were completed; `spacing` (3, N) of these rows on each scale, NaN where it does not count;
+    `location` and `scale` (Fn,), `knots` and `scores` (Fn, K) of the numbers; `spread`
     (3,), root mean square of the numbers on each scale.
 
-    Source: distance to the nearest neighbours as a score, Ramaswamy et al. 2000; its mean, Angiulli and Pizzuti 2002.
+    Source: distance to the nearest neighbours as a score, Ramaswamy et al. 2000; its mean, Angiulli and Pizzuti 2002;
+    its ratio to that of the neighbours, Breunig et al. 2000 (LOF).
     Differs: one row that equals the new one in every cell is taken to be the row itself, so that rows of fit get their
-    leave-one-out distance.
+    leave-one-out distance; the ratio counts half.
 
     >>> import torch
     >>> rows = torch.linspace(-1, 1, 21)[:, None]
@@ -62,6 +72,7 @@ class Neighbours(nn.Module):
     values: Tensor
     observed: Tensor
     comparable: Tensor
+    spacing: Tensor
     location: Tensor
     scale: Tensor
     knots: Tensor
@@ -77,6 +88,7 @@ class Neighbours(nn.Module):
         self.register_buffer("values", torch.zeros(0, len(self.n_levels)))
         self.register_buffer("observed", torch.zeros(0, len(self.n_levels), dtype=torch.bool))
         self.register_buffer("comparable", torch.zeros(0, len(self.n_levels), dtype=torch.bool))
+        self.register_buffer("spacing", torch.zeros(len(SCALINGS), 0))
         self.register_buffer("location", torch.zeros(n_numbers, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_numbers, dtype=torch.float64))
         self.register_buffer("knots", torch.zeros(n_numbers, MAX_KNOTS, dtype=torch.float64))
@@ -96,9 +108,12 @@ class Neighbours(nn.Module):
         -------
         self
         """
+        return self.learn_scales(values, observed).remember(values, observed, completed)
+
+    def learn_scales(self, values: Tensor, observed: Tensor) -> Neighbours:
+        """Learn the scales of the columns from rows; parameters as in fit."""
         device = self.location.device
         values, observed = values.to(device), observed.to(device)
-        completed = None if completed is None else completed.to(device)
         for place, j in enumerate(self.numbers):
             known = values[observed[:, j], j].double()
             if not len(known):
@@ -110,25 +125,39 @@ class Neighbours(nn.Module):
         for number, scaling in enumerate(SCALINGS):
             squares = torch.where(shown, self._scaled(values, scaling).square(), 0).sum()
             self.spread[number] = (squares / shown.sum()).sqrt() if squares > 0 else 1.0
-        return self.remember(values, observed, completed)
+        return self
 
-    def remember(self, values: Tensor, observed: Tensor, completed: Tensor | None = None) -> Neighbours:
-        """Compare new rows with these from now on, on the scales of fit; parameters as there."""
+    def remember(
+        self, values: Tensor, observed: Tensor, completed: Tensor | None = None, learnt: Tensor | None = None
+    ) -> Neighbours:
+        """Compare new rows with these from now on, on the scales of fit.
+
+        Parameters
+        ----------
+        values, observed, completed : as in fit.
+        learnt : bool (n,), rows whose spacing counts, which is that among themselves; None for all.
+        """
         step = max(1, -(-len(values) // MAX_REMEMBERED))
         device = self.location.device
         self.observed = observed[::step].clone().to(device)
         self.comparable = self.observed.clone() if completed is None else torch.ones_like(self.observed)
         holes = torch.zeros_like(values) if completed is None else completed
         self.values = torch.where(observed, values, holes)[::step].float().to(device)
+        self.spacing = self.values.new_full((len(SCALINGS), len(self.values)), torch.nan)
+        counted = torch.ones(len(values), dtype=torch.bool) if learnt is None else learnt
+        places = torch.nonzero(counted[::step])[:, 0].to(device)
+        of_rows = {name: getattr(self, name)[places] for name in ("values", "observed", "comparable")}
+        state = {**self.state_dict(), **of_rows, "spacing": self.spacing[:, places]}
+        among = Neighbours.restored(self.n_levels, state).to(device)
+        self.spacing[:, places] = among.distances(among.values, among.observed).T
         return self
 
     @classmethod
     def restored(cls, n_levels: Sequence[int], buffers: dict[str, Tensor]) -> Neighbours:
         """Neighbours from the buffers that were saved."""
         neighbours = cls(n_levels)
-        neighbours.values = torch.zeros_like(buffers["values"])
-        neighbours.observed = torch.zeros_like(buffers["observed"])
-        neighbours.comparable = torch.zeros_like(buffers["comparable"])
+        for name in ("values", "observed", "comparable", "spacing"):
+            setattr(neighbours, name, torch.zeros_like(buffers[name]))
         neighbours.load_state_dict(buffers)
         return neighbours
 
@@ -148,24 +177,54 @@ class Neighbours(nn.Module):
         distances : float32 (B, S); NaN for rows that share no observed column with any
             remembered row. Single precision rounds off what the other rows of a batch do to the last digits.
         """
+        return self._measured(values, observed, scalings, n_equal)[0].float()
+
+    def relative_distances(
+        self, values: Tensor, observed: Tensor, scalings: Sequence[str] = SCALINGS, n_equal: int = 1
+    ) -> Tensor:
+        """As `distances`, holes as far as is usual, over the root of the spacing about there, in roots of the unit."""
+        distance, spacing = self._measured(values, observed, scalings, n_equal)
+        share = observed.double().mean(1, keepdim=True).to(distance.device)
+        squares = share * distance.square() + (1 - share) * spacing.square()
+        return (squares.sqrt() / spacing.sqrt()).float()
+
+    def _measured(
+        self, values: Tensor, observed: Tensor, scalings: Sequence[str], n_equal: int
+    ) -> tuple[Tensor, Tensor]:
+        """Distance and spacing of rows on each scale, float64 (B, S) each; parameters as in `distances`."""
         values, observed = values.to(self.values), observed.to(self.observed.device)
-        found = values.new_full((len(values), len(scalings)), torch.nan)
+        distance = values.new_full((len(values), len(scalings)), torch.nan, dtype=torch.float64)
+        spacing = distance.clone()
         n_cells = sum(n_indicators(n) for n in self.n_levels)
         n_near = min(N_CANDIDATES, len(self.values))
         chunk = max(1, MAX_CHUNK_CELLS // max(len(self.values), n_near * n_cells))
         for number, scaling in enumerate(scalings):
-            remembered = self._expanded(self.values, self.comparable, scaling).float()
+            remembered = self._expanded(self.values, self.comparable, scaling)
             scaled = self._scaled(self.values, scaling)
             of_columns = self._of_columns(self.comparable)
+            place = SCALINGS.index(scaling)
             for start in range(0, len(values), chunk):
                 rows, shown = values[start : start + chunk], observed[start : start + chunk]
-                cells, seen = self._expanded(rows, shown, scaling, asked=True).float(), self._of_columns(shown)
+                cells, seen = self._expanded(rows, shown, scaling, asked=True), self._of_columns(shown)
                 nearest = self._nearest(cells, shown, seen, remembered, of_columns, n_near)
                 gaps = self._scaled(rows, scaling)[:, None] - scaled[nearest]
-                spread = float(self.spread[SCALINGS.index(scaling)])
-                mean = self._mean_distance(rows, shown, gaps, nearest, spread, n_equal)
-                found[start : start + chunk, number] = mean.float()
-        return found
+                ordered, order, first = self._in_order(rows, shown, gaps, nearest, float(self.spread[place]), n_equal)
+                after = torch.arange(n_near, device=first.device) >= first[:, None]
+                counted = first_of(after & ordered.isfinite())
+                distance[start : start + chunk, number] = mean_of(ordered, counted)
+                of_nearest = self.spacing[place][nearest.gather(1, order)].double()
+                counted = first_of(after & ordered.isfinite() & of_nearest.isfinite())
+                spacing[start : start + chunk, number] = mean_of(of_nearest, counted)
+        return distance, self._usual(spacing, scalings)
+
+    def _usual(self, spacing: Tensor, scalings: Sequence[str]) -> Tensor:
+        """Spacing (B, S), no less than a share of the median, which stands where there is none."""
+        for number, scaling in enumerate(scalings):
+            known = self.spacing[SCALINGS.index(scaling)].double()
+            known = known[known > 0]
+            median = known.median() if len(known) else torch.ones((), dtype=torch.float64, device=known.device)
+            spacing[:, number] = spacing[:, number].nan_to_num(float(median)).clamp_min(LEAST_SPACING * float(median))
+        return spacing
 
     def _scaled(self, values: Tensor, scaling: str) -> Tensor:
         """The numbers (B, Fn) of cells on a scale."""
@@ -197,18 +256,23 @@ class Neighbours(nn.Module):
     def _nearest(
         self, cells: Tensor, shown: Tensor, seen: Tensor, remembered: Tensor, of_columns: Tensor, n_near: int
     ) -> Tensor:
-        """Positions (B, n_near) of the remembered rows that are nearest, but for rounding."""
-        squares = seen.float() @ remembered.square().T - 2 * cells @ remembered.T
-        if not bool(self.comparable.all()):
-            shared = shown.float() @ self.comparable.float().T
-            squares = squares + cells.square() @ of_columns.float().T
+        """Positions (B, n_near) of the remembered rows that are nearest, but for rounding; of equals, the first."""
+        whole, kept = bool(self.comparable.all()), 1 - CANCELLED
+        own = cells.square().sum(1, keepdim=True) if whole else cells.square() @ of_columns.double().T
+        squares = (seen.double() @ remembered.square().T).mul_(kept).add_(own, alpha=kept)
+        squares.addmm_(cells, remembered.T, alpha=-2).clamp_(min=0)
+        if not whole:
+            shared = shown.double() @ self.comparable.double().T
             squares = torch.where(shared > 0, squares / shared, torch.inf)
-        return squares.topk(n_near, dim=1, largest=False).indices
+        # the bits of a number that is not negative grow with it; whatever rounding a batch did is beyond them
+        rank = squares.float().view(torch.int32).long().mul_(len(remembered))
+        rank += torch.arange(len(remembered), device=rank.device)
+        return rank.topk(n_near, dim=1, largest=False).values % len(remembered)
 
-    def _mean_distance(
+    def _in_order(
         self, rows: Tensor, shown: Tensor, gaps: Tensor, nearest: Tensor, spread: float, n_equal: int
-    ) -> Tensor:
-        """Mean of the exact distances to the nearest of the candidates (B, K), but for equal rows; (B,).
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Exact distances (B, K) to the candidates from near to far, their order, and how many are the row itself.
 
         Parameters
         ----------
@@ -220,11 +284,18 @@ class Neighbours(nn.Module):
         squares = squares + 2 * spread**2 * (differs & both[:, :, self.categories]).sum(2)
         squares = squares * shown.shape[1] / both.sum(2)
         is_self = (squares == 0) & (self.observed[nearest] == shown[:, None]).all(2)
-        distance = torch.where(both.any(2), squares, torch.inf).sqrt().sort(1).values
-        first = is_self.sum(1).clamp_max(n_equal)
-        place = torch.arange(distance.shape[1], device=distance.device)
-        counted = (place >= first[:, None]) & (place < first[:, None] + N_NEIGHBOURS) & distance.isfinite()
-        return torch.where(counted, distance, 0).sum(1) / counted.sum(1)
+        ordered, order = torch.where(both.any(2), squares, torch.inf).sqrt().float().sort(dim=1, stable=True)
+        return ordered.double(), order, is_self.sum(1).clamp_max(n_equal)
+
+
+def first_of(usable: Tensor) -> Tensor:
+    """The first `N_NEIGHBOURS` of the usable candidates (B, K) of each row."""
+    return usable & (usable.cumsum(1) <= N_NEIGHBOURS)
+
+
+def mean_of(measured: Tensor, counted: Tensor) -> Tensor:
+    """Mean of the counted ones of (B, K), NaN without any; (B,)."""
+    return torch.where(counted, measured, 0).sum(1) / counted.sum(1)
 
 
 def n_indicators(n_levels: int) -> int:

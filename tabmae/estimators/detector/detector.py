@@ -47,8 +47,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
     Four members judge a row: its mean distance to the nearest rows of fit on three scales of the numbers, which finds
     rows that lie apart, and a masked autoencoder's surprise at each cell given the others, which finds cells that do
-    not go with their row. Each member's value becomes minus the log of the share of normal rows that are at least as
-    odd; these are added up.
+    not go with their row. A distance counts more where the rows of fit lie close together, and a hole little. Each
+    member's value becomes minus the log of the share of normal rows that are at least as odd; these are added up.
 
     Parameters
     ----------
@@ -89,8 +89,11 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     remembered. The scores of the rows of fit (PyOD's `decision_scores_`, `labels_`) are not kept: ask for
     `anomaly_score(X)`.
 
-    Source: the method is this package's own; distances, Ramaswamy et al. 2000; masked cells as a score, Thimonier et
-    al. 2024 (NPT-AD); the trimming forest, Liu et al. 2008.
+    A distance is divided by the root of the mean spacing of the nearest rows, save with a `contamination`: outliers
+    would be near others, as widely spaced as they are.
+
+    Source: the method is this package's own; distances, Ramaswamy et al. 2000; their spacing, Breunig et al. 2000;
+    masked cells as a score, Thimonier et al. 2024 (NPT-AD); the trimming forest, Liu et al. 2008.
     Differs from NPT-AD: every cell is hidden alone, and the distances are added.
 
     >>> import numpy as np
@@ -209,7 +212,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         elif "network" in names:
             network = CellNetwork(**self._training_parameters(draw_seed(generator)))
             network.learn(values[~held_out], observed[~held_out], self.schema_, deadline)
-        self.members_ = new_members(names, network, self.schema_.n_levels, base.pick_device(self.device))
+        device, is_normal = base.pick_device(self.device), self.contamination == "auto"
+        self.members_ = new_members(names, network, self.schema_.n_levels, device, relative=is_normal)
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
     @staticmethod

@@ -35,14 +35,18 @@ class Members:
     ----------
     names : out of `MEMBERS`.
     neighbours, network : what they ask; None where no member does.
+    relative : whether distances are measured by the spacing of the rows about; outliers among the rows of fit would
+        be near others of their kind, as widely spaced as they are.
 
     Attributes
     ----------
     linear : the Gaussian that judges cells beside the network; None without one, or where a table is too wide.
     """
 
-    def __init__(self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None) -> None:
-        self.names, self.neighbours, self.network = tuple(names), neighbours, network
+    def __init__(
+        self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None, relative: bool
+    ) -> None:
+        self.names, self.neighbours, self.network, self.relative = tuple(names), neighbours, network, relative
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
@@ -51,9 +55,9 @@ class Members:
 
         Distances of the rows that were learnt, among themselves, say how odd a distance is; then all rows are
         remembered. A held-out row is compared with n - 1 others and a new one with n, so that a new one never looks
-        odder for it. Of rows that equal it, a new row leaves out one: a held-out row leaves out one more, itself. The
-        held-out rows give the ranks of the network's surprise, which it would underrate on the
-        others.
+        odder for it; the spacing that either is measured by is that of the learnt rows. Of rows that equal it, a new
+        row leaves out one: a held-out row leaves out one more, itself. The held-out rows give the ranks of the
+        network's surprise, which it would underrate on the others.
 
         Returns
         -------
@@ -68,11 +72,11 @@ class Members:
             near = bounded(values, n_levels)
             completion = Completion.fit(near[rows], observed[rows], n_levels)
             whole = None if completion is None else completion.complete(near, observed)
-            self.neighbours.fit(without_slips(values[rows], observed[rows], n_levels), observed[rows])
+            self.neighbours.learn_scales(without_slips(values[rows], observed[rows], n_levels), observed[rows])
             self.neighbours.remember(values[rows], observed[rows], None if whole is None else whole[rows])
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
-            self.neighbours.remember(values, observed, whole)
+            self.neighbours.remember(values, observed, whole, ~held_out)
             found = self._distances(*others, n_equal=2)
         if self.network is not None:
             of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
@@ -111,12 +115,13 @@ class Members:
         scalings = {name: scaling for name, scaling in DISTANCES.items() if name in self.names}
         if self.neighbours is None:
             return {}
-        columns = self.neighbours.distances(values, observed, tuple(scalings.values()), n_equal).unbind(1)
+        measure = self.neighbours.relative_distances if self.relative else self.neighbours.distances
+        columns = measure(values, observed, tuple(scalings.values()), n_equal).unbind(1)
         return dict(zip(scalings, columns, strict=True))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What `restored` needs."""
-        state: dict[str, Any] = {"names": list(self.names), "network": None}
+        state: dict[str, Any] = {"names": list(self.names), "relative": self.relative, "network": None}
         tensors: dict[str, Tensor] = {}
         if self.neighbours is not None:
             tensors |= {f"neighbours.{name}": tensor for name, tensor in self.neighbours.state_dict().items()}
@@ -146,7 +151,7 @@ class Members:
         remembered = part_of(tensors, "neighbours.")
         if remembered:
             neighbours = Neighbours.restored(n_levels, remembered)
-        members = cls(state["names"], neighbours, network)
+        members = cls(state["names"], neighbours, network, state["relative"])
         of_linear = part_of(tensors, "linear.")
         if of_linear:
             members.linear = CellGaussian.restored(n_levels, of_linear)
@@ -155,11 +160,11 @@ class Members:
 
 
 def new_members(
-    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device
+    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device, relative: bool
 ) -> Members:
     """Members that are still to be fitted, with the neighbours that they need."""
     neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
-    return Members(names, neighbours, network)
+    return Members(names, neighbours, network, relative)
 
 
 def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
