@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from tabmae.experts import neighbours
-from tabmae.experts.neighbours import LEAST_SPACING, N_NEIGHBOURS, SCALINGS, Neighbours
+from tabmae.experts.neighbours import N_NEIGHBOURS, SCALINGS, USUAL_SPACING, Neighbours
 
 
 def numbers(n_rows: int, seed: int = 0, n_columns: int = 4) -> Tensor:
@@ -45,7 +45,7 @@ def test_relative_distances_are_those_of_scikit_learn_over_the_root_of_the_spaci
     nearest = NearestNeighbors(n_neighbors=N_NEIGHBOURS).fit(standardised(rows, rows))
     own = nearest.kneighbors()[0].mean(1)
     distances, places = nearest.kneighbors(standardised(new, rows))
-    spacing = np.maximum(own[places].mean(1), LEAST_SPACING * np.median(own))
+    spacing = own[places].mean(1) + USUAL_SPACING * np.median(own)
     found = expert.relative_distances(new, shown(new), ["standard"])[:, 0]
     np.testing.assert_allclose(found, distances.mean(1) / np.sqrt(spacing), rtol=1e-3)
 
@@ -89,7 +89,7 @@ def test_copies_of_one_row_are_no_denser_than_half_of_what_is_usual() -> None:
     distance, relative = (
         found(beside, shown(beside), ["standard"]) for found in (expert.distances, expert.relative_distances)
     )
-    torch.testing.assert_close(relative, distance / (LEAST_SPACING * median).sqrt())
+    torch.testing.assert_close(relative, distance / (USUAL_SPACING * median).sqrt())
     alike = torch.zeros(30, 1)
     copies = Neighbours([0]).fit(alike, shown(alike)).relative_distances(torch.ones(1, 1), torch.ones(1, 1).bool())
     assert copies.isfinite().all()

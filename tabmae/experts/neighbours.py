@@ -24,8 +24,8 @@ MAX_LEVELS = 64
 """Levels of a category by which near rows are looked for; rarer and unseen ones are like no other until then."""
 MAX_CHUNK_CELLS = 1_000_000
 """Distances, or cells of the candidates, that are held at once: 8 MB; four times as many take three times as long."""
-LEAST_SPACING = 0.5
-"""Share of the median spacing below which a denser place counts as no denser: copies of rows have none."""
+USUAL_SPACING = 0.5
+"""Share of the median spacing that is added to that of every place: copies of rows have none of their own."""
 ROUNDING = 1e-9
 """Gaps that rounding may make, in standard deviations."""
 CANCELLED = 1e-12
@@ -184,14 +184,17 @@ class Neighbours(nn.Module):
     ) -> Tensor:
         """As `distances`, holes as far as is usual, over the root of the spacing about there, in roots of the unit."""
         distance, spacing = self._measured(values, observed, scalings, n_equal)
+        median = torch.tensor([self._median_spacing(scaling) for scaling in scalings]).to(distance)
+        spacing = torch.where(spacing.isnan(), median, spacing)
         share = observed.double().mean(1, keepdim=True).to(distance.device)
         squares = share * distance.square() + (1 - share) * spacing.square()
-        return (squares.sqrt() / spacing.sqrt()).float()
+        return (squares.sqrt() / (spacing + USUAL_SPACING * median).sqrt()).float()
 
     def _measured(
         self, values: Tensor, observed: Tensor, scalings: Sequence[str], n_equal: int
     ) -> tuple[Tensor, Tensor]:
-        """Distance and spacing of rows on each scale, float64 (B, S) each; parameters as in `distances`."""
+        """Distance and spacing (NaN where there is none) of rows on each scale, float64 (B, S) each; parameters as in
+        `distances`."""
         values, observed = values.to(self.values), observed.to(self.observed.device)
         distance = values.new_full((len(values), len(scalings)), torch.nan, dtype=torch.float64)
         spacing = distance.clone()
@@ -215,16 +218,13 @@ class Neighbours(nn.Module):
                 of_nearest = self.spacing[place][nearest.gather(1, order)].double()
                 counted = first_of(after & ordered.isfinite() & of_nearest.isfinite())
                 spacing[start : start + chunk, number] = mean_of(of_nearest, counted)
-        return distance, self._usual(spacing, scalings)
+        return distance, spacing
 
-    def _usual(self, spacing: Tensor, scalings: Sequence[str]) -> Tensor:
-        """Spacing (B, S), no less than a share of the median, which stands where there is none."""
-        for number, scaling in enumerate(scalings):
-            known = self.spacing[SCALINGS.index(scaling)].double()
-            known = known[known > 0]
-            median = known.median() if len(known) else torch.ones((), dtype=torch.float64, device=known.device)
-            spacing[:, number] = spacing[:, number].nan_to_num(float(median)).clamp_min(LEAST_SPACING * float(median))
-        return spacing
+    def _median_spacing(self, scaling: str) -> float:
+        """Median spacing of the remembered rows that have any; 1 without."""
+        known = self.spacing[SCALINGS.index(scaling)].double()
+        known = known[known > 0]
+        return float(known.median()) if len(known) else 1.0
 
     def _scaled(self, values: Tensor, scaling: str) -> Tensor:
         """The numbers (B, Fn) of cells on a scale."""
