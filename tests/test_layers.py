@@ -22,6 +22,7 @@ FLOORS = (
             "optimizer",
             "deadline",
             "schedule",
+            "threads",
             "sentinels",
             "schema",
             "windows",
@@ -64,6 +65,8 @@ HALLS = ("experts", "estimators")
 SIDEWAYS = {
     ("schema", "sentinels"),
     ("experts.boosting", "experts.trees"),
+    ("experts.boosting", "threads"),
+    ("experts.trees", "threads"),
     ("experts.direct", "experts.boosting"),
     ("experts.direct", "experts.trees"),
     ("estimators.base", "estimators.growing"),

@@ -28,6 +28,7 @@ from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import save
 from tabmae.schema import Column, TableSchema, open_table
 from tabmae.schema.cells import objects
+from tabmae.threads import threads_if
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
@@ -178,15 +179,16 @@ class MaskedTableEstimator(TabularEstimator):
         """Train on the cells (n, F) of a schema, judge by held-out cells, and set what fit sets."""
         if not goes_on:
             self.schema_ = schema
-        run = base.fit_model(
-            self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None, deadline
-        )
-        self.model_, self.size_, self.history_ = run.model, run.size, run.history
-        self.n_iter_ = math.ceil(run.history[-1]["epoch"])
-        if not goes_on:
-            self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
-            if run.folds.any() and not deadline.passed:
-                refit_expert(self.model_, values, observed)
+        with threads_if(base.pays_threads(base.chosen_size(self, len(values)), values.shape[1])):
+            run = base.fit_model(
+                self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None, deadline
+            )
+            self.model_, self.size_, self.history_ = run.model, run.size, run.history
+            self.n_iter_ = math.ceil(run.history[-1]["epoch"])
+            if not goes_on:
+                self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
+                if run.folds.any() and not deadline.passed:
+                    refit_expert(self.model_, values, observed)
         return self
 
     def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from tabmae.experts.trees import Forest, Nodes
+from tabmae.threads import threads_if
 
 MAX_ROUNDS, LEAST_ROUNDS, MAX_TREES = 100, 10, 1000
 """Rounds, each a tree a level; fewer where many levels would make more trees."""
@@ -68,8 +68,7 @@ class BoostedTrees(nn.Module):
         max_iter = max(LEAST_ROUNDS, min(max_rounds, MAX_TREES // max(1, n_levels)))
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         estimator = HistGradientBoostingClassifier if n_levels else HistGradientBoostingRegressor
-        # Threads that wait for each other take longer than one alone on a small table.
-        with threadpool_limits(1 if inputs.size < MIN_CELLS_OF_THREADS else None, user_api="openmp"):
+        with threads_if(inputs.size >= MIN_CELLS_OF_THREADS):
             # No early stop: copies of a row would lie on both sides of its split.
             model: Any = estimator(
                 max_iter=max_iter,

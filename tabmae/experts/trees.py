@@ -17,6 +17,8 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor, nn
 
+from tabmae.threads import n_threads
+
 N_TREES = 50
 MIN_LEAF = 2
 MIN_LEAF_OF_LEVELS = 1
@@ -220,12 +222,12 @@ class CompiledTrees:
         trees = list(zip(self.trees[asked], self.answers[asked], strict=True))
         size = -(-len(trees) // N_BLOCKS)
         blocks = [trees[start : start + size] for start in range(0, len(trees), size)]
-        n_threads = min(torch.get_num_threads(), len(blocks), len(rows) * len(trees) // MIN_DESCENTS_OF_THREAD)
+        n_workers = min(n_threads(), len(blocks), len(rows) * len(trees) // MIN_DESCENTS_OF_THREAD)
         total = np.zeros((len(rows), self.n_outputs))
-        if n_threads <= 1:
+        if n_workers <= 1:
             total = sum((self._sum(rows, block) for block in blocks), total)
         else:
-            with ThreadPoolExecutor(n_threads) as pool:
+            with ThreadPoolExecutor(n_workers) as pool:
                 total = sum(pool.map(partial(self._sum, rows), blocks), total)
         mean = np.empty((len(rows), self.n_outputs), dtype=np.float32)
         mean[order] = total / len(trees)
@@ -246,7 +248,7 @@ def _grown(
     shared = {
         "n_estimators": n_trees,
         "max_features": min(1.0, MAX_TRIED / inputs.shape[1]),
-        "n_jobs": torch.get_num_threads(),
+        "n_jobs": n_threads(),
         "random_state": seed,
     }
     if n_levels:
