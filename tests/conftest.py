@@ -50,7 +50,7 @@ def every_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 def direct_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let columns of few cells have direct trees, too, of few rounds."""
     monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 20)
-    monkeypatch.setattr(direct, "MAX_ROUNDS", 10)
+    monkeypatch.setattr(direct, "N_ROUNDS", 10)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
 from tabmae.experts import direct
-from tabmae.experts.direct import LEARNING_RATE, MAX_LEAVES, MAX_ROUNDS, DirectTrees
+from tabmae.experts.direct import LEARNING_RATE, MAX_LEAVES, MAX_ROUNDS, N_ROUNDS, DirectTrees
 from tabmae.experts.trees import N_TREES, Forest
 
 N_ROWS = 200
@@ -93,17 +93,17 @@ def test_numbers_are_those_of_the_library_with_the_rounds_and_leaves_of_the_hous
     for fold in (1, 2):
         shown = held_out != fold
         library = HistGradientBoostingRegressor(
-            max_iter=MAX_ROUNDS, learning_rate=LEARNING_RATE, max_leaf_nodes=MAX_LEAVES
+            max_iter=N_ROUNDS, learning_rate=LEARNING_RATE, max_leaf_nodes=MAX_LEAVES
         ).fit(rows[shown].numpy(), score[shown].numpy())
         np.testing.assert_allclose(trees.predict(rows, fold)[:, 0].numpy(), library.predict(rows.numpy()), atol=1e-5)
 
 
 def test_fewer_rounds_of_fewer_leaves_are_grown_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [len(trees.roots) for trees in grown(0).forests()] == [MAX_ROUNDS] * 2
-    monkeypatch.setattr(direct, "MAX_ROUNDS", 12)
+    assert [len(trees.roots) for trees in grown(0).forests()] == [N_ROUNDS] * 2
+    monkeypatch.setattr(direct, "N_ROUNDS", 25)
     monkeypatch.setattr(direct, "MAX_LEAVES", 3)
     for trees in grown(0).forests():
-        assert len(trees.roots) == 12 and len(trees.value) <= 12 * 3
+        assert len(trees.roots) == 25 and len(trees.value) <= 25 * 3
 
 
 def test_its_arrays_are_those_of_one_forest_of_levels_or_of_two_of_a_number() -> None:
@@ -119,3 +119,16 @@ def test_a_row_alone_answers_as_in_its_batch_and_no_rows_give_no_answers(n_level
     alone = torch.cat([trees.predict(row[None]) for row in rows[:20]])
     assert torch.equal(trees.predict(rows)[:20], alone)
     assert trees.predict(rows[:0]).shape == (0, n_levels or 1)
+
+
+def test_more_cells_have_more_rounds_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "N_ROUNDS", 12)
+
+    def n_rounds(n_rows: int) -> list[int]:
+        trees = DirectTrees(0).fit(*drawn(0, n_rows=n_rows), 0)
+        return [len(forest.roots) for forest in trees.forests()]
+
+    assert n_rounds(50) == [12, 12]
+    assert n_rounds(400) == [30, 30]
+    monkeypatch.setattr(direct, "MAX_ROUNDS", 20)
+    assert n_rounds(400) == [20, 20] and MAX_ROUNDS > N_ROUNDS
