@@ -75,7 +75,7 @@ def test_only_the_spacing_of_learnt_rows_counts() -> None:
     learnt = torch.arange(300) % 5 > 0
     expert = Neighbours([0] * 4).fit(rows[learnt], shown(rows[learnt]))
     spacing = (expert.distances(new, shown(new)) / expert.relative_distances(new, shown(new))).square()
-    expert.remember(rows, shown(rows), learnt=learnt)
+    expert.remember(rows, shown(rows)).learn_spacing(learnt)
     of_all = (expert.distances(new, shown(new)) / expert.relative_distances(new, shown(new))).square()
     torch.testing.assert_close(of_all, spacing)
     assert expert.spacing[:, ~learnt].isnan().all() and expert.spacing[:, learnt].isfinite().all()

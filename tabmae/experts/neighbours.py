@@ -41,15 +41,16 @@ class Neighbours(nn.Module):
     columns that both rows have, times the number of columns over theirs. A new row has its observed cells; a remembered
     one may have been completed, since the nearest of many rows with holes would be those with the least to compare.
 
+    A relative distance is the geometric mean of the distance and of its ratio to the spacing about there, the mean
+    spacing of the nearest rows, of which each is the mean distance of a row to its own nearest, and half of the median
+    (`USUAL_SPACING`): a row between two dense groups is odder than one as far out in a thin one, but the far one stays
+    odd. There a column that a new row lacks is taken to be as far as is usual about there, not as far as the others:
+    few cells are little evidence.
+
     Parameters
     ----------
     n_levels : for each of F columns 0 for a number, else the number of its levels (codes by falling frequency). Any
         higher code is a level unseen in fit.
-
-    A relative distance is the geometric mean of the distance and of its ratio to the spacing about there, the mean
-    spacing of the nearest rows, of which each is the mean distance of a row to its own nearest: a row between two dense
-    groups is odder than one as far out in a thin one, but the far one stays odd. There a column that a new row lacks is
-    taken to be as far as is usual about there, not as far as the others: few cells are little evidence.
 
     Buffers: `values` (N, F) of the remembered rows, `observed` (N, F), which cells they had, and `comparable` (N, F),
     with those that were completed; `spacing` (3, N) of these rows on each scale, NaN where it does not count;
@@ -108,7 +109,7 @@ class Neighbours(nn.Module):
         -------
         self
         """
-        return self.learn_scales(values, observed).remember(values, observed, completed)
+        return self.learn_scales(values, observed).remember(values, observed, completed).learn_spacing()
 
     def learn_scales(self, values: Tensor, observed: Tensor) -> Neighbours:
         """Learn the scales of the columns from rows; parameters as in fit."""
@@ -127,16 +128,8 @@ class Neighbours(nn.Module):
             self.spread[number] = (squares / shown.sum()).sqrt() if squares > 0 else 1.0
         return self
 
-    def remember(
-        self, values: Tensor, observed: Tensor, completed: Tensor | None = None, learnt: Tensor | None = None
-    ) -> Neighbours:
-        """Compare new rows with these from now on, on the scales of fit.
-
-        Parameters
-        ----------
-        values, observed, completed : as in fit.
-        learnt : bool (n,), rows whose spacing counts, which is that among themselves; None for all.
-        """
+    def remember(self, values: Tensor, observed: Tensor, completed: Tensor | None = None) -> Neighbours:
+        """Compare new rows with these from now on, on the scales of fit, and without a spacing; parameters as there."""
         step = max(1, -(-len(values) // MAX_REMEMBERED))
         device = self.location.device
         self.observed = observed[::step].clone().to(device)
@@ -144,11 +137,21 @@ class Neighbours(nn.Module):
         holes = torch.zeros_like(values) if completed is None else completed
         self.values = torch.where(observed, values, holes)[::step].float().to(device)
         self.spacing = self.values.new_full((len(SCALINGS), len(self.values)), torch.nan)
-        counted = torch.ones(len(values), dtype=torch.bool) if learnt is None else learnt
-        places = torch.nonzero(counted[::step])[:, 0].to(device)
+        return self
+
+    def learn_spacing(self, learnt: Tensor | None = None) -> Neighbours:
+        """Learn how far the remembered rows lie from each other, which relative distances are measured by.
+
+        Parameters
+        ----------
+        learnt : bool (n,), which of the rows given to `remember` count, which is among themselves; None for all.
+        """
+        step = 1 if learnt is None else max(1, -(-len(learnt) // MAX_REMEMBERED))
+        counted = torch.ones(len(self.values), dtype=torch.bool) if learnt is None else learnt[::step]
+        places = torch.nonzero(counted)[:, 0].to(self.location.device)
         of_rows = {name: getattr(self, name)[places] for name in ("values", "observed", "comparable")}
         state = {**self.state_dict(), **of_rows, "spacing": self.spacing[:, places]}
-        among = Neighbours.restored(self.n_levels, state).to(device)
+        among = Neighbours.restored(self.n_levels, state).to(self.location.device)
         self.spacing[:, places] = among.distances(among.values, among.observed).T
         return self
 

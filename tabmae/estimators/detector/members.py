@@ -74,9 +74,13 @@ class Members:
             whole = None if completion is None else completion.complete(near, observed)
             self.neighbours.learn_scales(without_slips(values[rows], observed[rows], n_levels), observed[rows])
             self.neighbours.remember(values[rows], observed[rows], None if whole is None else whole[rows])
+            if self.relative:
+                self.neighbours.learn_spacing()
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
-            self.neighbours.remember(values, observed, whole, ~held_out)
+            self.neighbours.remember(values, observed, whole)
+            if self.relative:
+                self.neighbours.learn_spacing(~held_out)
             found = self._distances(*others, n_equal=2)
         if self.network is not None:
             of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
