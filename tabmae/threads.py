@@ -21,7 +21,8 @@ def threads_if(pays: bool) -> Iterator[None]:
     the second one saves a fifth of it on quiet ones.
     """
     if pays:
-        yield
+        with threadpool_limits(_outside.get() or None, user_api="openmp"):
+            yield
         return
     token = _outside.set(n_threads())
     try:

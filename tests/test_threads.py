@@ -30,6 +30,8 @@ def test_a_limit_holds_inside_and_is_gone_after_it() -> None:
         assert torch.get_num_threads() == 1 and n_threads() == 3
         with threads_if(False):
             assert torch.get_num_threads() == 1 and n_threads() == 3
+        with threads_if(True):
+            assert torch.get_num_threads() == n_threads() == 3, "what pays inside a limit has all threads"
         assert torch.get_num_threads() == 1 and n_threads() == 3
     assert torch.get_num_threads() == n_threads() == 3
     with threads_if(True):
