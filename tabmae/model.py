@@ -29,7 +29,7 @@ class Members(NamedTuple):
     numbers : (5, B, Fn), by the mean of training, the expert, the network, the forests that start from the expert's
         guess and the trees that do not, in standard deviations.
     levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees.
-    Where a member has no answer of its own, the network's stands for it.
+    Where the forests have no answer of their own, the network's stands for it, and theirs for the other trees'.
     """
 
     numbers: Tensor
@@ -161,6 +161,7 @@ class MaskedAutoencoder(nn.Module):
                 features = self.tokenizer.sweep_features(cells, rows, own, feature)
                 answer = cast(Forest, forest).predict(features, fold).to(numbers.dtype)
                 self._enter(answer, rows, feature, numbers[3], levels[2], None if own is None else numbers[1])
+            numbers[4], levels[3] = numbers[3], levels[2]
         if len(self.sweeps):
             for feature, trees, rows in _asked(self.direct, wanted):
                 features = self.tokenizer.sweep_features(cells, rows, None, feature)

@@ -424,13 +424,24 @@ def test_a_column_without_a_forest_in_the_last_sweep_has_the_answer_of_the_netwo
     assert torch.equal(*model.members(values, visible).numbers[2:4, :, 1])
 
 
-def test_a_column_without_direct_trees_has_the_answer_of_the_network() -> None:
-    model, (values, visible) = build(n_sweeps=1), table()
-    assert not torch.equal(*model.members(values, visible).numbers[[2, 4], :, 1])
+@pytest.mark.parametrize("n_sweeps", [1, 2])
+def test_a_column_without_direct_trees_has_the_answer_of_its_forest(n_sweeps: int) -> None:
+    model, (values, visible) = build(n_sweeps=n_sweeps), table()
+    assert not torch.equal(*model.members(values, visible).numbers[3:, :, 1])
     del model.direct["2"]
     found = model.members(values, visible)
-    assert torch.equal(*found.numbers[[2, 4], :, 1])
-    assert not torch.equal(*found.levels[[1, 3], :, 0]), "another column has its own"
+    assert torch.equal(*found.numbers[3:, :, 1]) and not torch.equal(*found.numbers[2:4, :, 1])
+    assert not torch.equal(*found.levels[2:, :, 0]), "another column has its own"
+
+
+def test_forests_stand_for_direct_trees_while_a_second_sweep_reads_rows() -> None:
+    model, (values, visible) = build(n_sweeps=2), table()
+    answers = []
+    for numbers, levels in (([0, 0, 0, 1.0, 0], [0, 0, 1.0, 0]), ([0, 0, 0, 0, 1.0], [0, 0, 0, 1.0])):
+        believe(model, numbers, levels)
+        answers.append(model.members(values, visible))
+    assert torch.equal(answers[0].numbers[3], answers[1].numbers[3])
+    assert torch.equal(answers[0].levels[2], answers[1].levels[2])
 
 
 @WITH_EXPERT

@@ -36,7 +36,7 @@ LARGE = 2000
 """Rows from which on the network is larger and trained for longer, by the root of the rows."""
 MAX_STEPS = 5000
 MIN_WIDTH_OF_THREADS = 512
-"""Width of an MLP, columns times `d_token`, from which on a second thread saves a third of a fit's time."""
+"""Numbers that an MLP reads, columns times `d_token`, from which on a second thread saves a third of a fit's time."""
 
 INFERENCE = torch.float64
 """Precision of predictions: a row's result does not feel the other rows of its batch."""

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,15 @@ from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
-from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, judged, refit_expert, rows_at_once
+from tabmae.estimators.members import (
+    MAX_JUDGED_ROWS,
+    WEIGHTS,
+    beliefs,
+    believed_weights,
+    judged,
+    refit_expert,
+    rows_at_once,
+)
 from tabmae.estimators.parameters import check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
@@ -32,8 +40,6 @@ from tabmae.threads import threads_if
 from tabmae.tokenizers import CellDistribution
 from tabmae.training import Callback
 
-WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct")
-"""Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 IN_HASTE = 10
 """Of so many rows, one judges when a fit is over its time."""
 FARTHEST_CELL = 30.0
@@ -222,7 +228,7 @@ class MaskedTableEstimator(TabularEstimator):
             rows_of_quality.append((column.kind, len(target), float(error), float(baseline)))
         quality = pd.DataFrame(rows_of_quality, columns=["kind", "n", "error", "baseline_error"])
         quality["skill"] = 1 - quality["error"] / quality["baseline_error"].where(quality["baseline_error"] > 0)
-        quality[list(WEIGHTS)] = self._weights()
+        quality[list(WEIGHTS)] = believed_weights(self.model_)
         quality.index = self._column_index()
         self.quality_ = quality
 
@@ -230,24 +236,6 @@ class MaskedTableEstimator(TabularEstimator):
         """The names of the columns; a tuple is one name."""
         names = objects([column.name for column in self.schema_.columns])
         return pd.Index(names, name="column", dtype=object, tupleize_cols=False)
-
-    def _weights(self) -> NDArray[np.float64]:
-        """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
-        model, tokenizer = self.model_, self.model_.tokenizer
-        weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
-        weights[tokenizer.numbers.cpu()] = model.number_weights[-1].double().cpu()
-        weights[tokenizer.categories.cpu(), 1:] = model.level_weights[-1].double().cpu()
-        forests = cast(torch.nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else torch.nn.ModuleDict()
-        for member, trees in ((3, forests), (4, model.direct)):
-            treeless = torch.tensor([str(feature) not in trees for feature in range(len(weights))])
-            weights[treeless, 2] += weights[treeless, member]
-            weights[treeless, member] = 0
-        if model.expert is None:
-            numbers, categories = tokenizer.numbers.cpu(), tokenizer.categories.cpu()
-            weights[numbers, 2] += weights[numbers, 1]
-            weights[categories, 0] += weights[categories, 1]
-            weights[:, 1] = 0
-        return weights.numpy()
 
     def _predict(
         self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tabmae import stacking
@@ -19,6 +21,8 @@ from tabmae.experts.trees import Forest
 from tabmae.model import Batch, MaskedAutoencoder, Members
 from tabmae.tokenizers import CellDistribution
 
+WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct")
+"""Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
@@ -114,6 +118,25 @@ def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, fo
         codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)
         weights = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
         model.level_weights[-1, place] = weights.to(model.level_weights)
+
+
+def believed_weights(model: MaskedAutoencoder) -> NDArray[np.float64]:
+    """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
+    tokenizer = model.tokenizer
+    weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
+    weights[tokenizer.numbers.cpu()] = model.number_weights[-1].double().cpu()
+    weights[tokenizer.categories.cpu(), 1:] = model.level_weights[-1].double().cpu()
+    forests = cast(nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else nn.ModuleDict()
+    for member, trees in ((4, model.direct), (3, forests)):
+        treeless = torch.tensor([str(feature) not in trees for feature in range(len(weights))])
+        weights[treeless, member - 1] += weights[treeless, member]
+        weights[treeless, member] = 0
+    if model.expert is None:
+        numbers, categories = tokenizer.numbers.cpu(), tokenizer.categories.cpu()
+        weights[numbers, 2] += weights[numbers, 1]
+        weights[categories, 0] += weights[categories, 1]
+        weights[:, 1] = 0
+    return weights.numpy()
 
 
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:

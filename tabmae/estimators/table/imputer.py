@@ -47,10 +47,11 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     """Impute the missing cells of a table of numbers, categories, booleans and dates.
 
     A masked autoencoder learns to predict cells hidden from it at random, from the visible ones. It starts from the
-    conditional mean of a Gaussian fitted by EM, and one forest a column starts from both; cells held out of training
-    decide, column by column, how far each is believed. Numbers are imputed within the range of the observed cells, or
-    beyond it where the Gaussian is sure to be there: at most as far as the range is wide, never past a bound that
-    several cells share, nor past zero where no cell is; whole numbers and columns of few values stay within.
+    conditional mean of a Gaussian fitted by EM, two sweeps of forests start from both, and trees that know no Gaussian
+    learn what the sweeps complete; cells held out of training decide, column by column, how far each is believed.
+    Numbers are imputed within the range of the observed cells, or beyond it where the Gaussian is sure to be there: at
+    most as far as the range is wide, never past a bound that several cells share, nor past zero where no cell is; whole
+    numbers and columns of few values stay within.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     loss : error of a number in training: "mse", "mae" or "huber" of its mean, or "nll", its likelihood alone; "auto" is
         "mse". Categories have cross-entropy.
     visible_weight : weight of the mean error over visible cells beside the mean over hidden ones.
-    experts : members beside the network: "auto" is ("gaussian", "trees"); ("gaussian",) is faster on wide tables, and
-        () is the pure masked autoencoder.
+    experts : members beside the network: "auto" is ("gaussian", "trees"), the latter with and without the Gaussian's
+        guess; ("gaussian",) is faster on wide tables, and () is the pure masked autoencoder.
     categorical_features : "auto" (category, string and bool types), or names, positions or a bool mask of further
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
@@ -80,8 +81,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         members, calibrate intervals and fill `quality_`. 0 leaves all of that out.
     patience : epochs without a better held-out error after which training stops; "auto" is a third of `max_epochs`.
     time_budget : seconds of wall time after which `fit` ends, None for no limit. Training makes fewer steps, with its
-        schedule drawn together, and forests grow only as far as time allows, the columns with most holes first; a
-        column without a forest is left to the other members. Reading the table, the Gaussian and a last look at the
+        schedule drawn together, and trees grow only as far as time allows, the columns with most holes first; a
+        column without is left to the other members. Reading the table, the Gaussian and a last look at the
         held-out cells always run: a second or a few for tens of thousands of rows, more for hundreds of columns. What
         is learnt then depends on the machine, so the same seed no longer gives the same model.
     warm_start : whether `fit` goes on from the model that is there.
