@@ -5,6 +5,7 @@ Contract: every field that is not filled comes out as the characters that it was
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ Kind = Literal["empty", "integer", "number", "bool", "time", "text"]
 
 MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
 """What stands for a missing value beside an empty field, unless the user says otherwise."""
-INTEGER = r"[+-]?(?:0|[1-9]\d{0,17})"
+INTEGER = r"[+-]?(?:0|[1-9]\d*)"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
 CODE = r"[+-]?0\d+"
 """Digits after a zero: a zip code or a key, whose zero a number would lose."""
@@ -50,8 +51,11 @@ class CsvColumn:
             return "empty"
         if as_text or seen.str.fullmatch(CODE).any():
             return "text"
-        if seen.str.fullmatch(INTEGER).all():
+        whole = seen.str.fullmatch(INTEGER)
+        if whole.all() and all(len(text) <= 20 and -(2**63) <= int(text) < 2**63 for text in seen):
             return "integer"
+        if not all(is_exact(text) for text in seen[whole]):
+            return "text"
         if seen.str.fullmatch(NUMBER, case=False).all():
             return "number"
         if any(seen.isin(pair).all() for pair in BOOLS):
@@ -230,6 +234,16 @@ def column_of(raw: list[str], markers: Collection[str]) -> CsvColumn:
     values = [unquoted(text) for text in raw]
     missing = np.array([not value.strip() or value.strip() in markers for value in values], dtype=bool)
     return CsvColumn(raw, values, missing)
+
+
+def is_exact(whole: str) -> bool:
+    """Whether a float holds every digit of a whole number; of decimals, which are measured, none asks for that.
+
+    >>> is_exact("9007199254740992"), is_exact("9007199254740993")
+    (True, False)
+    """
+    number = float(whole)
+    return math.isfinite(number) and int(number) == int(whole)
 
 
 def unquoted(raw: str) -> str:
