@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from test_cli import done
 
+import tabmae
 from tabmae.cli.csv_text import MARKERS, read_csv
 
 KEY = 12345678901234567890
@@ -42,3 +43,26 @@ def test_keys_keep_all_of_their_digits_in_parquet(keys: Path, command: str) -> N
 def test_whole_numbers_that_a_float_would_round_are_text(tmp_path: Path, fields: list[str], kind: str) -> None:
     (tmp_path / "c.csv").write_text("\n".join(["c", *fields]) + "\n")
     assert read_csv(tmp_path / "c.csv", ",", MARKERS).columns["c"].kind(as_text=False) == kind
+
+
+def test_a_model_of_decimals_fills_decimals_where_a_new_file_holds_whole_numbers_alone(tmp_path: Path) -> None:
+    lines = [f"{row % 8 / 4:.2f},{row % 8 / 8:.3f},{row % 8}.0" for row in range(60)]
+    (tmp_path / "old.csv").write_text("\n".join(["x,y,w", *lines]))
+    done("impute", tmp_path / "old.csv", "-", "--save", tmp_path / "model", *QUICK)
+    (tmp_path / "new.csv").write_text("x,y,w\n1,,4\n,0,0\n0,1,\n")
+    done("impute", tmp_path / "new.csv", tmp_path / "out.parquet", "--model", tmp_path / "model", "--quiet")
+    filled = done("impute", tmp_path / "new.csv", "-", "--model", tmp_path / "model", "--quiet").stdout.splitlines()
+    X = pd.DataFrame({"x": [1.0, None, 0.0], "y": [None, 0.0, 1.0], "w": [4.0, 0.0, None]})
+    expected = tabmae.load(tmp_path / "model").transform(X)
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    assert found["y"][0] == expected["y"][0] % 1 != 0
+    assert filled[1] == f"1,{expected['y'][0]:.1f},4" and filled[2] == f"{expected['x'][1]:.1f},0,0"
+    assert filled[3].startswith("0,1,") and filled[3].split(",")[2].isdigit()
+
+
+def test_a_column_of_decimals_that_is_empty_in_a_new_file_is_filled_with_decimals(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text("x,y\n" + "0.25,1\n0.75,2\n" * 20)
+    done("impute", tmp_path / "old.csv", "-", "--save", tmp_path / "model", *QUICK)
+    (tmp_path / "new.csv").write_text("x,y\n,1\n")
+    filled = done("impute", tmp_path / "new.csv", "-", "--model", tmp_path / "model", "--quiet").stdout.splitlines()
+    assert 0 < float(filled[1].split(",")[0]) < 1

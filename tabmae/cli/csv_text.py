@@ -111,6 +111,8 @@ class CsvColumn:
     def _decimals(self, filled: pd.Series) -> list[str]:
         """Numbers with one digit more than any observed one has after its point."""
         seen = self._seen()
+        if not len(seen):
+            return [repr(float(value)) for value in filled]
         places = 1 + int(seen.str.extract(r"\.(\d*)$")[0].str.len().fillna(0).max())
         if places > MAX_DECIMALS or seen.str.contains("e", case=False).any():
             return [repr(float(value)) for value in filled]
@@ -133,7 +135,8 @@ class CsvColumn:
 class CsvSheet:
     """A CSV file: its columns by name, the fields of its header, and how lines are made.
 
-    as_text : columns that are text whatever they hold. when_empty : kinds of columns that hold nothing.
+    as_text : columns that are text whatever they hold. learnt : kinds of columns by the model, for those that
+    hold nothing and those of fractions that hold whole numbers alone.
     """
 
     columns: dict[str, CsvColumn]
@@ -142,7 +145,7 @@ class CsvSheet:
     newline: str
     start: str
     as_text: frozenset[str] = frozenset()
-    when_empty: Mapping[str, Kind] = field(default_factory=dict)
+    learnt: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -187,7 +190,8 @@ class CsvSheet:
 
     def _kind(self, name: str) -> Kind:
         found = self.columns[name].kind(as_text=name in self.as_text)
-        return self.when_empty.get(name, found) if found == "empty" else found
+        learnt = self.learnt.get(name, found)
+        return learnt if found == "empty" or (found == "integer" and learnt == "number") else found
 
 
 def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:

@@ -137,12 +137,14 @@ def of_fitted(model: Any, sheet: Sheet) -> Work:
 
 
 def kind_of(column: Any) -> Kind:
-    """What a column is in CSV that holds nothing of it, by what the model learnt it is."""
+    """What a column is in CSV by what the model learnt it is."""
     if column.content == "bools":
         return "bool"
     if column.family.startswith("datetime"):
         return "time"
-    return "integer" if column.integer and column.kind == "number" else "empty"
+    if column.family != "number":
+        return "empty"
+    return "number" if not column.whole else "integer" if column.integer else "empty"
 
 
 def check_learnt(names: Sequence[Any], there: Sequence[str]) -> None:

@@ -197,11 +197,11 @@ def read_arrow(path: Path) -> pa.Table:
             return stream.read_all()
 
 
-def typed_as(sheet: Sheet, as_text: Sequence[str], when_empty: Mapping[str, Kind]) -> Sheet:
+def typed_as(sheet: Sheet, as_text: Sequence[str], learnt: Mapping[str, Kind]) -> Sheet:
     """A sheet whose columns are read as `CsvSheet` says, where it is one."""
     if isinstance(sheet, ArrowSheet):
         return sheet
-    return replace(sheet, as_text=frozenset(as_text), when_empty=when_empty)
+    return replace(sheet, as_text=frozenset(as_text), learnt=learnt)
 
 
 def completed(
