@@ -21,9 +21,9 @@ import safetensors.torch
 from torch import Tensor
 
 from tabmae.errors import ParameterError, SavedModelError, listed
+from tabmae.folders import RECORD, WEIGHTS, check_target
 
 FORMAT_VERSION = 1
-RECORD, WEIGHTS = "tabmae.json", "weights.safetensors"
 PACKAGES = ("tabmae", "torch", "scikit-learn")
 UNSAVED = ("callbacks", "checkpoint")
 """Parameters of one run on one machine: code, and a path that a loaded folder must not choose."""
@@ -59,7 +59,7 @@ def save(estimator: Savable, folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     ParameterError : a parameter is no plain value (a function, a generator); the class is not registered.
-    SavedModelError : the folder holds something else.
+    SavedModelError : the folder holds something else, or cannot be made.
     """
     name = type(estimator).__name__
     if REGISTERED.get(name) is not type(estimator):
@@ -178,18 +178,6 @@ def read_bytes(path: Path, name: str) -> bytes:
         return (path / name).read_bytes()
     except OSError as error:
         raise damaged(path, f"{name!r} must be readable", str(error)) from error
-
-
-def check_target(target: Path) -> None:
-    """Refuse to replace anything but an empty folder or a saved model."""
-    if not target.exists():
-        return
-    names = set(os.listdir(target)) if target.is_dir() else {target.name}
-    if names and (names - {RECORD, WEIGHTS} or RECORD not in names):
-        held = listed(sorted(names - {RECORD, WEIGHTS}) or sorted(names))
-        raise SavedModelError(
-            f"`folder` must be new, empty or a saved model; {str(target)!r} is or holds {held}. Pass another folder."
-        )
 
 
 def write_folder(target: Path, files: dict[str, bytes]) -> None:

@@ -386,7 +386,9 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --model HOSTILE", "'tabmae.json' must be valid JSON; in .*"),
         ("impute TABLE OUT --model MODEL --seed 1", "Options must belong together; --seed are of a model that is .*"),
         ("impute TABLE OUT --model MODEL --save NEW", "--save keeps a model that is fitted here; .*"),
-        ("impute TABLE OUT --save ROOM", "--save must name a new folder or a saved model; .*"),
+        ("impute TABLE OUT --save ROOM", "`folder` must be new, empty or a saved model; .*"),
+        ("impute TABLE OUT --save MIXED --force", "`folder` must be new, empty or a saved model; .* 'notes.txt'."),
+        ("impute TABLE OUT --save IN_FILE", "`folder` must be in a folder that can be written to; '.*' is none."),
         ("impute SERIES OUT --model MODEL", "A table must hold the columns that the model learnt; it lacks 'zip', .*"),
         ("impute TABLE OUT --level 100", "Invalid value for '--level': 100.0 is not in the range 1<=x<100."),
         ("impute TABLE OUT --level nan", "Invalid value for '--level': nan is not a finite number."),
@@ -430,8 +432,13 @@ def test_bad_input_is_one_sentence_before_anything_is_learnt(
     hostile.mkdir()
     (hostile / "tabmae.json").write_text("__import__('os').system('true')")
     (hostile / "weights.safetensors").write_bytes(b"")
+    mixed = room / "mixed"
+    mixed.mkdir(exist_ok=True)
+    (mixed / "tabmae.json").touch()
+    (mixed / "notes.txt").touch()
     places = {name.upper(): path for name, path in bad_files(room).items()}
     places |= {"TABLE": table, "SERIES": series, "MODEL": saved, "ROOM": room, "HOSTILE": hostile}
+    places |= {"MIXED": mixed, "IN_FILE": table / "model"}
     places |= {"OUT": tmp_path / "out.csv", "NEW": tmp_path / "new", "NONE": room / "none.csv"}
     monkeypatch.chdir(tmp_path)
 

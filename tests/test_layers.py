@@ -16,6 +16,7 @@ FLOORS = (
     (
         *(
             "errors",
+            "folders",
             "masks",
             "losses",
             "backbones",

@@ -15,7 +15,8 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from tabmae.errors import ParameterError, SavedModelError
-from tabmae.saving import RECORD, REGISTERED, WEIGHTS, checksum, load, register, save
+from tabmae.folders import RECORD, WEIGHTS
+from tabmae.saving import REGISTERED, checksum, load, register, save
 
 STATE = {
     "mean": 0.1 + 0.2,
@@ -207,6 +208,16 @@ def test_a_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(SavedModelError, match="`folder` must be new, empty or a saved model"):
         save(fitted(), tmp_path / "model")
     assert (tmp_path / "model").read_text() == "precious"
+
+
+def test_a_folder_whose_parent_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SavedModelError, match="`folder` must be in a folder that can be written to; '.*file' is none"):
+        save(fitted(), tmp_path / "file" / "new" / "model")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) != tmp_path)
+    with pytest.raises(SavedModelError, match="`folder` must be in a folder that can be written to"):
+        save(fitted(), tmp_path / "new" / "model")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -11,7 +11,8 @@ from generated_series import frame_with_runs, seasonal, waves, wide, with_runs
 
 from tabmae import TimeSeriesMAE, load
 from tabmae.errors import ParameterError, SavedModelError
-from tabmae.saving import RECORD, WEIGHTS, checksum
+from tabmae.folders import RECORD, WEIGHTS
+from tabmae.saving import checksum
 
 SMALL: dict[str, Any] = {"horizon": 6, "max_epochs": 0, "d_token": 8, "random_state": 0}
 HOLES = frame_with_runs(seasonal(160))

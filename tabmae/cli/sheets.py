@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 from tabmae.cli.csv_text import MARKERS, CsvSheet, Kind, read_csv
 from tabmae.errors import DataError, ParameterError, listed
+from tabmae.folders import RECORD, check_target
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 ARROW = (".feather", ".arrow", ".ipc")
 EXTENSIONS = (*DELIMITERS, ".parquet", *ARROW)
 PAGES = (".html", ".htm")
 STDOUT = "-"
-RECORD = "tabmae.json"
-"""What a folder of a saved model holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +136,9 @@ def check_targets(*targets: Target | None) -> None:
 
 def check_folder(folder: str, force: bool) -> None:
     """Refuse a folder that a model could not be saved in."""
-    path = Path(folder)
-    held = (os.listdir(path) if path.is_dir() else [path.name]) if os.path.lexists(path) else []
-    if held and not (path.is_dir() and RECORD in held):
-        raise ParameterError(f"--save must name a new folder or a saved model; {folder!r} is or holds {listed(held)}.")
-    if held and not force:
+    path = Path(os.path.realpath(folder))
+    check_target(path)
+    if (path / RECORD).exists() and not force:
         raise ParameterError(f"{folder!r} holds a saved model already; pass --force to replace it, or another folder.")
 
 
