@@ -324,6 +324,21 @@ def test_a_new_file_has_the_rights_of_any_other(saved: Path) -> None:
     assert (saved.parent / "out.csv").stat().st_mode == (saved.parent / "plain.txt").stat().st_mode
 
 
+def test_a_private_file_stays_private_while_it_is_replaced_and_after(
+    table: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "private.csv"
+    out.touch(0o600)
+    rights: list[int] = []
+
+    def watched(number: int) -> None:
+        rights.append(os.fstat(number).st_mode & 0o777)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    done("impute", table, out, "--model", saved, "--force", "--quiet")
+    assert rights == [0o600] and out.stat().st_mode & 0o777 == 0o600
+
+
 def bad_files(room: Path) -> dict[str, Path]:
     texts = {
         "empty": b"",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -108,6 +109,8 @@ class Target:
         whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             with whole.open("xb") as file:
+                if path.exists():
+                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
                 if kind in DELIMITERS:
                     file.write(as_text(table, DELIMITERS[kind]).encode())
                 elif isinstance(table, str):
