@@ -400,6 +400,15 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --model ROOM", "A saved model must hold 'tabmae.json' and 'weights.safetensors'; .*"),
         ("impute TABLE OUT --model HOSTILE", "'tabmae.json' must be valid JSON; in .*"),
         ("impute TABLE OUT --model MODEL --seed 1", "Options must belong together; --seed are of a model that is .*"),
+        ("impute TABLE OUT --model MODEL --seed 0", "Options must belong together; --seed are of a model that is .*"),
+        ("impute TABLE OUT --model EMPTY_TEXT", "Invalid value for '--model': a name must have a character; .*"),
+        ("impute TABLE OUT --save EMPTY_TEXT", "Invalid value for '--save': a name must have a character; .*"),
+        ("impute TABLE OUT --cells EMPTY_TEXT", "Invalid value for '--cells': a name must have a character; .*"),
+        ("impute TABLE OUT --time-col EMPTY_TEXT", "Invalid value for '--time-col': a name must have a character; .*"),
+        ("detect TABLE OUT --events EMPTY_TEXT", "Invalid value for '--events': a name must have a character; .*"),
+        ("forecast TABLE OUT --future EMPTY_TEXT", "Invalid value for '--future': a name must have a character; .*"),
+        ("evaluate TABLE --model EMPTY_TEXT", "Invalid value for '--model': a name must have a character; .*"),
+        ("tune TABLE --study EMPTY_TEXT --seed 1", "Invalid value for '--study': a name must have a character; .*"),
         ("impute TABLE OUT --model MODEL --save NEW", "--save keeps a model that is fitted here; .*"),
         ("impute TABLE OUT --save ROOM", "`folder` must be new, empty or a saved model; .*"),
         ("impute TABLE OUT --save MIXED --force", "`folder` must be new, empty or a saved model; .* 'notes.txt'."),
@@ -462,7 +471,7 @@ def test_bad_input_is_one_sentence_before_anything_is_learnt(
 
     monkeypatch.setattr("tabmae.estimators.learner.MaskedTableEstimator._learn", learn)
     monkeypatch.setattr("tabmae.estimators.series.learner.fit_windows", learn)
-    words = [str(places.get(word, word)) for word in line.split()]
+    words = ["" if word == "EMPTY_TEXT" else str(places.get(word, word)) for word in line.split()]
     words = [word.replace("ROOM", str(room)).replace("ABSENT", str(tmp_path / "absent")) for word in words]
     told = refused(*words)
     assert_matches(sentence, told)

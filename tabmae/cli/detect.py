@@ -9,7 +9,7 @@ import numpy as np
 
 from tabmae.cli.impute import from_one, plain
 from tabmae.cli.models import note, prepared
-from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, QUIET, SAVE, SHARE, refuse
+from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, QUIET, SAVE, SHARE, named, refuse
 from tabmae.cli.sheets import Target, check_targets, with_columns
 from tabmae.errors import DataError, ParameterError, listed
 
@@ -21,8 +21,13 @@ ADDED = ("anomaly_score", "p_value", "outlier")
 @OUT
 @click.option("--alpha", type=SHARE, help="Share of usual rows, or stamps, to flag: 0.05, or 0.01, without it.")
 @click.option("--contamination", type=SHARE, help="Share of odd rows among those of IN, up to 0.5.")
-@click.option("--explain", metavar="FILE", help="Write the cells of odd rows, and what was expected of them, to FILE.")
-@click.option("--events", metavar="FILE", help="Write from when to when series are odd to FILE.")
+@click.option(
+    "--explain",
+    callback=named,
+    metavar="FILE",
+    help="Write the cells of odd rows, and what was expected of them, to FILE.",
+)
+@click.option("--events", callback=named, metavar="FILE", help="Write from when to when series are odd to FILE.")
 @MODEL
 @SAVE
 @CSV

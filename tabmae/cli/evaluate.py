@@ -9,7 +9,7 @@ import pandas as pd
 
 import tabmae
 from tabmae.cli.models import prepared
-from tabmae.cli.options import CSV, FITTED, FORCE, IN, OF_TABLES, QUIET, SHARE, Finite
+from tabmae.cli.options import CSV, FITTED, FORCE, IN, OF_TABLES, QUIET, SHARE, Finite, named
 from tabmae.cli.sheets import Target, check_targets
 
 MECHANISMS = ("mcar", "mar", "mnar")
@@ -27,7 +27,12 @@ BASELINES = ("mean", "knn", "iterative")
 @click.option(
     "--baseline", type=click.Choice(BASELINES), multiple=True, help="What to compare with, repeated; all without it."
 )
-@click.option("--model", metavar="FOLDER", help="Take the parameters of the saved model in FOLDER; it is fitted anew.")
+@click.option(
+    "--model",
+    callback=named,
+    metavar="FOLDER",
+    help="Take the parameters of the saved model in FOLDER; it is fitted anew.",
+)
 @CSV
 @OF_TABLES
 @FORCE

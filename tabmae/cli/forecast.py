@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tabmae.cli.models import Work, prepared
-from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_SERIES, OUT, QUIET, SAVE, chosen, refuse
+from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_SERIES, OUT, QUIET, SAVE, chosen, named, refuse
 from tabmae.cli.sheets import ArrowSheet, Target, check_targets, read_sheet
 from tabmae.errors import ParameterError, listed
 
@@ -30,7 +30,9 @@ def levels(_: click.Context, __: click.Parameter, value: str) -> list[float]:
 @click.option("--horizon", type=click.IntRange(1), help="Steps ahead; that of the model, or else two seasons.")
 @click.option("--level", callback=levels, default="80,95", show_default=True, help="Per cents that intervals hold.")
 @click.option("--future-col", "future_col", multiple=True, metavar="NAMES", help="Columns that are known ahead.")
-@click.option("--future", metavar="FILE", help="Table of the columns that are known ahead, after the end.")
+@click.option(
+    "--future", callback=named, metavar="FILE", help="Table of the columns that are known ahead, after the end."
+)
 @MODEL
 @SAVE
 @CSV

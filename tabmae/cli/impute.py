@@ -10,7 +10,7 @@ import pandas as pd
 
 import tabmae
 from tabmae.cli.models import Work, note, prepared
-from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, PER_CENT, QUIET, SAVE
+from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, PER_CENT, QUIET, SAVE, named
 from tabmae.cli.sheets import ArrowSheet, Target, check_targets, completed
 
 ROW = "\0row"
@@ -23,9 +23,9 @@ OF_QUALITY = ["kind", "n", "error", "baseline_error", "skill"]
 @OUT
 @MODEL
 @SAVE
-@click.option("--cells", metavar="FILE", help="Write every imputed cell with its bounds to FILE.")
+@click.option("--cells", callback=named, metavar="FILE", help="Write every imputed cell with its bounds to FILE.")
 @click.option("--level", type=PER_CENT, default=90.0, show_default=True, help="Per cent that the bounds are to hold.")
-@click.option("--quality", metavar="FILE", help="Write how far each column can be trusted to FILE.")
+@click.option("--quality", callback=named, metavar="FILE", help="Write how far each column can be trusted to FILE.")
 @CSV
 @OF_BOTH
 @FORCE

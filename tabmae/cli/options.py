@@ -34,21 +34,31 @@ TABLES = ("columns", "exclude", "categorical", "time_budget")
 FITTED = (*SERIES, *TABLES, "seed", "max_epochs")
 """Options of a model that is to be fitted, by the names of their parameters."""
 
-IN = click.argument("source", metavar="IN")
-OUT = click.argument("out", metavar="OUT")
-MODEL = click.option("--model", metavar="FOLDER", help="Use the saved model in FOLDER instead of fitting one.")
-SAVE = click.option("--save", metavar="FOLDER", help="Keep the fitted model in FOLDER.")
-FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
-QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors stay.")
+
+def named(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse a name that is empty, as a variable of the shell is that is not set."""
+    if value == "":
+        raise click.BadParameter("a name must have a character; got none, as of a variable that is not set.")
+    return value
 
 
 def one_character(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Refuse what cannot part fields."""
+    """Refuse what cannot part fields; a tab may be written as shells pass it."""
+    if value == r"\t":
+        return "\t"
     if value is not None and (len(value) != 1 or value in '"\r\n'):
         raise click.BadParameter(f"{value!r} is not one character that parts fields.")
     return value
 
 
+IN = click.argument("source", metavar="IN")
+OUT = click.argument("out", metavar="OUT")
+MODEL = click.option(
+    "--model", callback=named, metavar="FOLDER", help="Use the saved model in FOLDER instead of fitting one."
+)
+SAVE = click.option("--save", callback=named, metavar="FOLDER", help="Keep the fitted model in FOLDER.")
+FORCE = click.option("--force", is_flag=True, help="Replace files that are there already.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes; warnings and errors stay.")
 _CSV = (
     click.option(
         "--delimiter",
@@ -75,10 +85,14 @@ _TABLE = (
     click.option("--time-budget", type=SECONDS, metavar="SECONDS", help="Seconds after which the fit ends."),
 )
 _SERIES = (
-    click.option("--time-col", metavar="NAME", help="Column of time stamps: the table holds series."),
-    click.option("--id-col", metavar="NAME", help="Column of the ids of several series.  [default: unique_id]"),
+    click.option("--time-col", callback=named, metavar="NAME", help="Column of time stamps: the table holds series."),
+    click.option(
+        "--id-col", callback=named, metavar="NAME", help="Column of the ids of several series.  [default: unique_id]"
+    ),
     click.option("--target", multiple=True, metavar="NAMES", help="Columns of values; all numbers without it."),
-    click.option("--freq", metavar="STEP", help="Step of the series such as h or 15min; inferred without it."),
+    click.option(
+        "--freq", callback=named, metavar="STEP", help="Step of the series such as h or 15min; inferred without it."
+    ),
 )
 
 
@@ -102,7 +116,9 @@ OF_BOTH = together(*_TABLE, *_SERIES, *_ANY)
 def given(names: Sequence[str]) -> list[str]:
     """Those of some options that the command line holds, as they are written there."""
     context = click.get_current_context()
-    written = [name for name in names if context.params.get(name) not in (None, (), False)]
+    values = {name: context.params.get(name) for name in names}
+    # A seed of 0 equals False, and is given.
+    written = [name for name, value in values.items() if value is not None and value is not False and value != ()]
     return [f"--{name.replace('_', '-')}" for name in written]
 
 

@@ -10,7 +10,7 @@ import click
 
 import tabmae
 from tabmae.cli.models import note, prepared, save
-from tabmae.cli.options import CSV, FORCE, IN, OF_BOTH, QUIET, SAVE, SECONDS
+from tabmae.cli.options import CSV, FORCE, IN, OF_BOTH, QUIET, SAVE, SECONDS, named
 from tabmae.errors import ParameterError
 
 SQLITE = b"SQLite format 3\0"
@@ -23,7 +23,10 @@ SQLITE = b"SQLite format 3\0"
 @click.option("--trials", type=click.IntRange(1), default=50, show_default=True, help="Sets of parameters to try.")
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Seconds after which no trial begins.")
 @click.option(
-    "--study", metavar="FILE", help="Keep the trials in FILE; the same call goes on from them. Takes a --seed."
+    "--study",
+    callback=named,
+    metavar="FILE",
+    help="Keep the trials in FILE; the same call goes on from them. Takes a --seed.",
 )
 @CSV
 @OF_BOTH
