@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_cli import done
+from test_cli import done, refused
 
 import tabmae
 from tabmae.cli.csv_text import MARKERS, read_csv
@@ -66,3 +66,26 @@ def test_a_column_of_decimals_that_is_empty_in_a_new_file_is_filled_with_decimal
     (tmp_path / "new.csv").write_text("x,y\n,1\n")
     filled = done("impute", tmp_path / "new.csv", "-", "--model", tmp_path / "model", "--quiet").stdout.splitlines()
     assert 0 < float(filled[1].split(",")[0]) < 1
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_file_with_another_delimiter_is_refused_with_the_one_to_pass(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "other.csv").write_text("\n".join(f"{a}{mark}{b}" for a, b in [("a", "b"), ("1", "2,5"), ("", "3")]))
+    assert refused("impute", tmp_path / "other.csv", "-") == (
+        f"The fields of 'other.csv' must be parted by ','; its only name {f'a{mark}b'!r} is parted by {mark!r}; "
+        f"pass --delimiter {mark!r}."
+    )
+    assert done("impute", tmp_path / "other.csv", "-", "--delimiter", repr(mark)[1:-1], *QUICK).stdout.startswith(
+        f"a{mark}b\n"
+    )
+
+
+def test_a_table_of_one_column_may_have_any_name(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("size; m2\n1\n2\n")
+    assert read_csv(tmp_path / "one.csv", ",", MARKERS).names == ["size; m2"]
+
+
+def test_decimal_commas_are_text_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "commas.csv").write_text("a;b;c\n" + "1,5;x,1;2\n-2;y,2;3\n;z;4\n" * 9)
+    told = done("impute", tmp_path / "commas.csv", tmp_path / "out.csv", "--delimiter", ";", *QUICK).stderr
+    assert told == "Warning: Columns 'a' hold numbers with commas and are read as text; write them with points.\n"

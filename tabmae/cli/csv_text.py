@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,10 @@ INTEGER = r"[+-]?(?:0|[1-9]\d*)"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
 CODE = r"[+-]?0\d+"
 """Digits after a zero: a zip code or a key, whose zero a number would lose."""
+COMMA_NUMBER = r"[+-]?\d+(?:,\d+)?"
+"""A number as much of Europe writes it."""
+OTHERS = ";\t|,"
+"""What may part fields where the delimiter does not."""
 BOOLS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
 DAYS, SECONDS = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"
 TIMES = (DAYS, "%Y-%m-%d %H:%M", SECONDS, "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y")
@@ -61,6 +66,11 @@ class CsvColumn:
         if any(seen.isin(pair).all() for pair in BOOLS):
             return "bool"
         return "time" if self._pattern() else "text"
+
+    def has_commas(self) -> bool:
+        """Whether every observed field is a number, with a comma for its point in one of them."""
+        seen = self._seen()
+        return bool(seen.str.contains(",").any() and seen.str.fullmatch(COMMA_NUMBER).all())
 
     def typed(self, kind: Kind) -> pd.Series:
         """The column for an estimator."""
@@ -212,6 +222,7 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     lines = fields_of(text, delimiter, path.name)
     header = lines[0] if lines else []
     names = [unquoted(text) for text in header]
+    check_delimiter(lines[:2], delimiter, path.name)
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
     if not rows:
         raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows. Pass another file.")
@@ -224,13 +235,30 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
                 f"Every row of {path.name!r} must have the {len(names)} fields of its header; row {place} has "
                 f"{len(row)}. Mend it, or pass another --delimiter."
             )
-    return CsvSheet(
-        {name: column_of(list(raw), markers) for name, raw in zip(names, zip(*rows, strict=True), strict=True)},
-        header,
-        delimiter,
-        newline,
-        start,
-    )
+    columns = {name: column_of(list(raw), markers) for name, raw in zip(names, zip(*rows, strict=True), strict=True)}
+    commas = [name for name, column in columns.items() if column.has_commas()]
+    if commas:
+        told = f"Columns {listed(commas)} hold numbers with commas and are read as text; write them with points."
+        warnings.warn(told, UserWarning, stacklevel=2)
+    return CsvSheet(columns, header, delimiter, newline, start)
+
+
+def check_delimiter(lines: Sequence[list[str]], delimiter: str, name: str) -> None:
+    """Refuse a file whose first lines, of names and of a row, are parted by something else.
+
+    Raises
+    ------
+    DataError : names the delimiter to pass.
+    """
+    if len(lines) < 2 or len(lines[0]) != 1:
+        return
+    (header,) = lines[0]
+    for mark in OTHERS.replace(delimiter, ""):
+        if mark in header and mark in delimiter.join(lines[1]):
+            raise DataError(
+                f"The fields of {name!r} must be parted by {delimiter!r}; its only name {header!r} is parted by "
+                f"{mark!r}; pass --delimiter {mark!r}."
+            )
 
 
 def column_of(raw: list[str], markers: Collection[str]) -> CsvColumn:
