@@ -7,7 +7,8 @@ import pytest
 from test_cli import done, refused
 
 import tabmae
-from tabmae.cli.csv_text import MARKERS, read_csv
+from tabmae.cli.csv_text import MARKERS, fields_of, read_csv
+from tabmae.errors import DataError
 
 KEY = 12345678901234567890
 QUICK = ("--max-epochs", 1, "--seed", 0, "--quiet")
@@ -89,3 +90,26 @@ def test_decimal_commas_are_text_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "commas.csv").write_text("a;b;c\n" + "1,5;x,1;2\n-2;y,2;3\n;z;4\n" * 9)
     told = done("impute", tmp_path / "commas.csv", tmp_path / "out.csv", "--delimiter", ";", *QUICK).stderr
     assert told == "Warning: Columns 'a' hold numbers with commas and are read as text; write them with points.\n"
+
+
+@pytest.mark.parametrize("field", [' "abc" def', '\t"abc" def', '"abc" def', ' "abc', '"a" "b"'])
+def test_text_beside_quotes_is_refused(tmp_path: Path, field: str) -> None:
+    (tmp_path / "quotes.csv").write_text(f"a,b\n1,{field}\n")
+    with pytest.raises(DataError, match="Quotes in 'quotes.csv' must enclose a whole field; those after line 2 do not"):
+        read_csv(tmp_path / "quotes.csv", ",", MARKERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "fields"),
+    [
+        ('x  "y z"', " ", ["x", "", '"y z"']),
+        ('"y z"  x', " ", ['"y z"', "", "x"]),
+        ('x\t\t"y"', "\t", ["x", "", '"y"']),
+        ('x, "y" ,  ', ",", ["x", ' "y" ', "  "]),
+        (' y"z ,"x"', ",", [' y"z ', '"x"']),
+    ],
+)
+def test_blanks_around_quotes_belong_to_a_field_unless_they_part_it(
+    text: str, delimiter: str, fields: list[str]
+) -> None:
+    assert fields_of(text, delimiter, "") == [fields]

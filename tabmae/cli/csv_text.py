@@ -306,7 +306,10 @@ def fields_of(text: str, delimiter: str, name: str) -> list[list[str]]:
         lines = [line.split(delimiter) for line in LINE_END.split(text)]
         return lines[:-1] if lines[-1] == [""] else lines
     cut = re.escape(delimiter)
-    pattern = re.compile(rf'( *"(?:[^"]|"")*" *|[^{cut}"\r\n][^{cut}\r\n]*|)({cut}|\r\n|\n|\r|\Z)')
+    blanks = rf"[^\S{cut}\r\n]*"
+    pattern = re.compile(
+        rf'({blanks}"(?:[^"]|"")*"{blanks}|{blanks}[^{cut}"\s][^{cut}\r\n]*|{blanks})({cut}|\r\n|\n|\r|\Z)'
+    )
     lines, line, place = [], [], 0
     while place < len(text):
         found = pattern.match(text, place)
