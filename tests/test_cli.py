@@ -354,6 +354,13 @@ def bad_files(room: Path) -> dict[str, Path]:
     paths = {name: room / f"bad-{name}.csv" for name in texts}
     for name, text in texts.items():
         paths[name].write_bytes(text)
+    pyarrow.parquet.write_table(pa.table([[1.0], [2.0]], ["a", "a"]), room / "bad-copies.parquet")
+    pyarrow.feather.write_feather(pa.table([[1.0], [2.0]], ["a", "a"]), str(room / "bad-copies.feather"))
+    paths |= {"copies": room / "bad-copies.parquet", "copies.feather": room / "bad-copies.feather"}
+    for number, stored in enumerate((b"{bad", b"{}", b"[]", b'{"index_columns": 1}', b"\xff")):
+        paths[f"meta{number}"] = room / f"bad-meta{number}.parquet"
+        broken = pa.table({"a": [1.0, None]}).replace_schema_metadata({b"pandas": stored})
+        pyarrow.parquet.write_table(broken, paths[f"meta{number}"])
     paths["torn"] = room / "bad-torn.parquet"
     paths["torn"].write_bytes(b"PAR1 nothing")
     paths["shredded"] = room / "bad-shredded.feather"
@@ -384,6 +391,13 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute QUOTES OUT", "Quotes in 'bad-quotes.csv' must enclose a whole field; those after line 2 do not."),
         ("impute INFINITE OUT", "Numbers must be finite; columns 'b' hold infinite values."),
         ("impute ONE OUT", "X must have at least 2 rows; got n_samples = 1."),
+        ("impute COPIES OUT", "Column names must be unique; 'a' occur more than once.*"),
+        ("impute COPIES.FEATHER OUT", "Column names must be unique; 'a' occur more than once.*"),
+        *[
+            (f"impute META{number} OUT", "'.*' must hold what pandas tells of its index as JSON.*")
+            for number in range(5)
+        ],
+        ("impute TABLE OUT --time-col day --freq ²", ".*freq.*²'?.*"),
         ("impute TORN OUT", "'.*' must be a Parquet file; reading it says: .*"),
         ("impute SHREDDED OUT", "'.*' must be a Feather file; reading it says: .*"),
         ("impute TABLE OUT --columns zap", "--columns must name columns of the table; it has .* and lacks 'zap'."),

@@ -226,9 +226,7 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
     if not rows:
         raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows. Pass another file.")
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"Column names must be unique; {listed(twice)} occur more than once. Rename the copies.")
+    check_unique(names)
     for place, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise DataError(
@@ -241,6 +239,13 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
         told = f"Columns {listed(commas)} hold numbers with commas and are read as text; write them with points."
         warnings.warn(told, UserWarning, stacklevel=2)
     return CsvSheet(columns, header, delimiter, newline, start)
+
+
+def check_unique(names: Sequence[str]) -> None:
+    """Refuse a name that several columns have."""
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"Column names must be unique; {listed(twice)} occur more than once. Rename the copies.")
 
 
 def check_delimiter(lines: Sequence[list[str]], delimiter: str, name: str) -> None:

@@ -108,7 +108,7 @@ def of_new_series(sheet: Sheet, parameters: dict[str, Any]) -> Work:
         "time_col": params["time_col"],
         "id_col": params["id_col"],
         "target_cols": chosen(params["target"], there, "--target") or None,
-        "freq": int(freq) if freq and freq.isdigit() else freq,
+        "freq": int(freq) if freq and freq.isdecimal() else freq,
         **parameters,
     }
     return Work(new_model(OF_SERIES, own), False, sheet, list(there))

@@ -23,7 +23,7 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from tabmae.cli.csv_text import MARKERS, CsvSheet, Kind, read_csv
+from tabmae.cli.csv_text import MARKERS, CsvSheet, Kind, check_unique, read_csv
 from tabmae.errors import DataError, ParameterError, listed
 from tabmae.folders import RECORD, check_target
 
@@ -39,13 +39,12 @@ class ArrowSheet:
     """A Parquet or Arrow file; the index that pandas put into it is none of its columns."""
 
     table: pa.Table
+    index: frozenset[str] = frozenset()
 
     @property
     def names(self) -> list[str]:
         """Columns of values."""
-        stored = (self.table.schema.metadata or {}).get(b"pandas")
-        index = json.loads(stored)["index_columns"] if stored else []
-        return [name for name in self.table.column_names if name not in index]
+        return [name for name in self.table.column_names if name not in self.index]
 
     @property
     def n_rows(self) -> int:
@@ -179,13 +178,39 @@ def read_sheet(name: str, delimiter: str | None = None, missing: Sequence[str] =
     if delimiter or missing:
         raise ParameterError(f"--delimiter and --missing are of CSV; {name!r} is none. Leave them out.")
     try:
-        table = pyarrow.parquet.read_table(path) if kind == ".parquet" else read_arrow(path)
+        table = read_parquet(path) if kind == ".parquet" else read_arrow(path)
     except (pa.ArrowException, OSError) as error:
         told = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{name!r} must be a {kind[1:].capitalize()} file; reading it says: {told}.") from error
     if not table.num_rows or not table.num_columns:
         raise DataError(f"{name!r} must hold rows and columns; its shape is {table.shape}. Pass another file.")
-    return ArrowSheet(table)
+    check_unique(table.column_names)
+    return ArrowSheet(table, index_of(table, name))
+
+
+def index_of(table: pa.Table, name: str) -> frozenset[str]:
+    """Columns that pandas put into a file as its index.
+
+    Raises
+    ------
+    DataError : what it told of them cannot be read.
+    """
+    stored = (table.schema.metadata or {}).get(b"pandas")
+    if stored is None:
+        return frozenset()
+    try:
+        columns = json.loads(stored)["index_columns"]
+        return frozenset(column for column in columns if isinstance(column, str))
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{name!r} must hold what pandas tells of its index as JSON; it cannot be read; write the file again."
+        ) from error
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file, without columns that names of its folders may tell."""
+    with pyarrow.parquet.ParquetFile(path) as file:
+        return file.read()
 
 
 def read_arrow(path: Path) -> pa.Table:
