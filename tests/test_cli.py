@@ -373,26 +373,38 @@ def bad_files(room: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("impute NONE OUT", "The table must be in a file; '.*none.csv' does not exist."),
-        ("impute ROOM.csv OUT", "The table must be in a file; '.*' does not exist."),
+        ("impute NONE OUT", "The table must be in a file; '.*none.csv' does not exist; check its name."),
+        ("impute ROOM.csv OUT", "The table must be in a file; '.*' does not exist; check its name."),
         ("impute STRANGE OUT", "The name of the file must end in '.csv', .*; got '.*table.xlsx'."),
         ("impute TABLE out.xlsx", "The name of the file must end in '.csv', .*; got 'out.xlsx'."),
         (
             "impute TABLE ABSENT/out.csv",
             "A result must go to a folder that is there and can be written to; '.*' is none.",
         ),
-        ("impute TABLE OUT --cells OUT", "Every result must go to a file of its own; two have one name."),
+        ("impute TABLE OUT --cells OUT", "Every result must go to a file of its own; two have one name; rename one."),
         ("impute TABLE OUT --quality q.xlsx", "The name of the file must end in '.csv', .*"),
-        ("impute EMPTY OUT", "'bad-empty.csv' must hold a line of names and rows below; it has no rows."),
-        ("impute HEADER OUT", "'bad-header.csv' must hold a line of names and rows below; it has no rows."),
-        ("impute RAGGED OUT", "Every row of 'bad-ragged.csv' must have the 2 fields of its header; row 2 has 1."),
-        ("impute TWICE OUT", "Column names must be unique; 'a' occur more than once."),
-        ("impute BINARY OUT", "'bad-binary.csv' must be text in UTF-8; byte 4 is not."),
-        ("impute QUOTES OUT", "Quotes in 'bad-quotes.csv' must enclose a whole field; those after line 2 do not."),
+        (
+            "impute EMPTY OUT",
+            "'bad-empty.csv' must hold a line of names and rows below; it has no rows; pass another file.",
+        ),
+        (
+            "impute HEADER OUT",
+            "'bad-header.csv' must hold a line of names and rows below; it has no rows; pass another file.",
+        ),
+        (
+            "impute RAGGED OUT",
+            "Every row .* must have the 2 fields of its header; row 2 has 1; mend it, or pass another --delimiter.",
+        ),
+        ("impute TWICE OUT", "Column names must be unique; 'a' occur more than once; rename the copies."),
+        ("impute BINARY OUT", "'bad-binary.csv' must be text in UTF-8; byte 4 is not; convert it."),
+        (
+            "impute QUOTES OUT",
+            "Quotes in 'bad-quotes.csv' must enclose a whole field; those after line 2 do not; mend them.",
+        ),
         ("impute INFINITE OUT", "Numbers must be finite; columns 'b' hold infinite values."),
         ("impute ONE OUT", "X must have at least 2 rows; got n_samples = 1."),
-        ("impute COPIES OUT", "Column names must be unique; 'a' occur more than once.*"),
-        ("impute COPIES.FEATHER OUT", "Column names must be unique; 'a' occur more than once.*"),
+        ("impute COPIES OUT", "Column names must be unique; 'a' occur more than once; rename the copies."),
+        ("impute COPIES.FEATHER OUT", "Column names must be unique; 'a' occur more than once; rename the copies."),
         *[
             (f"impute META{number} OUT", "'.*' must hold what pandas tells of its index as JSON.*")
             for number in range(5)
@@ -405,7 +417,7 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --categorical zap", "--categorical must name columns of the table; .*"),
         (
             "impute TABLE OUT --columns zip --exclude zip",
-            "--columns and --exclude must leave a column; they leave none.",
+            "--columns and --exclude must leave a column; they leave none; name fewer of them.",
         ),
         ("impute TABLE OUT --time-col zap", "--time-col must name a column; 'zap' is none of .*"),
         ("impute TABLE OUT --id-col zip", "Options must belong together; --id-col are of series, .*"),
@@ -440,7 +452,10 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --sed 1", "No such option.*--sed.*"),
         ("impute TABLE", "Missing argument 'OUT'."),
         ("impude TABLE OUT", "No such command.*impude.*"),
-        ("detect TABLE OUT --model MODEL", "--model must hold a TabMAEDetector or TimeSeriesMAE; '.*' holds a TabMAE."),
+        (
+            "detect TABLE OUT --model MODEL",
+            "--model must hold a TabMAEDetector or TimeSeriesMAE; '.*' holds a TabMAE; pass another one.",
+        ),
         ("detect TABLE OUT --alpha 0.1 --contamination 0.1", "--alpha and --contamination both say how many .*"),
         ("detect TABLE OUT --contamination 0.7", "`contamination` must .*"),
         ("detect SCORE OUT", "Columns .* are those of the result; the table has 'outlier' already."),
@@ -453,8 +468,14 @@ def bad_files(room: Path) -> dict[str, Path]:
             "--future must hold the columns 'when', 'a'; it lacks 'when'.",
         ),
         ("forecast SERIES OUT --horizon 0", "Invalid value for '--horizon': 0 is not in the range x>=1."),
-        ("forecast TABLE OUT --model MODEL", "--model must hold a TimeSeriesMAE; '.*' holds a TabMAE."),
-        ("forecast HEADER OUT", "'bad-header.csv' must hold a line of names and rows below; it has no rows."),
+        (
+            "forecast TABLE OUT --model MODEL",
+            "--model must hold a TimeSeriesMAE; '.*' holds a TabMAE; pass another one.",
+        ),
+        (
+            "forecast HEADER OUT",
+            "'bad-header.csv' must hold a line of names and rows below; it has no rows; pass another file.",
+        ),
         ("evaluate TABLE --mechanism all", "Invalid value for '--mechanism': 'all' is not one of .*"),
         ("evaluate TABLE --fraction 1", "Invalid value for '--fraction': 1.0 is not in the range 0<x<1."),
         ("tune ONE --quiet", "X must have at least 10 rows to tune on; got 1."),

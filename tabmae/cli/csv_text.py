@@ -214,9 +214,9 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name!r} must be text in UTF-8; byte {error.start} is not. Convert it.") from error
+        raise DataError(f"{path.name!r} must be text in UTF-8; byte {error.start} is not; convert it.") from error
     if "\0" in text:
-        raise DataError(f"{path.name!r} must be text in UTF-8; it holds zero bytes. Convert it.")
+        raise DataError(f"{path.name!r} must be text in UTF-8; it holds zero bytes; convert it.")
     start, text = ("\ufeff", text[1:]) if text.startswith("\ufeff") else ("", text)
     newline = found.group() if (found := LINE_END.search(text)) else "\n"
     lines = fields_of(text, delimiter, path.name)
@@ -225,13 +225,13 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     check_delimiter(lines[:2], delimiter, path.name)
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
     if not rows:
-        raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows. Pass another file.")
+        raise DataError(f"{path.name!r} must hold a line of names and rows below; it has no rows; pass another file.")
     check_unique(names)
     for place, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise DataError(
                 f"Every row of {path.name!r} must have the {len(names)} fields of its header; row {place} has "
-                f"{len(row)}. Mend it, or pass another --delimiter."
+                f"{len(row)}; mend it, or pass another --delimiter."
             )
     columns = {name: column_of(list(raw), markers) for name, raw in zip(names, zip(*rows, strict=True), strict=True)}
     commas = [name for name, column in columns.items() if column.has_commas()]
@@ -245,7 +245,7 @@ def check_unique(names: Sequence[str]) -> None:
     """Refuse a name that several columns have."""
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise DataError(f"Column names must be unique; {listed(twice)} occur more than once. Rename the copies.")
+        raise DataError(f"Column names must be unique; {listed(twice)} occur more than once; rename the copies.")
 
 
 def check_delimiter(lines: Sequence[list[str]], delimiter: str, name: str) -> None:
@@ -320,7 +320,7 @@ def fields_of(text: str, delimiter: str, name: str) -> list[list[str]]:
         found = pattern.match(text, place)
         if found is None:
             raise DataError(
-                f"Quotes in {name!r} must enclose a whole field; those after line {len(lines) + 1} do not. Mend them."
+                f"Quotes in {name!r} must enclose a whole field; those after line {len(lines) + 1} do not; mend them."
             )
         line.append(found[1])
         place = found.end()

@@ -67,7 +67,7 @@ def prepared(*kinds: str, of_fit: Sequence[str] = FITTED, **parameters: Any) -> 
     params = click.get_current_context().params
     folder = params.get("save")
     if folder and params.get("model"):
-        raise ParameterError("--save keeps a model that is fitted here; with --model none is. Leave out one of them.")
+        raise ParameterError("--save keeps a model that is fitted here; with --model none is; leave out one of them.")
     if folder:
         check_folder(folder, params["force"])
     if params.get("model"):
@@ -90,7 +90,7 @@ def of_new_table(kind: str, sheet: Sheet, parameters: dict[str, Any]) -> Work:
     left_out = chosen(params["exclude"], sheet.names, "--exclude")
     names = [name for name in sheet.names if name in wanted and name not in left_out]
     if not names:
-        raise ParameterError("--columns and --exclude must leave a column; they leave none. Name fewer of them.")
+        raise ParameterError("--columns and --exclude must leave a column; they leave none; name fewer of them.")
     categorical = chosen(params["categorical"], names, "--categorical")
     own = {"categorical_features": categorical or None, "time_budget": params["time_budget"], **parameters}
     return Work(new_model(kind, own), False, typed_as(sheet, categorical, {}), names)
@@ -102,7 +102,7 @@ def of_new_series(sheet: Sheet, parameters: dict[str, Any]) -> Work:
     there = sheet.table.column_names if isinstance(sheet, ArrowSheet) else sheet.names
     for role, option in ROLES.items():
         if params[role] is not None and params[role] not in there:
-            raise ParameterError(f"{option} must name a column; {params[role]!r} is none of {listed(there)}. Check it.")
+            raise ParameterError(f"{option} must name a column; {params[role]!r} is none of {listed(there)}; check it.")
     freq = params["freq"]
     own = {
         "time_col": params["time_col"],
@@ -167,7 +167,7 @@ def loaded(folder: str, kinds: Sequence[str] = ()) -> Any:
     model = tabmae.load(folder)
     found = type(model).__name__
     if kinds and found not in kinds:
-        raise ParameterError(f"--model must hold a {' or '.join(kinds)}; {folder!r} holds a {found}. Pass another one.")
+        raise ParameterError(f"--model must hold a {' or '.join(kinds)}; {folder!r} holds a {found}; pass another one.")
     return model
 
 

@@ -131,7 +131,7 @@ def refuse(names: Sequence[str], why: str) -> None:
     """
     found = given(names)
     if found:
-        raise ParameterError(f"Options must belong together; {', '.join(found)} {why}. Leave them out.")
+        raise ParameterError(f"Options must belong together; {', '.join(found)} {why}; leave them out.")
 
 
 def chosen(names: Sequence[str], columns: Sequence[str], option: str) -> list[str]:

@@ -89,7 +89,7 @@ class Target:
         extension(self.name, self.extensions)
         path = Path(self.name)
         if path.is_dir():
-            raise ParameterError(f"A result must go to a file; {self.name!r} is a folder. Name a file in it.")
+            raise ParameterError(f"A result must go to a file; {self.name!r} is a folder; name a file in it.")
         if path.exists() and not self.force:
             raise ParameterError(f"{self.name!r} is there already; pass --force to replace it, or another name.")
         folder = path.parent
@@ -133,7 +133,7 @@ def check_targets(*targets: Target | None) -> None:
         target.check()
     places = [os.path.realpath(target.name) for target in given]
     if len(set(places)) < len(places):
-        raise ParameterError("Every result must go to a file of its own; two have one name. Rename one.")
+        raise ParameterError("Every result must go to a file of its own; two have one name; rename one.")
 
 
 def check_folder(folder: str, force: bool) -> None:
@@ -172,18 +172,18 @@ def read_sheet(name: str, delimiter: str | None = None, missing: Sequence[str] =
     path, kind = Path(name), extension(name)
     if not path.is_file():
         found = "is no file" if path.exists() else "does not exist"
-        raise ParameterError(f"The table must be in a file; {name!r} {found}. Check its name.")
+        raise ParameterError(f"The table must be in a file; {name!r} {found}; check its name.")
     if kind in DELIMITERS:
         return read_csv(path, delimiter or DELIMITERS[kind], missing or MARKERS)
     if delimiter or missing:
-        raise ParameterError(f"--delimiter and --missing are of CSV; {name!r} is none. Leave them out.")
+        raise ParameterError(f"--delimiter and --missing are of CSV; {name!r} is none; leave them out.")
     try:
         table = read_parquet(path) if kind == ".parquet" else read_arrow(path)
     except (pa.ArrowException, OSError) as error:
         told = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{name!r} must be a {kind[1:].capitalize()} file; reading it says: {told}.") from error
     if not table.num_rows or not table.num_columns:
-        raise DataError(f"{name!r} must hold rows and columns; its shape is {table.shape}. Pass another file.")
+        raise DataError(f"{name!r} must hold rows and columns; its shape is {table.shape}; pass another file.")
     check_unique(table.column_names)
     return ArrowSheet(table, index_of(table, name))
 
