@@ -723,8 +723,21 @@ def test_an_interrupt_ends_without_a_result(table: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(AdamW, "step", interrupted)
     found = run("impute", table, tmp_path / "out.csv", "--quiet")
-    assert found.exit_code == 130 and found.stderr == "Error: Interrupted; nothing was written.\n"
+    assert found.exit_code == 130 and found.stderr == "Error: Interrupted; the result was not written.\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_after_the_fit_does_not_deny_the_model_that_is_kept(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tabmae.cli.impute.completed", interrupted)
+    options = ("--save", tmp_path / "model", "--max-epochs", 1, "--quiet")
+    found = run("impute", table, tmp_path / "out.csv", *options)
+    assert found.exit_code == 130 and found.stderr.strip() == "Error: Interrupted; the result was not written."
+    assert os.listdir(tmp_path) == ["model"]
 
 
 def test_help_and_bad_names_of_files_load_no_torch() -> None:

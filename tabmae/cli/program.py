@@ -39,7 +39,7 @@ class Program(click.Group):
             with warnings_in_words():
                 code = super().main(*args, **extra)
         except (click.exceptions.Abort, UserWarning):
-            fail("Interrupted; nothing was written.", INTERRUPTED)
+            fail("Interrupted; the result was not written.", INTERRUPTED)
         except click.ClickException as error:
             fail(error.format_message(), BAD_INPUT)
         except TabMAEError as error:
