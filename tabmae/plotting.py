@@ -67,7 +67,7 @@ def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: floa
     for place, cell in enumerate(shown.itertuples()):
         axes.text(cell.contribution + 0.02 * widest, place, f"expected {_expected(cell)}", va="center", fontsize=9)
     axes.set_xlim(0, 1.6 * widest)
-    axes.set_xlabel(f"nats less likely than usual, given the other cells (bounds hold {level:.0%})")
+    axes.set_xlabel(f"nats less likely than usual, given the other cells (bounds hold {100 * level:g}%)")
     axes.set_title(f"Row {name!r}: p-value {detector.p_value(one)[0]:.3g}")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -91,3 +91,8 @@ def test_a_series_is_drawn_with_its_filled_gaps_and_its_forecast() -> None:
     assert np.array_equal(ahead, expected)
     with pytest.raises(DataError, match="`channel` must be one of"):
         plot_series(model, frame, channel="cellar")
+
+
+def test_a_picture_tells_the_level_of_its_bounds_to_the_digit(detector: TabMAEDetector, table: pd.DataFrame) -> None:
+    (axes,) = plot_explanation(detector, table, 2, level=0.995).axes
+    assert axes.get_xlabel().endswith("(bounds hold 99.5%)")

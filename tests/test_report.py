@@ -246,3 +246,7 @@ def test_imputed_cells_are_drawn_beside_the_observed_ones(model: TabMAE, table: 
     figure.savefig(pa.BufferOutputStream())
     with pytest.raises(DataError, match="X must have a missing cell"):
         plot_imputed(model, model.transform(table))
+
+
+def test_a_page_tells_the_level_of_its_bounds_to_the_digit(model: TabMAE, table: pd.DataFrame) -> None:
+    assert "Bounds hold 99.5% of the missing numbers" in html_report(model, table, level=0.995)

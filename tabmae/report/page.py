@@ -91,8 +91,8 @@ def html_report(
     places = np.unique(np.linspace(0, len(cells) - 1, min(n_cells, len(cells))).round().astype(int))
     sample = Shown(
         "Some imputed cells",
-        f"{len(places)} of {len(cells)}. Bounds hold {level:.0%} of the missing numbers; a level has the probability "
-        "that the model gives it.",
+        f"{len(places)} of {len(cells)}. Bounds hold {100 * level:g}% of the missing numbers; a level has the "
+        "probability that the model gives it.",
         [str(name) for name in cells],
         [[told(cell) for cell in line] for line in cells.iloc[places].itertuples(index=False)],
     )
