@@ -113,3 +113,9 @@ def test_blanks_around_quotes_belong_to_a_field_unless_they_part_it(
     text: str, delimiter: str, fields: list[str]
 ) -> None:
     assert fields_of(text, delimiter, "") == [fields]
+
+
+def test_lines_end_as_that_of_the_header_does_whatever_its_names_hold(tmp_path: Path) -> None:
+    text = '"size\nm2",b\r\n1,2\r\n3,4\r\n'
+    (tmp_path / "ends.csv").write_bytes(text.encode())
+    assert read_csv(tmp_path / "ends.csv", ",", MARKERS).text() == text

@@ -218,9 +218,10 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     if "\0" in text:
         raise DataError(f"{path.name!r} must be text in UTF-8; it holds zero bytes; convert it.")
     start, text = ("\ufeff", text[1:]) if text.startswith("\ufeff") else ("", text)
-    newline = found.group() if (found := LINE_END.search(text)) else "\n"
     lines = fields_of(text, delimiter, path.name)
     header = lines[0] if lines else []
+    found = LINE_END.match(text, len(delimiter.join(header)))
+    newline = found.group() if found else "\n"
     names = [unquoted(text) for text in header]
     check_delimiter(lines[:2], delimiter, path.name)
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
