@@ -662,10 +662,11 @@ def test_tuned_parameters_are_printed_and_their_model_is_kept(table: Path, room:
     assert all(getattr(model, name) == pytest.approx(value) for name, value in told["best_params"].items())
 
 
-def test_a_study_in_a_file_goes_on(table: Path, tmp_path: Path) -> None:
-    options = ("--columns", "price,rooms", "--max-epochs", 1, "--seed", 3, "--quiet", "--study", tmp_path / "study.db")
+@pytest.mark.parametrize("name", ["study.db", "a?b %41#.db"])
+def test_a_study_in_a_file_goes_on(table: Path, tmp_path: Path, name: str) -> None:
+    options = ("--columns", "price,rooms", "--max-epochs", 1, "--seed", 3, "--quiet", "--study", tmp_path / name)
     first, second = (json.loads(done("tune", table, "--trials", 1, *options).stdout)["trials"] for _ in range(2))
-    assert (first, second) == (1, 2)
+    assert (first, second) == (1, 2) and os.listdir(tmp_path) == [name]
 
 
 def test_info_tells_of_a_model_in_words_and_in_json(saved: Path, saved_series: Path) -> None:

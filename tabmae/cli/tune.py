@@ -66,4 +66,5 @@ def storage_of(study: str, seed: int | None) -> str:
     kept = path.read_bytes()[: len(SQLITE)] if path.is_file() else b""
     if not path.parent.is_dir() or path.is_dir() or (kept and kept != SQLITE):
         raise ParameterError(f"--study must name a new file or one of a study before; {study!r} cannot be one.")
-    return f"sqlite:///{path}"
+    quoted = str(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{quoted}"
