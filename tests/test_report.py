@@ -16,6 +16,7 @@ import pytest
 from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, html_report, imputed_cells
 from tabmae.errors import DataError, ParameterError
 from tabmae.plotting import plot_imputed, plot_missing
+from tabmae.report.cells import some_cells
 
 EVIL = "<script>alert('x')</script> & $\\frac{$"
 
@@ -250,3 +251,30 @@ def test_imputed_cells_are_drawn_beside_the_observed_ones(model: TabMAE, table: 
 
 def test_a_page_tells_the_level_of_its_bounds_to_the_digit(model: TabMAE, table: pd.DataFrame) -> None:
     assert "Bounds hold 99.5% of the missing numbers" in html_report(model, table, level=0.995)
+
+
+def test_a_page_bounds_only_the_rows_whose_cells_it_shows(
+    model: TabMAE, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = imputed_cells(model, table)
+    bound, n_rows = TabMAE.predict_interval, []
+
+    def watched(self: TabMAE, X: Any, level: float) -> Any:
+        n_rows.append(len(X))
+        return bound(self, X, level)
+
+    monkeypatch.setattr(TabMAE, "predict_interval", watched)
+    assert f"5 of {len(whole)}." in html_report(model, table, n_cells=5) and n_rows.pop() <= 5
+    places = np.linspace(0, len(whole) - 1, 5).round().astype(int)
+    for X in (table, pl.from_pandas(table), pa.Table.from_pandas(table, preserve_index=False)):
+        found, n_cells = some_cells(model, X, 0.9, 5)
+        assert n_cells == len(whole) and n_rows.pop() <= 5
+        expected = whole.iloc[places]
+        assert found["column"].tolist() == expected["column"].tolist()
+        positions = table.index.get_indexer(expected["row"]).tolist()
+        assert found["row"].tolist() == (expected["row"].tolist() if X is table else positions)
+        assert found["probability"].tolist() == pytest.approx(expected["probability"].tolist(), nan_ok=True)
+        lower = found["lower"].map(lambda cell: cell if isinstance(cell, float) else 0.0)
+        assert lower.tolist() == pytest.approx(
+            expected["lower"].map(lambda cell: cell if isinstance(cell, float) else 0.0).tolist()
+        )

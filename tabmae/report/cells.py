@@ -7,6 +7,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tabmae.errors import ParameterError
 from tabmae.estimators.series import TimeSeriesMAE
@@ -67,6 +68,37 @@ def imputed_cells(model: TabMAE | TimeSeriesMAE, X: Any, level: float = 0.9) -> 
     names = ["row", "position", "column", "value", "lower", "upper", "probability"]
     found = pd.DataFrame(lines, columns=names, dtype=object).drop(columns="position")
     return found.assign(row=[labels[row] for row in found["row"]], probability=found["probability"].astype("float64"))
+
+
+def some_cells(model: TabMAE | TimeSeriesMAE, X: Any, level: float, n_cells: int) -> tuple[pd.DataFrame, int]:
+    """Cells evenly over a table or series, and how many there are; of a table, their rows alone are predicted."""
+    holes = fillable(model, X) if isinstance(model, TabMAE) else np.empty((0, 2), dtype=np.int64)
+    if not len(holes):
+        cells = imputed_cells(model, X, level)
+        return cells.iloc[evenly(len(cells), n_cells)], len(cells)
+    places = evenly(len(holes), n_cells)
+    rows = np.unique(holes[places, 0])
+    found = imputed_cells(model, take_rows(X, rows), level)
+    if not isinstance(X, pd.DataFrame):
+        found = found.assign(row=rows[found["row"].to_numpy(dtype=np.int64)])
+    of_rows = np.flatnonzero(np.isin(holes[:, 0], rows))
+    return found.iloc[np.searchsorted(of_rows, places)], len(holes)
+
+
+def fillable(model: TabMAE, X: Any) -> NDArray[np.int64]:
+    """Rows and positions of the missing cells that can be filled, by rows."""
+    learnt = {
+        position
+        for position, column in zip(model.schema_.positions(open_table(X)), model.schema_.columns, strict=True)
+        if column.learnable
+    }
+    holes = np.argwhere(missing_cells(X))
+    return holes[np.isin(holes[:, 1], sorted(learnt))]
+
+
+def evenly(n: int, n_chosen: int) -> NDArray[np.int64]:
+    """Places evenly over n, at most so many."""
+    return np.unique(np.linspace(0, n - 1, min(n_chosen, n)).round().astype(np.int64))
 
 
 def of_series(model: TimeSeriesMAE, X: Any, level: float) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from tabmae.errors import check_number
 from tabmae.estimators.series import TimeSeriesMAE
 from tabmae.estimators.table import TabMAE
 from tabmae.plotting import plot_imputed, plot_missing, plot_series
-from tabmae.report.cells import imputed_cells
+from tabmae.report.cells import some_cells
 from tabmae.schema import missing_cells, open_table
 
 LEAST_TO_JUDGE = 10
@@ -85,16 +85,15 @@ def html_report(
     (True, False)
     """
     check_number("n_cells", n_cells, low=1, integer=True, hint="Pass the number of cells to show, for example 20.")
-    cells = imputed_cells(model, X, level)
+    cells, n_imputed = some_cells(model, X, level, n_cells)
     describe = of_series if isinstance(model, TimeSeriesMAE) else of_table
     facts, tables, pictures = describe(model, X)
-    places = np.unique(np.linspace(0, len(cells) - 1, min(n_cells, len(cells))).round().astype(int))
     sample = Shown(
         "Some imputed cells",
-        f"{len(places)} of {len(cells)}. Bounds hold {100 * level:g}% of the missing numbers; a level has the "
+        f"{len(cells)} of {n_imputed}. Bounds hold {100 * level:g}% of the missing numbers; a level has the "
         "probability that the model gives it.",
         [str(name) for name in cells],
-        [[told(cell) for cell in line] for line in cells.iloc[places].itertuples(index=False)],
+        [[told(cell) for cell in line] for line in cells.itertuples(index=False)],
     )
     page = resources.files("tabmae.report").joinpath("page.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
