@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from tabmae.cli.impute import from_one, plain
+from tabmae.cli.cells import plain, rows_from_one
 from tabmae.cli.models import note, prepared
 from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, QUIET, SAVE, SHARE, named, refuse
 from tabmae.cli.sheets import Target, check_targets, with_columns
@@ -76,7 +76,7 @@ def detect(
     odd = detector.predict(X) < 0 if alpha is None else p_value <= alpha
     note(f"{int(odd.sum())} of {len(odd)} rows are odd.")
     if explain:
-        cells = from_one(detector.explain(X))
+        cells = rows_from_one(detector.explain(X))
         chosen = cells[cells["row"].isin(np.flatnonzero(odd) + 1)]
         Target(explain, force).write(plain(chosen, Target(explain, force)))
     scores = detector.anomaly_score(X)

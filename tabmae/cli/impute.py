@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 import numpy as np
-import pandas as pd
 
 import tabmae
+from tabmae.cli.cells import plain, rows_from_one
 from tabmae.cli.models import Work, note, prepared
 from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, OUT, PER_CENT, QUIET, SAVE, named
 from tabmae.cli.sheets import ArrowSheet, Target, check_targets, completed
@@ -48,7 +48,7 @@ def impute(out: str, cells: str | None, level: float, quality: str | None, force
         Target(quality, force).write(model.quality_.reset_index(drop=work.of_series))
     if cells:
         found = tabmae.imputed_cells(model, X, level / 100)
-        Target(cells, force).write(plain(from_one(found), Target(cells, force)))
+        Target(cells, force).write(plain(rows_from_one(found), Target(cells, force)))
     target.write(
         filled_series(work, X, target) if work.of_series else completed(work.sheet, model.transform(X), target)
     )
@@ -69,18 +69,3 @@ def tell_quality(model: Any) -> None:
     shown = table[[name for name in table if name in ("task", "channel", *OF_QUALITY)]]
     note("Errors on held-out cells, in standard deviations or shares of wrong levels; skill is what they tell:")
     note(shown.to_string(float_format="{:.3f}".format, index=table.index.name is not None))
-
-
-def from_one(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells of a table with rows counted from 1; those of series as they are."""
-    return cells.assign(row=np.asarray(cells["row"], dtype=np.int64) + 1) if "row" in cells else cells
-
-
-def plain(cells: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """Imputed cells as columns of one type each, which CSV does without."""
-    if target.is_csv:
-        return cells
-    texts = {
-        name: cells[name].map(lambda cell: None if pd.isna(cell) else str(cell)) for name in cells if name != "row"
-    }
-    return cells.assign(**texts)

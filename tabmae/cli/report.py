@@ -15,8 +15,8 @@ from tabmae.cli.options import CSV, FORCE, IN, MODEL, OF_BOTH, PER_CENT, QUIET, 
 from tabmae.cli.sheets import PAGES, Target
 
 
-def from_one(X: Any) -> pd.DataFrame:
-    """A table with its rows counted from 1, as those of a file are."""
+def labelled(X: Any) -> pd.DataFrame:
+    """A table whose rows are labelled from 1, as those of a file are counted."""
     frame = X.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True) if isinstance(X, pa.Table) else X
     return frame.set_axis(range(1, len(frame) + 1))
 
@@ -40,7 +40,7 @@ def report(source: str, out: str, level: float, rows: int, force: bool, **_: Any
     target = Target(out, force, PAGES)
     target.check()
     work = prepared("TabMAE", "TimeSeriesMAE")
-    X = work.table if work.of_series else from_one(work.table)
+    X = work.table if work.of_series else labelled(work.table)
     model = work.fit(X)
     target.write(tabmae.html_report(model, X, title=Path(source).name, level=level / 100, n_cells=rows))
     note(f"The report is in {out!r}.")
