@@ -113,7 +113,8 @@ def load(folder: str | os.PathLike[str]) -> Any:
     if hashlib.sha256(weights).hexdigest() != weights_sha256:
         raise damaged(path, f"{WEIGHTS!r} must match its checksum", "it does not")
     try:
-        tensors = safetensors.torch.load(weights)
+        # Copies lie where torch puts its own tensors: kernels may round otherwise from another alignment.
+        tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(weights).items()}
     except Exception as error:
         raise damaged(path, f"{WEIGHTS!r} must be in safetensors format", str(error)) from error
     try:

@@ -107,7 +107,8 @@ class Stationary(nn.Module):
         self.ridge = ridge
         self.covariance = self._without_noise.to(self.covariance.device, copy=True)
         self.covariance.diagonal().add_(ridge)
-        self.precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance))
+        # Rows one after another, as a saved model has them: products of the other layout are rounded otherwise.
+        self.precision = torch.cholesky_inverse(torch.linalg.cholesky(self.covariance)).contiguous()
         return self
 
     def _set(self, lags: Tensor, ridge: float) -> Self:
