@@ -159,13 +159,18 @@ def grow_trees(
         features.sort(key=lambda feature: int(observed[:, feature].sum()))
     sample = Sample(values_here, shown, folds[rows], _own_guesses(model, values_here, shown))
     grown_since = deadline.elapsed()
+
+    def too_late(start: float, slowest: float) -> bool:
+        """Whether one more column, and asking all trees that will be there, would end after the deadline."""
+        return deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since)
+
     for sweep in range(N_SWEEPS):
         begun, n_trees = deadline.elapsed(), TREES_OF_LAST_SWEEP if sweep == N_SWEEPS - 1 else TREES_OF_FIRST_SWEEP
         cells = [tokenizer.sweep_cells(completed) for completed in _completed_by_groups(model, values_here, shown)]
         forests, slowest = nn.ModuleDict(), seconds_of_row * len(rows)
         for feature in features:
             start = deadline.elapsed()
-            if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
+            if too_late(start, slowest):
                 break
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
             forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
@@ -182,7 +187,7 @@ def grow_trees(
         start = deadline.elapsed()
         if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS:
             continue
-        if deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since):
+        if too_late(start, slowest):
             break
         inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, None)
         model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold)
