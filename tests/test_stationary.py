@@ -1,11 +1,13 @@
 """The stationary Gaussian: the textbook's conditional for any hidden cells, and the covariances of real processes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from tabmae.experts import stationary
-from tabmae.experts.stationary import Stationary, block_toeplitz, lag_covariances
+from tabmae.experts.stationary import Conditional, Stationary, block_toeplitz, lag_covariances
 
 WINDOW, N_CHANNELS = 6, 2
 SIZE = WINDOW * N_CHANNELS
@@ -103,6 +105,30 @@ def test_windows_of_one_pattern_are_solved_once_and_each_gets_its_own_answer() -
         alone = expert.condition(rows[i : i + 1], visible[i : i + 1])
         for one, all_rows in zip(alone, together, strict=True):
             torch.testing.assert_close(one[0], all_rows[i], rtol=1e-10, atol=1e-10)
+
+
+def test_what_is_found_for_the_copies_that_pad_a_batch_is_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, visible = knowing(), patterns()
+    visible = torch.cat([visible[visible.any(1)], visible[:1].expand(5, -1), visible[4:5].expand(9, -1)])
+    rows = normal(len(visible), SIZE, seed=4)
+    expected = expert.condition(rows, visible)
+    n_copies = 0
+
+    def spoilt(solve: Callable[..., Conditional]) -> Callable[..., Conditional]:
+        def answer(expert: Stationary, matrix: Tensor, values: Tensor, visible: Tensor) -> Conditional:
+            nonlocal n_copies
+            copies = (values == values[:, :1]).all(2) & (torch.arange(values.shape[1]) > 0)
+            n_copies += int(copies.sum())
+            found = solve(expert, matrix, values, visible)
+            return Conditional(*(part.masked_fill(copies[:, :, None], torch.nan) for part in found))
+
+        return answer
+
+    for name in ("_by_precision", "_by_covariance"):
+        monkeypatch.setattr(Stationary, name, spoilt(getattr(Stationary, name)))
+    for part, same in zip(expert.condition(rows, visible), expected, strict=True):
+        assert torch.equal(part, same)
+    assert n_copies > 50
 
 
 @pytest.mark.parametrize("junk", [torch.nan, torch.inf, -1e30])

@@ -129,15 +129,18 @@ class Stationary(nn.Module):
         size = values.shape[1]
         answer = Conditional(values.clone(), torch.zeros_like(values), values.clone())
         precision, covariance = self.precision.to(values), self.covariance.to(values)
-        rows_of = pattern_of.argsort(stable=True).split(pattern_of.bincount(minlength=len(patterns)).tolist())
+        counts = pattern_of.bincount(minlength=len(patterns))
+        rows_of = pattern_of.argsort(stable=True).split(counts.tolist())
         for chosen, few in _chunks(n_hidden, size):
             rows = [rows_of[pattern] for pattern in chosen.tolist()]
             most = max(map(len, rows))
             index = torch.stack([torch.nn.functional.pad(of, (0, most - len(of)), value=int(of[0])) for of in rows])
             solve, matrix = (self._by_precision, precision) if few else (self._by_covariance, covariance)
             found = solve(matrix, values[index], patterns[chosen])  # (U, k, D)
+            # Not the copies of a row that pad the others: they are rounded otherwise, and threads race for its place.
+            own, where = torch.arange(most, device=index.device) < counts[chosen][:, None], torch.cat(rows)
             for whole, part in zip(answer, found, strict=True):
-                whole[index] = part
+                whole[where] = part[own]
         return answer
 
     def joint_noise(self, visible: Tensor, generator: torch.Generator) -> Tensor:
