@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from tabmae.losses import LOSSES
@@ -116,6 +117,18 @@ def test_rare_and_unknown_levels_share_a_token() -> None:
     tokens = tokenizer.embed(values, torch.ones_like(values, dtype=torch.bool))[0][:, 3]
     assert (tokens[:4] == tokens[0]).all()
     assert not torch.equal(tokens[4], tokens[0])
+
+
+def test_the_gradient_of_the_levels_has_the_same_bits_on_any_number_of_threads() -> None:
+    tokenizer = build(with_guess=False, d_token=64)
+    values, visible = table(3000)
+    pull = torch.randn(3000, 5, 64, generator=seeded(1))
+    found: list[Tensor] = []
+    for n_threads in (1, 3, 3, 3):
+        with threadpool_limits(n_threads, user_api="openmp"):
+            tokens, _ = tokenizer.embed(values, visible)
+            found.extend(torch.autograd.grad(tokens, tokenizer.level_embedding, pull))
+    assert all(torch.equal(found[0], again) for again in found[1:])
 
 
 def test_a_column_of_few_values_gets_a_bin_a_value() -> None:

@@ -185,7 +185,8 @@ class CellTokenizer(nn.Module):
         tokens = torch.einsum("bfk,fkd->bfd", parts, self.number_embedding)
         if len(self.categories):
             code = values[:, self.categories].long().clamp_min(0).minimum(self.n_modelled - 1)
-            levels = self.level_embedding[self.level_offset + code].to(tokens.dtype)
+            # The gradient of plain indexing is summed by threads that race, which rounds it otherwise every time.
+            levels = F.embedding(self.level_offset + code, self.level_embedding).to(tokens.dtype)
             tokens = torch.cat([tokens, levels], 1).index_select(1, self.place)
         tokens = torch.where(visible[:, :, None], tokens, self.mask_token) + self.position
         if guess is not None:
