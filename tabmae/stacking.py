@@ -15,6 +15,8 @@ Weights = NDArray[np.float64]
 
 PRIOR_CELLS = 100.0
 """Held-out cells that the first weights are worth to the weights shared by all columns."""
+PRIOR_LEVELS = 30.0
+"""Held-out cells that the first weights are worth to a category."""
 SHARED_CELLS = 300.0
 """Held-out cells that the shared weights are worth to a column."""
 OUTLYING = 1.5
@@ -72,7 +74,7 @@ def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor) -> Tensor:
     indicator = torch.nn.functional.one_hot(codes, probabilities.shape[2])
     members, target = probabilities.double().flatten(1).cpu().numpy(), indicator.double().flatten().cpu().numpy()
     return torch.from_numpy(
-        _shrunk(members, target, start.double().cpu().numpy(), PRIOR_CELLS * probabilities.shape[2])
+        _shrunk(members, target, start.double().cpu().numpy(), PRIOR_LEVELS * probabilities.shape[2])
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tabmae import stacking
-from tabmae.stacking import PRIOR_CELLS, ROBUST_CELLS, SHARED_CELLS, fit, fit_levels
+from tabmae.stacking import PRIOR_CELLS, PRIOR_LEVELS, ROBUST_CELLS, SHARED_CELLS, fit, fit_levels
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -195,7 +195,7 @@ def test_weights_of_levels_lie_on_the_simplex_and_lean_on_the_start(n: int) -> N
     weights = fit_levels(members, codes, start)
     assert weights.shape == (2,) and weights.dtype == torch.float64
     assert (weights >= 0).all() and float(weights.sum()) == pytest.approx(1)
-    kept = PRIOR_CELLS / (n + PRIOR_CELLS)
+    kept = PRIOR_LEVELS / (n + PRIOR_LEVELS)
     assert 0.2 * kept - 1e-6 <= weights[0] <= 0.2 * kept + (1 - kept) + 1e-6
 
 
