@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import tabmae
 from tabmae import TabMAE
-from tabmae.estimators import growing
+from tabmae.estimators import base, growing
 from tabmae.estimators.growing import N_SWEEPS
 from tabmae.estimators.members import (
     check_trees,
@@ -42,6 +42,14 @@ from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder, Members
 
 WITH_EXPERT = pytest.mark.parametrize("with_expert", [True, False], ids=["expert", "alone"])
+
+
+def frame(n_rows: int) -> pd.DataFrame:
+    """Two numbers and a category that share a factor, with holes."""
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=n_rows)
+    complete = pd.DataFrame({"x": factor, "y": factor**2, "city": np.where(factor > 0.3, "Oslo", "Rome")})
+    return complete.mask(rng.random(complete.shape) < 0.2)
 
 
 def test_folds_halve_the_held_out_cells_and_no_others() -> None:
@@ -201,10 +209,7 @@ def test_loaded_weights_of_two_sweeps_and_direct_trees_answer_bit_equal(every_sw
 def test_a_saved_estimator_with_two_sweeps_and_direct_trees_predicts_bit_equal(
     tmp_path: Path, every_sweep: None, direct_trees: None
 ) -> None:
-    rng = np.random.default_rng(0)
-    factor = rng.normal(size=60)
-    complete = pd.DataFrame({"x": factor, "y": factor**2, "city": np.where(factor > 0.3, "Oslo", "Rome")})
-    holes = complete.mask(rng.random(complete.shape) < 0.2)
+    holes = frame(60)
     model = TabMAE(max_epochs=2, d_token=4, random_state=0).fit(holes)
     assert len(model.model_.sweeps) == N_SWEEPS and set(model.model_.direct) == set("012")
     model.save(tmp_path / "model")
@@ -274,3 +279,33 @@ def test_direct_trees_of_another_or_of_no_column_are_refused(name: str, of: str)
     model.direct[name] = model.direct[of]
     with pytest.raises(ValueError, match="A forest must be of a column and hold its levels"):
         check_trees(model)
+
+
+def taught(monkeypatch: pytest.MonkeyPatch, share: float) -> tuple[TabMAE, list[Tensor]]:
+    """A fit whose network goes on with held-out cells for a share of its epochs, and the cells of each training."""
+    cells: list[Tensor] = []
+    train = base.train
+
+    def watched(model: Any, values: Tensor, observed: Tensor, *given: Any, **named: Any) -> Any:
+        cells.append(observed)
+        return train(model, values, observed, *given, **named)
+
+    monkeypatch.setattr(base, "TAUGHT_ON", share)
+    monkeypatch.setattr(base, "train", watched)
+    return TabMAE(max_epochs=4, d_token=4, random_state=0).fit(frame(200)), cells
+
+
+def test_the_network_learns_the_held_out_cells_after_they_have_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = taught(monkeypatch, 0.0)
+    model, (first, then) = taught(monkeypatch, 0.25)
+    _, observed = model._read(frame(200))
+    assert torch.equal(then, observed) and (first <= observed).all() and 0.8 < first.sum() / observed.sum() < 0.95
+    assert model.quality_.equals(plain.quality_) and model.history_ == plain.history_
+    one, other = plain.model_.state_dict(), model.model_.state_dict()
+    moved = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
+    assert moved == {"tokenizer", "backbone"}, "trees, weights of members and the expert stay"
+
+
+def test_a_network_of_few_epochs_is_not_taught_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, cells = taught(monkeypatch, 0.1)
+    assert len(cells) == 1

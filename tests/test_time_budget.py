@@ -321,6 +321,15 @@ def test_a_fit_that_is_over_its_time_judges_by_fewer_rows_and_fits_the_expert_no
     assert TabMAE(**given, time_budget=6.0).fit(holes(3000)).quality_["n"].equals(plain) and len(refits) == 1
 
 
+@pytest.mark.parametrize(("seconds", "n_more"), [(40.0, 0), (1000.0, 1)])
+def test_the_network_learns_held_out_cells_where_there_is_time(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, n_more: int
+) -> None:
+    steps = clock.tick_with(monkeypatch, AdamW, "step", every(5.0))
+    model = TabMAE(max_epochs=4, d_token=4, random_state=0, experts=("gaussian",), time_budget=seconds).fit(holes())
+    assert len(steps) == model.n_iter_ * 2 + n_more * 2 and clock.now <= seconds
+
+
 @pytest.mark.parametrize(
     ("seconds", "share"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ SHORTER_WHEN_GOING_ON = 10
 LARGE = 2000
 """Rows from which on the network is larger and trained for longer, by the root of the rows."""
 MAX_STEPS = 5000
+TAUGHT_ON = 0.25
+"""Epochs and rate, as shares of training's, with which the network learns held-out cells once they have judged."""
 MIN_WIDTH_OF_THREADS = 512
 """Numbers that an MLP reads, columns times `d_token`, from which on a second thread saves a third of a fit's time."""
 
@@ -126,12 +129,16 @@ def build_model(
 
 
 class Run(NamedTuple):
-    """What a training run leaves: the model, what "auto" became, the history, the folds of the held-out cells."""
+    """What a training run leaves: the model, what "auto" became, the history, the folds of the held-out cells, how it
+    was trained and how many seconds that took."""
 
     model: MaskedAutoencoder
     size: Size
     history: list[dict[str, float]]
     folds: Tensor
+    plan: Plan
+    generator: torch.Generator
+    seconds: float
 
 
 def fit_model(
@@ -174,39 +181,75 @@ def fit_model(
                 set_precision(model, INFERENCE)
                 phases = planned(model, values, observed, deadline, deadline.elapsed() - begun, has_trees)
         model.to(device)
-        set_precision(model, torch.float32)
-        trees = model.sweeps, model.direct
-        model.sweeps, model.direct = nn.ModuleList(), nn.ModuleDict()
-        history = train(
-            model,
-            values,
-            observed & ~held_out,
-            Plan(
-                mask=partial(mask, feature_shape=feature_shape),
-                mask_ratio=estimator.default_ratio if estimator.mask_ratio == "auto" else estimator.mask_ratio,
-                visible_weight=estimator.visible_weight,
-                max_epochs=n_epochs,
-                patience=max(1, n_epochs // 3) if estimator.patience == "auto" else estimator.patience,
-                batch_size=size.batch_size,
-                lr=size.lr,
-                bf16=device.type == "cuda" and estimator.precision != "float32",
-            ),
-            generator,
-            held_out=held_out,
-            sample_weight=sample_weight,
-            deadline=phases.training,
-            callbacks=estimator.callbacks or (),
-            checkpoint=estimator.checkpoint,
-            verbose=estimator.verbose,
+        plan = Plan(
+            mask=partial(mask, feature_shape=feature_shape),
+            mask_ratio=estimator.default_ratio if estimator.mask_ratio == "auto" else estimator.mask_ratio,
+            visible_weight=estimator.visible_weight,
+            max_epochs=n_epochs,
+            patience=max(1, n_epochs // 3) if estimator.patience == "auto" else estimator.patience,
+            batch_size=size.batch_size,
+            lr=size.lr,
+            bf16=device.type == "cuda" and estimator.precision != "float32",
         )
-        model.sweeps, model.direct = trees
-        set_precision(model, INFERENCE)
+        begun = deadline.elapsed()
+        with _network_alone(model):
+            history = train(
+                model,
+                values,
+                observed & ~held_out,
+                plan,
+                generator,
+                held_out=held_out,
+                sample_weight=sample_weight,
+                deadline=phases.training,
+                callbacks=estimator.callbacks or (),
+                checkpoint=estimator.checkpoint,
+                verbose=estimator.verbose,
+            )
+        seconds = deadline.elapsed() - begun
         folds = split_held_out(held_out, generator)
         if is_new:
             weigh_members(model, values, observed, folds)
             if has_trees:
                 grow_trees(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
-    return Run(model, size, history, folds.cpu())
+    return Run(model, size, history, folds.cpu(), plan, generator, seconds)
+
+
+def teach_held_out(
+    run: Run, values: Tensor, observed: Tensor, sample_weight: Tensor | None, deadline: Deadline = NEVER
+) -> None:
+    """Teach the network of a new model all observed cells (n, F), once the held-out ones have judged it.
+
+    A run of few epochs is left as it is, and so is one whose deadline is too near.
+    """
+    n_epochs = round(TAUGHT_ON * run.history[-1]["epoch"])
+    if n_epochs < 1 or deadline.left() < 2 * TAUGHT_ON * run.seconds:
+        return
+    device = next(run.model.parameters()).device
+    plan = replace(run.plan, max_epochs=n_epochs, patience=n_epochs, lr=TAUGHT_ON * run.plan.lr)
+    with _network_alone(run.model), out_of_memory_explained(plan.batch_size):
+        train(
+            run.model,
+            values.to(device),
+            observed.to(device),
+            plan,
+            run.generator,
+            sample_weight=sample_weight,
+            deadline=deadline,
+        )
+
+
+@contextmanager
+def _network_alone(model: MaskedAutoencoder) -> Iterator[None]:
+    """The model without its trees, in the precision of training."""
+    trees = model.sweeps, model.direct
+    set_precision(model, torch.float32)
+    model.sweeps, model.direct = nn.ModuleList(), nn.ModuleDict()
+    try:
+        yield
+    finally:
+        model.sweeps, model.direct = trees
+        set_precision(model, INFERENCE)
 
 
 def chosen_size(estimator: Any, n_rows: int) -> Size:

@@ -195,6 +195,7 @@ class MaskedTableEstimator(TabularEstimator):
                 self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
                 if run.folds.any() and not deadline.passed:
                     refit_expert(self.model_, values, observed)
+                    base.teach_held_out(run, values, observed, weight, deadline)
         return self
 
     def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:
