@@ -48,7 +48,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     Four members judge a row: its mean distance to the nearest rows of fit on three scales of the numbers, which finds
     rows that lie apart, and a masked autoencoder's surprise at each cell given the others, which finds cells that do
     not go with their row. A distance counts more where the rows of fit lie close together, and a hole little. Each
-    member's value becomes minus the log of the share of normal rows that are at least as odd; these are added up.
+    member's value becomes minus the log of the share of normal rows that are at least as odd, the network's times twice
+    the share of the columns that it does not explain; the two largest are added (with a `contamination` all four).
 
     Parameters
     ----------
@@ -213,7 +214,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
             network = CellNetwork(**self._training_parameters(draw_seed(generator)))
             network.learn(values[~held_out], observed[~held_out], self.schema_, deadline)
         device, is_normal = base.pick_device(self.device), self.contamination == "auto"
-        self.members_ = new_members(names, network, self.schema_.n_levels, device, relative=is_normal)
+        self.members_ = new_members(names, network, self.schema_.n_levels, device, all_normal=is_normal)
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
     @staticmethod
@@ -240,7 +241,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
     def _scores(self, values: Tensor, observed: Tensor) -> Tensor:
         """Anomaly scores of rows (B, F), (B,)."""
-        return self.members_.scores(values, observed).sum(1)
+        return self.members_.added(self.members_.scores(values, observed))
 
     def anomaly_score(self, X: Any, *, by_member: bool = False) -> Any:
         """How odd each row is, in nats; higher is odder.
@@ -248,7 +249,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         Parameters
         ----------
         X : (n, F), a container as in fit.
-        by_member : give a DataFrame (n, members) of what each member adds instead.
+        by_member : give a DataFrame (n, members) of each member's evidence instead, of which the two largest are added,
+            or with a `contamination` all.
 
         Returns
         -------

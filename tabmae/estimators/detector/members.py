@@ -24,6 +24,11 @@ from tabmae.saving import part_of
 DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
 """Members by the distance to the nearest rows, each with the scaling of its numbers."""
 MEMBERS = (*DISTANCES, "network")
+N_ADDED = 2
+"""Members whose evidence against a row is added, those that find it oddest: one that sees nothing tells nothing."""
+NETWORK_WEIGHT = 2.0
+"""How far the network counts beside distances where it explains nothing of the columns, and none where it explains all:
+what is left of columns that nearly follow from each other is noise, and its smallest parts are surprising."""
 MAX_CALIBRATED = 2_000
 """Learnt rows whose values say what is normal."""
 
@@ -35,8 +40,9 @@ class Members:
     ----------
     names : out of `MEMBERS`.
     neighbours, network : what they ask; None where no member does.
-    relative : whether distances are measured by the spacing of the rows about; outliers among the rows of fit would
-        be near others of their kind, as widely spaced as they are.
+    all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
+        while outliers would be near others of their kind, as widely spaced as they are; the network counts by what
+        it leaves unexplained; and the two members that find a row oddest judge it.
 
     Attributes
     ----------
@@ -44,9 +50,9 @@ class Members:
     """
 
     def __init__(
-        self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None, relative: bool
+        self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None, all_normal: bool
     ) -> None:
-        self.names, self.neighbours, self.network, self.relative = tuple(names), neighbours, network, relative
+        self.names, self.neighbours, self.network, self.all_normal = tuple(names), neighbours, network, all_normal
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
@@ -74,12 +80,12 @@ class Members:
             whole = None if completion is None else completion.complete(near, observed)
             self.neighbours.learn_scales(without_slips(values[rows], observed[rows], n_levels), observed[rows])
             self.neighbours.remember(values[rows], observed[rows], None if whole is None else whole[rows])
-            if self.relative:
+            if self.all_normal:
                 self.neighbours.learn_spacing()
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
             self.neighbours.remember(values, observed, whole)
-            if self.relative:
+            if self.all_normal:
                 self.neighbours.learn_spacing(~held_out)
             found = self._distances(*others, n_equal=2)
         if self.network is not None:
@@ -87,10 +93,10 @@ class Members:
             self.linear = CellGaussian.fit((values[sample], observed[sample]), self.network.schema_.n_levels)
             found["network"] = mean_of_rows(of_others, others[1])
             self.evidence["network"] = Evidence.fit(mean_of_rows(of_sample, observed[sample]), found["network"])
-        return self._nats(found).sum(1)
+        return self.added(self._nats(found))
 
     def scores(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Evidence of each member against rows (B, F), in nats; float64 (B, M)."""
+        """Evidence of each member against rows (B, F), in nats, the network's by its weight; float64 (B, M)."""
         found = self._distances(values, observed)
         if self.network is not None:
             found["network"] = mean_of_rows(self.network.surprise(values, observed), observed)
@@ -113,19 +119,29 @@ class Members:
         return (by_network + self.linear.surprise(values, observed, wanted, strange)) / 2
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
-        return torch.stack([self.evidence[name].nats(found[name]) for name in self.names], 1)
+        nats = {name: self.evidence[name].nats(found[name]) for name in self.names}
+        if self.all_normal and self.network is not None and self.neighbours is not None and "network" in nats:
+            weight = NETWORK_WEIGHT * (1 - self.network.skill_)
+            nats["network"] = torch.where(found["network"].isnan(), 1, weight) * nats["network"]
+        return torch.stack(list(nats.values()), 1)
+
+    def added(self, nats: Tensor) -> Tensor:
+        """The members' evidence against rows, (B, M), as one score (B,): of the two that find a row oddest, or of all
+        where the rows of fit may be odd themselves."""
+        n_added = min(N_ADDED, nats.shape[1]) if self.all_normal else nats.shape[1]
+        return nats.topk(n_added).values.sum(1)
 
     def _distances(self, values: Tensor, observed: Tensor, n_equal: int = 1) -> dict[str, Tensor]:
         scalings = {name: scaling for name, scaling in DISTANCES.items() if name in self.names}
         if self.neighbours is None:
             return {}
-        measure = self.neighbours.relative_distances if self.relative else self.neighbours.distances
+        measure = self.neighbours.relative_distances if self.all_normal else self.neighbours.distances
         columns = measure(values, observed, tuple(scalings.values()), n_equal).unbind(1)
         return dict(zip(scalings, columns, strict=True))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What `restored` needs."""
-        state: dict[str, Any] = {"names": list(self.names), "relative": self.relative, "network": None}
+        state: dict[str, Any] = {"names": list(self.names), "all_normal": self.all_normal, "network": None}
         tensors: dict[str, Tensor] = {}
         if self.neighbours is not None:
             tensors |= {f"neighbours.{name}": tensor for name, tensor in self.neighbours.state_dict().items()}
@@ -155,7 +171,7 @@ class Members:
         remembered = part_of(tensors, "neighbours.")
         if remembered:
             neighbours = Neighbours.restored(n_levels, remembered)
-        members = cls(state["names"], neighbours, network, state["relative"])
+        members = cls(state["names"], neighbours, network, state["all_normal"])
         of_linear = part_of(tensors, "linear.")
         if of_linear:
             members.linear = CellGaussian.restored(n_levels, of_linear)
@@ -164,11 +180,11 @@ class Members:
 
 
 def new_members(
-    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device, relative: bool
+    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device, all_normal: bool
 ) -> Members:
     """Members that are still to be fitted, with the neighbours that they need."""
     neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
-    return Members(names, neighbours, network, relative)
+    return Members(names, neighbours, network, all_normal)
 
 
 def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:

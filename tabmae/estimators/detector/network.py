@@ -29,6 +29,8 @@ FREEDOM = 3.0
 """Degrees of freedom of the Student-t about a predicted number: its errors have heavy tails."""
 LEAST_SPREAD = 0.02
 """Standard deviations of a column below which a predicted spread, or a usual error, is not believed."""
+LEAST_VARIANCE = 1e-12
+"""Variance, or entropy, of a column beyond which it is not one value."""
 NORMAL_MEDIAN = 0.6745
 """Median of the absolute value of a standard normal."""
 SMOOTHING, BACKGROUND = 0.01, 0.002
@@ -57,6 +59,7 @@ class CellNetwork(MaskedTableEstimator):
     ----------
     spread_ : float64 (F,), usual error of a number, in standard deviations: the median's, as of a normal.
     usual_ : float64 (F,), mean surprise of the training rows' cells, in nats.
+    skill_ : float64 (), share of the columns' variance, or entropy, that the network explains in rows that it learnt.
     intervals_ : calibration of the intervals of a cell given all others.
     learnt_levels_ : bool (F, 1 + most levels), levels that rows of training held.
     """
@@ -66,6 +69,7 @@ class CellNetwork(MaskedTableEstimator):
 
     spread_: Tensor
     usual_: Tensor
+    skill_: Tensor
     intervals_: Calibration
     learnt_levels_: Tensor
 
@@ -100,6 +104,7 @@ class CellNetwork(MaskedTableEstimator):
         typical = errors.abs().nanmedian(0).values.nan_to_num(1) / NORMAL_MEDIAN
         self.spread_ = typical.clamp_min(LEAST_SPREAD)
         surprise, known = surprise_of(errors, spreads, self.spread_), learnt[1]
+        self.skill_ = self._explained(*learnt, errors)
         self.usual_ = torch.where(known, surprise, 0).sum(0) / known.sum(0).clamp_min(1)
         held_out_errors, held_out_spreads, centrality = self._judged(*held_out, with_centrality=True)
         numbers, discrete = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.discrete.tolist()
@@ -107,6 +112,24 @@ class CellNetwork(MaskedTableEstimator):
         return self._above(surprise, known), self._above(
             surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
         )
+
+    def _explained(self, values: Tensor, observed: Tensor, errors: Tensor) -> Tensor:
+        """Mean share of a column's variance, or entropy, that errors (B, F) of its cells leave nothing of.
+
+        Columns of one value are left out; 0 where there are no others.
+        """
+        shares = []
+        for feature in range(values.shape[1]):
+            known = observed[:, feature] & errors[:, feature].isfinite()
+            cells, left = values[known, feature].double(), errors[known, feature]
+            if self._is_number(feature):
+                whole, left = cells.var(correction=0), left.square()
+            else:
+                counts = cells.unique(return_counts=True)[1].double()
+                whole = -torch.special.xlogy(counts / len(cells), counts / len(cells)).sum()
+            if known.any() and whole > LEAST_VARIANCE:
+                shares.append((1 - left.mean() / whole).clamp(0, 1))
+        return torch.stack(shares).mean() if shares else torch.zeros((), dtype=torch.float64)
 
     def surprise(self, values: Tensor, observed: Tensor, wanted: Tensor | None = None) -> Tensor:
         """By how many nats each cell is less likely, given the others of its row, than cells of its column usually are.
@@ -153,12 +176,13 @@ class CellNetwork(MaskedTableEstimator):
             **tensors,
             "usual": self.usual_,
             "spread": self.spread_,
+            "skill": self.skill_,
             "learnt_levels": self.learnt_levels_,
         }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super()._set_state(state, tensors)
-        self.usual_, self.spread_ = tensors["usual"], tensors["spread"]
+        self.usual_, self.spread_, self.skill_ = (tensors[name] for name in ("usual", "spread", "skill"))
         self.learnt_levels_ = tensors["learnt_levels"]
         discrete = self.model_.tokenizer.discrete.tolist()
         self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(discrete))], discrete)
