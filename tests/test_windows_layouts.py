@@ -13,6 +13,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from tabmae.errors import DataError
 from tabmae.windows import SeriesSchema
 
 DAYS = pd.date_range("2024-01-01", periods=6, freq="D")
@@ -93,6 +94,15 @@ def test_the_only_column_of_times_is_found(text: bool) -> None:
     frame = wide_frame().reset_index(names="stamp")
     frame = frame.assign(stamp=frame["stamp"].astype(str)) if text else frame
     assert SeriesSchema.fit(frame.assign(note="x", k=2020)).time_col == "stamp"
+
+
+def test_a_column_of_times_that_was_named_must_be_there() -> None:
+    frame = wide_frame().reset_index(names="stamp")
+    with pytest.raises(
+        DataError, match="X must hold the column `time_col`; it lacks 'stmp' and has .* such as 'stamp'"
+    ):
+        SeriesSchema.fit(frame, time_col="stmp")
+    assert SeriesSchema.fit(wide_frame().rename_axis(None), time_col="day").time_col == "day"
 
 
 STAMPS: dict[str, Callable[[], pd.Series]] = {

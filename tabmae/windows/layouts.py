@@ -17,6 +17,8 @@ INDEX = re.compile(r"__index_level_\d+__$")
 """What Arrow calls a pandas index without a name."""
 
 TIMES = (pd.DatetimeIndex, pd.PeriodIndex)
+STAMPS = "ds"
+"""The default name of the column of stamps: a frame may lack it, where a name that was asked for must be there."""
 
 
 class Layout(NamedTuple):
@@ -118,8 +120,13 @@ def time_column(frame: pd.DataFrame, id_col: Any, time_col: str, taken: set[Any]
             f"index. Pass X.reset_index(names={time_col!r})."
         )
     found = [name for name in frame.columns if name != id_col and name not in taken and is_time(frame[name])]
-    if len(found) == 1:
+    if len(found) == 1 and time_col == STAMPS:
         return found[0]
+    if len(found) == 1:
+        raise DataError(
+            f"X must hold the column `time_col`; it lacks {time_col!r} and has {listed(frame.columns)}. "
+            f"Pass the name of the column of time stamps, such as {found[0]!r}."
+        )
     if not found and isinstance(frame.index, TIMES):
         return None
     given = f"columns {listed(found)} all hold times" if found else f"no column of {listed(frame.columns)} holds times"
