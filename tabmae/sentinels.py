@@ -1,12 +1,13 @@
-"""Numbers that stand for a missing value where they lie far outside of all others: -999, 99999, 1e30.
+"""What stands for a missing value: numbers far outside of all others (-999, 1e30), a few texts among numbers ("?").
 
 Contract: nothing is changed; what was found is told.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ LOWEST = (-32768.0, -2147483648.0)
 """Least integers of two and four bytes."""
 MIN_CELLS = 3
 """Cells that hold the same number, and others that have quartiles."""
+NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+"""Text that is a number, and no key: digits after a zero are one."""
+MIN_NUMBERS, MAX_STRANGERS = 10, 5
+"""Numbers among the levels of a column of text from which on it may be one of numbers, and the others that may be."""
 
 
 def sentinels_of(numbers: NDArray[np.float64]) -> list[float]:
@@ -40,6 +45,37 @@ def sentinels_of(numbers: NDArray[np.float64]) -> list[float]:
     width = FAR * max(high - low, np.abs(others).max() * 1e-9)
     least, most = min(low - width, others.min()), max(high + width, others.max())
     return [number for number in found if number < least or number > most]
+
+
+def strangers_of(levels: Iterable[object]) -> list[str] | None:
+    """The few of a column's levels that are no numbers where all others are; None where it may well be one of text.
+
+    Whole numbers alone may be codes.
+
+    >>> strangers_of(["?", *map(str, range(40))]), strangers_of(["0.5", "1.5"] * 9), strangers_of(["80331", "10115"])
+    (['?'], [], None)
+    """
+    texts = [level.strip() for level in levels if isinstance(level, str)]
+    strangers = [text for text in texts if not NUMBER.fullmatch(text)]
+    n_numbers = len(texts) - len(strangers)
+    if n_numbers < MIN_NUMBERS or len(strangers) > min(MAX_STRANGERS, n_numbers // 2):
+        return None
+    return strangers if strangers or any("." in text for text in texts) else None
+
+
+def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str, stacklevel: int) -> None:
+    """Warn of columns, by name, whose levels are numbers in text but for a few, and of what becomes of them."""
+    found = {name: few for name, levels in columns.items() if (few := strangers_of(levels)) is not None}
+    if found:
+        told = [f"{name!r} (but for {listed(few)})" if few else repr(name) for name, few in found.items()]
+        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+        warnings.warn(
+            f"Columns hold numbers as text, and {fate}: {', '.join(told[:MAX_TOLD])}{more}. "
+            'Convert them with pandas.to_numeric(errors="coerce"), or pass what stands for a missing value as '
+            "--missing on the command line.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]], stacklevel: int) -> None:

@@ -65,6 +65,7 @@ HALLS = ("experts", "estimators")
 
 SIDEWAYS = {
     ("schema", "sentinels"),
+    ("windows", "sentinels"),
     ("experts.boosting", "experts.trees"),
     ("experts.boosting", "threads"),
     ("experts.trees", "threads"),

@@ -1,4 +1,4 @@
-"""Numbers that stand for a missing value are told of, and nothing else is."""
+"""Numbers and texts that stand for a missing value are told of, and nothing else is."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tabmae import TabMAE, TimeSeriesMAE
-from tabmae.sentinels import sentinels_of
+from tabmae.sentinels import sentinels_of, strangers_of
 
 USUAL = np.random.default_rng(0).normal(20, 5, size=200)
 
@@ -52,3 +52,43 @@ def test_tables_and_series_warn_of_them_at_fit_alone() -> None:
         warnings.simplefilter("error")
         model.transform(table)
         TabMAE(max_epochs=1, d_token=4).fit(table.replace(-999.0, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("levels", "strangers"),
+    [
+        pytest.param([*map(str, range(40)), "?", "n.d."], ["?", "n.d."], id="marks"),
+        pytest.param([f"{number:.1f}" for number in range(40)], [], id="decimals"),
+        pytest.param([f"-{number}e-3" for number in range(40)] + ["err"], ["err"], id="powers"),
+        pytest.param([*map(str, range(10115, 10155))], None, id="codes"),
+        pytest.param([f"0{number}" for number in range(40)] + ["?"], None, id="codes with zeros"),
+        pytest.param([*map(str, range(40)), *"abcdef"], None, id="many others"),
+        pytest.param(["1", "2", "3", "x"], None, id="few numbers"),
+        pytest.param([True, False], None, id="bools"),
+    ],
+)
+def test_a_few_texts_among_numbers_are_found(levels: list[object], strangers: list[str] | None) -> None:
+    assert strangers_of(levels) == strangers
+
+
+def test_tables_warn_of_numbers_as_text_unless_they_are_called_categories() -> None:
+    sizes = [f"{size:.2f}" for size in USUAL]
+    table = pd.DataFrame({"size": [*sizes[:-1], "err"], "age": USUAL})
+    with pytest.warns(
+        UserWarning, match=r"numbers as text, and are learnt as categories: 'size' \(but for 'err'\)\. Con"
+    ):
+        TabMAE(max_epochs=1, d_token=4).fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TabMAE(max_epochs=1, d_token=4, categorical_features=["size"]).fit(table)
+
+
+def test_series_warn_of_numbers_as_text_that_are_no_channel() -> None:
+    stamps = pd.date_range("2024", periods=len(USUAL), freq="h")
+    series = pd.DataFrame({"ds": stamps, "load": USUAL, "temp": ["err", *USUAL[1:].astype(str)], "where": "hall 3"})
+    with pytest.warns(UserWarning, match=r"numbers as text, and are no channels: 'temp' \(but for 'err'\)\. Convert"):
+        model = TimeSeriesMAE(horizon=2, max_epochs=0).fit(series)
+    assert model.schema_.channels == ("load",)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TimeSeriesMAE(horizon=2, max_epochs=0, target_cols=["load"]).fit(series)

@@ -16,7 +16,7 @@ from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.tables import Table, open_table, read_columns
-from tabmae.sentinels import warn_of_sentinels
+from tabmae.sentinels import warn_of_sentinels, warn_of_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,10 @@ class TableSchema:
             if column.kind == "number" and column.family == "number"
         }
         warn_of_sentinels(numbers, stacklevel=3)
+        texts = {
+            column.name: column.levels for place, column in enumerate(columns) if place not in chosen and column.levels
+        }
+        warn_of_strangers(texts, "are learnt as categories", stacklevel=3)
         return cls(columns, table.named)
 
     @property

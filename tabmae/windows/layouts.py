@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tabmae.errors import DataError, ParameterError, listed
+from tabmae.sentinels import warn_of_strangers
 from tabmae.windows.numbers import holds_numbers, is_numeric
 from tabmae.windows.stamps import is_time
 
@@ -78,6 +79,8 @@ def find_layout(
             "X must hold a numeric column that is no id, stamp, future or static column; it has "
             f"{listed(frame.columns)}. Convert the values with pandas.to_numeric."
         )
+    if not targets:
+        warn_of_left_out(frame[[name for name in rest if name not in channels]])
     textual = [name for name in [*channels, *future] if not holds_numbers(frame[name])]
     if textual:
         raise DataError(
@@ -87,6 +90,12 @@ def find_layout(
     id_dtype = None if owner is None else str(frame[owner].dtype)
     numeric = tuple(name for name in static if is_numeric(frame[name]))
     return Layout(wide, owner, time_col, tuple(channels), tuple(future), tuple(static), id_dtype, numeric)
+
+
+def warn_of_left_out(rest: pd.DataFrame) -> None:
+    """Tell of columns of text that are no channels, though their values are numbers but for a few."""
+    texts = {name: column.dropna().astype(str).unique() for name, column in rest.items() if not is_time(column)}
+    warn_of_strangers(texts, "are no channels", stacklevel=4)
 
 
 def check_names(frame: pd.DataFrame) -> None:
