@@ -1,5 +1,6 @@
 """Claims about tables of CSV on the command line: what a field says is what comes out, or the file is refused."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,49 @@ def test_decimal_commas_are_text_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "commas.csv").write_text("a;b;c\n" + "1,5;x,1;2\n-2;y,2;3\n;z;4\n" * 9)
     told = done("impute", tmp_path / "commas.csv", tmp_path / "out.csv", "--delimiter", ";", *QUICK).stderr
     assert told == "Warning: Columns 'a' hold numbers with commas and are read as text; write them with points.\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (['"1,234"', '"1,234,567.5"', "12"], "hold numbers with commas and are read as text; write them with points."),
+        (["5%", "12.5 %"], "hold numbers with units and are read as text; write them without."),
+        (["$5", '"$1,200.50"'], "hold numbers with commas and are read as text; write them with points."),
+        (["\u20ac5", "7"], "hold numbers with units and are read as text; write them without."),
+        (["31/01/2024", "01/02/2024 15:00"], "hold dates and are read as text; write them as 2024-01-31."),
+        (["1.2.24", "12.12.24"], "hold dates and are read as text; write them as 2024-01-31."),
+    ],
+)
+def test_what_looks_like_numbers_or_dates_is_text_with_a_warning(tmp_path: Path, fields: list[str], told: str) -> None:
+    (tmp_path / "odd.csv").write_text("\n".join(["a,b", *[f"{field},1" for field in fields]]), encoding="utf-8")
+    with pytest.warns(UserWarning, match="are read as text") as warned:
+        sheet = read_csv(tmp_path / "odd.csv", ",", MARKERS)
+    assert [str(warning.message) for warning in warned] == [f"Columns 'a' {told}"]
+    assert sheet.columns["a"].kind(as_text=False) == "text"
+
+
+@pytest.mark.parametrize("fields", [["00%", "012%"], ["7a", "8b"], ["1-2", "3-4"], ["10.0.0.1", "10.0.0.2"], ["a"]])
+def test_codes_are_text_without_a_warning(tmp_path: Path, fields: list[str]) -> None:
+    (tmp_path / "codes.csv").write_text("\n".join(["a,b", *[f"{field},1" for field in fields]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_csv(tmp_path / "codes.csv", ",", MARKERS).columns["a"].kind(as_text=False) == "text"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y-%m-%dT%H:%M:%SZ", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S"]
+)
+def test_times_that_read_in_one_way_are_filled_by_times_written_alike(tmp_path: Path, pattern: str) -> None:
+    stamps = pd.date_range("2024-01-25", periods=60, freq="6h").strftime(pattern)
+    lines = [f"{row % 4 and stamp},{row}" for row, stamp in enumerate(stamps)]
+    (tmp_path / "times.csv").write_text("\n".join(["t,x", *lines]).replace("\n0,", "\n,"))
+    done("impute", tmp_path / "times.csv", tmp_path / "out.csv", "--save", tmp_path / "model", *QUICK)
+    rows = [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
+    assert [row for place, row in enumerate(rows) if place % 4] == [s for place, s in enumerate(stamps) if place % 4]
+    assert pd.to_datetime(rows, format=pattern).notna().all()
+    (column, _) = tabmae.load(tmp_path / "model").schema_.columns
+    assert column.family.startswith("datetime")
+    done("impute", tmp_path / "times.csv", "-", "--model", tmp_path / "model", "--quiet")
 
 
 @pytest.mark.parametrize("field", [' "abc" def', '\t"abc" def', '"abc" def', ' "abc', '"a" "b"'])

@@ -27,13 +27,27 @@ INTEGER = r"[+-]?(?:0|[1-9]\d*)"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
 CODE = r"[+-]?0\d+"
 """Digits after a zero: a zip code or a key, whose zero a number would lose."""
-COMMA_NUMBER = r"[+-]?\d+(?:,\d+)?"
-"""A number as much of Europe writes it."""
+COMMA_NUMBER = r"[+-]?\d+(?:,\d+)?|[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
+"""A number as much of Europe writes it, or one whose thousands are parted."""
+UNITS = "%$\u20ac\u00a3"
+"""What people write around numbers."""
+DATE = r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?:[ T]\d{1,2}:\d{2}\S*)?"
+"""What may be a date."""
 OTHERS = ";\t|,"
 """What may part fields where the delimiter does not."""
 BOOLS = (("True", "False"), ("true", "false"), ("TRUE", "FALSE"))
 DAYS, SECONDS = "%Y-%m-%d", "%Y-%m-%d %H:%M:%S"
-TIMES = (DAYS, "%Y-%m-%d %H:%M", SECONDS, "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y")
+TIMES = (
+    *(DAYS, "%Y-%m-%d %H:%M", SECONDS, "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"),
+    *("%Y/%m/%d", "%Y/%m/%d %H:%M", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S"),
+)
+"""Formats that can be read in one way only; of two numbers and a year parted by slashes, either may be the month."""
+REMEDIES = {
+    "numbers with commas": "write them with points",
+    "numbers with units": "write them without",
+    "dates": "write them as 2024-01-31",
+}
+"""What to do where fields look like what they are not read as."""
 MAX_DECIMALS = 15
 LINE_END = re.compile(r"\r\n|\n|\r")
 
@@ -67,10 +81,17 @@ class CsvColumn:
             return "bool"
         return "time" if self._pattern() else "text"
 
-    def has_commas(self) -> bool:
-        """Whether every observed field is a number, with a comma for its point in one of them."""
+    def doubt(self) -> str:
+        """What every observed field is in the eyes of a person, where it is read as text; "" otherwise."""
         seen = self._seen()
-        return bool(seen.str.contains(",").any() and seen.str.fullmatch(COMMA_NUMBER).all())
+        if not len(seen):
+            return ""
+        bare = seen.str.strip(UNITS + " ")
+        if seen.str.contains(",").any() and bare.str.fullmatch(COMMA_NUMBER).all():
+            return "numbers with commas"
+        if seen.str.contains(f"[{UNITS}]").any() and bare.str.fullmatch(NUMBER).all():
+            return "" if bare.str.fullmatch(CODE).any() else "numbers with units"
+        return "dates" if seen.str.fullmatch(DATE).all() and not self._pattern() else ""
 
     def typed(self, kind: Kind) -> pd.Series:
         """The column for an estimator."""
@@ -84,7 +105,8 @@ class CsvColumn:
             case "bool":
                 return series.map(lambda value: None if value is None else value.lower() == "true").astype("boolean")
             case "time":
-                return pd.to_datetime(series, format=self._pattern())
+                pattern = self._pattern()
+                return pd.to_datetime(series, format=pattern, utc=pattern.endswith("Z"))
         return series
 
     def fields(self, filled: pd.Series, kind: Kind, rows: NDArray[np.int64], delimiter: str) -> list[str]:
@@ -220,8 +242,8 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
     start, text = ("\ufeff", text[1:]) if text.startswith("\ufeff") else ("", text)
     lines = fields_of(text, delimiter, path.name)
     header = lines[0] if lines else []
-    found = LINE_END.match(text, len(delimiter.join(header)))
-    newline = found.group() if found else "\n"
+    end = LINE_END.match(text, len(delimiter.join(header)))
+    newline = end.group() if end else "\n"
     names = [unquoted(text) for text in header]
     check_delimiter(lines[:2], delimiter, path.name)
     rows = lines[1:] if len(names) == 1 else [line for line in lines[1:] if line != [""]]
@@ -235,10 +257,12 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
                 f"{len(row)}; mend it, or pass another --delimiter."
             )
     columns = {name: column_of(list(raw), markers) for name, raw in zip(names, zip(*rows, strict=True), strict=True)}
-    commas = [name for name, column in columns.items() if column.has_commas()]
-    if commas:
-        told = f"Columns {listed(commas)} hold numbers with commas and are read as text; write them with points."
-        warnings.warn(told, UserWarning, stacklevel=2)
+    doubts = {name: column.doubt() for name, column in columns.items()}
+    for doubt, remedy in REMEDIES.items():
+        found = [name for name in names if doubts[name] == doubt]
+        if found:
+            told = f"Columns {listed(found)} hold {doubt} and are read as text; {remedy}."
+            warnings.warn(told, UserWarning, stacklevel=2)
     return CsvSheet(columns, header, delimiter, newline, start)
 
 
