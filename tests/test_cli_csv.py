@@ -100,8 +100,14 @@ def test_decimal_commas_are_text_with_a_warning(tmp_path: Path) -> None:
         (["5%", "12.5 %"], "hold numbers with units and are read as text; write them without."),
         (["$5", '"$1,200.50"'], "hold numbers with commas and are read as text; write them with points."),
         (["\u20ac5", "7"], "hold numbers with units and are read as text; write them without."),
-        (["31/01/2024", "01/02/2024 15:00"], "hold dates and are read as text; write them as 2024-01-31."),
-        (["1.2.24", "12.12.24"], "hold dates and are read as text; write them as 2024-01-31."),
+        (
+            ["31/01/2024", "01/02/2024 15:00"],
+            "hold dates and are read as text; write each as a day that exists, such as 2024-01-31.",
+        ),
+        (
+            ["1.2.24", "12.12.24"],
+            "hold dates and are read as text; write each as a day that exists, such as 2024-01-31.",
+        ),
     ],
 )
 def test_what_looks_like_numbers_or_dates_is_text_with_a_warning(tmp_path: Path, fields: list[str], told: str) -> None:
@@ -163,3 +169,22 @@ def test_lines_end_as_that_of_the_header_does_whatever_its_names_hold(tmp_path: 
     text = '"size\nm2",b\r\n1,2\r\n3,4\r\n'
     (tmp_path / "ends.csv").write_bytes(text.encode())
     assert read_csv(tmp_path / "ends.csv", ",", MARKERS).text() == text
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("abc,2024-01-03", "Column 'x' must hold numbers, as those that the model learnt; row 2 holds 'abc'; mend it"),
+        (
+            "1,soon",
+            "Column 't' must hold times, as those that the model learnt; row 2 holds 'soon'; mend it",
+        ),
+    ],
+)
+def test_a_field_that_a_model_cannot_read_is_named_with_its_row(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "old.csv").write_text("x,t\n" + "0.25,2024-01-01\n0.75,2024-01-02\n" * 20)
+    done("impute", tmp_path / "old.csv", "-", "--save", tmp_path / "model", *QUICK)
+    (tmp_path / "new.csv").write_text(f"x,t\n1,2024-01-02\n{line}\n")
+    assert refused("impute", tmp_path / "new.csv", "-", "--model", tmp_path / "model", "--quiet").startswith(told)
+    mark = line.split(",")[told[8] == "t"]
+    done("impute", tmp_path / "new.csv", "-", "--model", tmp_path / "model", "--quiet", "--missing", mark)

@@ -45,7 +45,7 @@ TIMES = (
 REMEDIES = {
     "numbers with commas": "write them with points",
     "numbers with units": "write them without",
-    "dates": "write them as 2024-01-31",
+    "dates": "write each as a day that exists, such as 2024-01-31",
 }
 """What to do where fields look like what they are not read as."""
 MAX_DECIMALS = 15
@@ -92,6 +92,14 @@ class CsvColumn:
         if seen.str.contains(f"[{UNITS}]").any() and bare.str.fullmatch(NUMBER).all():
             return "" if bare.str.fullmatch(CODE).any() else "numbers with units"
         return "dates" if seen.str.fullmatch(DATE).all() and not self._pattern() else ""
+
+    def stranger(self, kind: Kind) -> tuple[int, str] | None:
+        """The first observed field of a column of text that is no number or no time, and its row from 1."""
+        seen = self._seen()
+        if self.kind(as_text=False) != "text":
+            return None
+        alike = seen.str.fullmatch(NUMBER, case=False) if kind == "number" else self._times(seen)
+        return None if alike.all() else (int(alike.index[~alike][0]) + 1, str(seen[~alike].iloc[0]))
 
     def typed(self, kind: Kind) -> pd.Series:
         """The column for an estimator."""
@@ -152,6 +160,12 @@ class CsvColumn:
 
     def _seen(self) -> pd.Series:
         return pd.Series(self.values, dtype=object)[~self.missing]
+
+    @staticmethod
+    def _times(seen: pd.Series) -> pd.Series:
+        """Which fields the format reads that reads most of them."""
+        read = [pd.to_datetime(seen, format=pattern, errors="coerce").notna() for pattern in TIMES]
+        return max(read, key=lambda found: int(found.sum()))
 
     def _pattern(self) -> str:
         """The format that reads every observed field and writes it back; "" without one."""

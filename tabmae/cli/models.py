@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import tabmae
-from tabmae.cli.csv_text import Kind
+from tabmae.cli.csv_text import CsvSheet, Kind
 from tabmae.cli.options import FITTED, SERIES, TABLES, chosen, refuse
 from tabmae.cli.sheets import ArrowSheet, Sheet, check_folder, read_sheet, typed_as
 from tabmae.errors import DataError, ParameterError, listed
@@ -133,7 +133,22 @@ def of_fitted(model: Any, sheet: Sheet) -> Work:
         raise DataError(f"The table must have the {len(columns)} columns that the model learnt; it has {len(names)}.")
     texts = [name for name, column in zip(names, schema.columns, strict=True) if column.content in TEXTS]
     kinds = {name: kind_of(column) for name, column in zip(names, schema.columns, strict=True)}
+    if isinstance(sheet, CsvSheet):
+        check_content(sheet, names, schema.columns)
     return Work(model, True, typed_as(sheet, texts, kinds), names)
+
+
+def check_content(sheet: CsvSheet, names: Sequence[str], columns: Sequence[Any]) -> None:
+    """Refuse a column of CSV that a field makes one of text, where the model learnt numbers or times."""
+    for name, column in zip(names, columns, strict=True):
+        kind: Kind = "time" if column.family.startswith("datetime") else "number"
+        if column.kind == "number" and (kind == "time" or column.family == "number"):
+            found = sheet.columns[name].stranger(kind)
+            if found is not None:
+                raise DataError(
+                    f"Column {name!r} must hold {kind}s, as those that the model learnt; row {found[0]} holds "
+                    f"{found[1]!r}; mend it, or pass it as --missing where it stands for a missing value."
+                )
 
 
 def kind_of(column: Any) -> Kind:
