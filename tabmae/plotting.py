@@ -25,6 +25,10 @@ MAX_CELLS = 20
 """Cells that are drawn, the oddest first."""
 MAX_ROWS, MAX_COLUMNS, MAX_LEVELS = 400, 40, 8
 """Rows and columns of a map of missing cells, and levels of a column, that are drawn."""
+MAX_NAME, MAX_LEVEL = 30, 12
+"""Characters of a name, and of a level below its bar."""
+OUTER = 0.01
+"""Share of the numbers at either end that is drawn in the outermost bars where it would take up most of the axis."""
 MAX_CHANNELS = 6
 """Channels of a series that are drawn, those first that lie farthest outside of their bounds where it is flagged."""
 
@@ -62,14 +66,19 @@ def plot_explanation(detector: TabMAEDetector, X: Any, row: int = 0, level: floa
     axes = figure.add_subplot()
     colours = [ODD if contribution >= 1 else USUAL for contribution in shown["contribution"]]
     axes.barh(range(len(shown)), shown["contribution"], color=colours)
-    axes.set_yticks(range(len(shown)), [f"{cell.column} = {_text(cell.value)}" for cell in shown.itertuples()])
+    axes.set_yticks(
+        range(len(shown)), [f"{shortened(cell.column)} = {_text(cell.value)}" for cell in shown.itertuples()]
+    )
     widest = max(1.0, float(shown["contribution"].max()))
     for place, cell in enumerate(shown.itertuples()):
         axes.text(cell.contribution + 0.02 * widest, place, f"expected {_expected(cell)}", va="center", fontsize=9)
     axes.set_xlim(0, 1.6 * widest)
-    axes.set_xlabel(f"nats less likely than usual, given the other cells (bounds hold {100 * level:g}%)")
+    axes.set_xlabel(f"nats less likely than usual, given the other cells\n(bounds hold {100 * level:g}%)")
     axes.set_title(f"Row {name!r}: p-value {detector.p_value(one)[0]:.3g}")
     axes.spines[["top", "right"]].set_visible(False)
+    for text in (*axes.texts, *axes.get_yticklabels()):
+        text.set_parse_math(False)
+    axes.set_xlim(0, max(1.6 * widest, _end_of_texts(figure, axes)))
     return figure
 
 
@@ -226,7 +235,7 @@ def plot_missing(X: Any) -> Figure:
     axes = figure.subplots()
     colours = ListedColormap(["#E6E6E6", "#333333"])
     axes.imshow(missing[np.ix_(rows, most)], aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
-    labels = [f"{str(names[place])[:30]}, {missing[:, place].mean():.0%}" for place in most]
+    labels = [f"{shortened(names[place])}, {missing[:, place].mean():.0%}" for place in most]
     axes.set_xticks(range(len(most)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
     for label in axes.get_xticklabels():
         label.set_parse_math(False)
@@ -274,7 +283,8 @@ def plot_imputed(model: TabMAE, X: Any) -> Figure:
         numbers = values[:, place].astype(np.float64)
         if column.kind == "category":
             edges = np.arange(min(len(column.levels), MAX_LEVELS) + 1) - 0.5
-            axes.set_xticks(edges[1:] - 0.5, [str(name)[:12] for name in column.levels[:MAX_LEVELS]], rotation=30)
+            axes.set_xticks(edges[1:] - 0.5, [shortened(name, MAX_LEVEL) for name in column.levels[:MAX_LEVELS]])
+            axes.tick_params("x", rotation=30)
         else:
             numbers = column.numbers(numbers)
             if column.family.startswith("datetime"):
@@ -282,13 +292,17 @@ def plot_imputed(model: TabMAE, X: Any) -> Figure:
                 locator = AutoDateLocator(maxticks=5)
                 axes.xaxis.set_major_locator(locator)
                 axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+            low, high = np.quantile(numbers, [OUTER, 1 - OUTER])
+            if np.ptp(numbers) > 2 * (high - low) > 0:
+                numbers = numbers.clip(low, high)
+                axes.set_xlabel("the ends hold what lies beyond", fontsize=8)
             edges = np.histogram_bin_edges(numbers, bins=12)
         groups = [numbers[~hidden], numbers[hidden]]
         weights = [np.full(len(group), 1 / max(1, len(group))) for group in groups]
         labels = [f"{name}, {len(group)}" for name, group in zip(("observed", "imputed"), groups, strict=True)]
         axes.hist(groups, edges, weights=weights, color=[USUAL, ODD], label=labels)
         axes.margins(y=0.25)  # room for the legend
-        axes.set_title(str(column.name)[:40], loc="left", fontsize=10, parse_math=False)
+        axes.set_title(shortened(column.name, 40), loc="left", fontsize=10, parse_math=False)
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         for label in axes.get_xticklabels():
@@ -319,6 +333,34 @@ def _text(value: Any) -> str:
         return "missing"
     if isinstance(value, pd.Timestamp):
         return str(value.date())
-    if isinstance(value, bool | str):
-        return str(value)[:30]
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)[:30]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return short_number(value)
+    return shortened(value)
+
+
+def short_number(number: float) -> str:
+    """A number in four digits, or in all before its point up to a billion.
+
+    >>> short_number(0.123456), short_number(25963.4), short_number(2.5e12)
+    ('0.1235', '25963', '2.5e+12')
+    """
+    return f"{number:.0f}" if 1e4 <= abs(number) < 1e9 else f"{number:.4g}"
+
+
+def shortened(name: Any, most: int = MAX_NAME) -> str:
+    """A name as a label, cut in its middle, for names that are alike differ at an end.
+
+    >>> shortened("Saint-Denis-sur-Loire", 12)
+    'Saint-\u2026Loire'
+    """
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most // 2]}\u2026{text[len(text) - (most - 1) // 2 :]}"
+
+
+def _end_of_texts(figure: Figure, axes: Any) -> float:
+    """The end of an axis that begins at 0 on which no text passes the edge."""
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent()
+    shares = [min(0.8, text.get_window_extent().width / frame.width) for text in axes.texts]
+    starts = [text.get_position()[0] for text in axes.texts]
+    return max(start / (1 - share) for start, share in zip(starts, shares, strict=True))

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from matplotlib.patches import Rectangle
 
-from tabmae import TabMAEDetector, TimeSeriesMAE, plot_explanation, plot_series
+from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, plot_explanation, plot_series
 from tabmae.errors import DataError, ParameterError
-from tabmae.plotting import MAX_CELLS, ODD, USUAL
+from tabmae.plotting import MAX_CELLS, ODD, USUAL, plot_imputed
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,30 @@ def test_a_series_is_drawn_with_its_filled_gaps_and_its_forecast() -> None:
 def test_a_picture_tells_the_level_of_its_bounds_to_the_digit(detector: TabMAEDetector, table: pd.DataFrame) -> None:
     (axes,) = plot_explanation(detector, table, 2, level=0.995).axes
     assert axes.get_xlabel().endswith("(bounds hold 99.5%)")
+
+
+def test_no_text_of_an_explanation_passes_the_edge_of_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({f"a long name of a column, the {n}th of all": rng.lognormal(10, 1, 90) for n in range(4)})
+    detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
+    figure = plot_explanation(detector, rows, int(rows.iloc[:, 0].argmax()))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    texts = [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label, axes.title]
+    boxes = [text.get_window_extent() for text in texts]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(labels)) == 4 and not any("e+" in text.get_text() for text in texts)
+
+
+def test_levels_that_differ_at_their_ends_and_numbers_with_a_tail_can_be_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    size, town = rng.normal(size=400), rng.integers(0, 8, 400)
+    frame = pd.DataFrame({"town": [f"Saint-Somewhere-{n}" for n in town], "income": np.exp(3 * size), "size": size})
+    frame = frame.mask(rng.random(frame.shape) < 0.2)
+    figure = plot_imputed(TabMAE(max_epochs=1, d_token=4, random_state=0).fit(frame), frame)
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert len({label.get_text() for label in panels["town"].get_xticklabels()}) == 8
+    assert panels["income"].get_xlabel() == "the ends hold what lies beyond" and not panels["size"].get_xlabel()
+    heights = [bar.get_height() for bar in panels["income"].patches if isinstance(bar, Rectangle)]
+    assert sum(heights) == pytest.approx(2)

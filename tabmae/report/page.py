@@ -20,7 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from tabmae.errors import check_number
 from tabmae.estimators.series import TimeSeriesMAE
 from tabmae.estimators.table import TabMAE
-from tabmae.plotting import plot_imputed, plot_missing, plot_series
+from tabmae.plotting import plot_imputed, plot_missing, plot_series, short_number
 from tabmae.report.cells import some_cells
 from tabmae.schema import missing_cells, open_table
 
@@ -183,7 +183,7 @@ def told(cell: Any) -> str:
         return ""
     if isinstance(cell, pd.Timestamp) and cell == cell.normalize():
         return str(cell.date())
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return short_number(cell) if isinstance(cell, float) else str(cell)
 
 
 def picture(figure: Any, caption: str) -> Picture:
