@@ -34,8 +34,9 @@ MAX_GAUSSIAN_COLUMNS = 1_000
 SHORTER_WHEN_GOING_ON = 10
 """A model that goes on learning takes this share of a new one's steps."""
 LARGE = 2000
-"""Rows from which on the network is larger and trained for longer, by the root of the rows."""
-MAX_STEPS = 5000
+"""Rows from which on the network is larger and trained for longer, the more rows the longer."""
+STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 1200, 0.8, 10_000
+"""Steps at so many rows, the power of the rows by which they grow, and where they end."""
 TAUGHT_ON = 0.25
 """Epochs and rate, as shares of training's, with which the network learns held-out cells once they have judged."""
 MIN_WIDTH_OF_THREADS = 512
@@ -61,7 +62,7 @@ def auto_size(n_rows: int) -> Size:
     """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
     if n_rows < LARGE:
         return Size("mlp", 12, 2, 0.15, 600, 128, 4e-3)
-    n_steps = min(MAX_STEPS, round(1200 * (n_rows / LARGE) ** 0.5))
+    n_steps = min(MAX_STEPS, round(STEPS_OF_LARGE * (n_rows / LARGE) ** GROWTH_OF_STEPS))
     return Size("mlp", 16, 2, 0.1, n_steps, 128, 3e-3)
 
 
