@@ -5,7 +5,8 @@ Contract: a held-out cell is judged by trees that never saw it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -106,13 +107,33 @@ def seconds_to_begin(model: MaskedAutoencoder, n_rows: int, seconds_of_row: floa
 
 
 class Sample(NamedTuple):
-    """Rows that grow trees: values and observed cells (n, F), the folds of the held-out ones, and the expert's guesses
-    of observed cells, in its columns (n, E)."""
+    """Rows that grow trees: values and observed cells (n, F), the folds of the held-out ones, the expert's guesses of
+    observed cells, in its columns (n, E), and the features of which trees are to be had."""
 
     values: Tensor
     observed: Tensor
     folds: Tensor
     own: Tensor
+    features: list[int]
+
+
+class _Pace:
+    """How long the trees of the slowest column take, `least` seconds at least, and whether there is time for more."""
+
+    def __init__(self, deadline: Deadline, least: float) -> None:
+        self.deadline, self.least, self.slowest, self.since = deadline, least, least, deadline.elapsed()
+
+    def too_late(self) -> bool:
+        """Whether one more column, and asking all trees that will be there, would end after the deadline."""
+        grown = self.deadline.elapsed() - self.since
+        return self.deadline.left() < (1 + ASKED) * self.slowest + ASKED * grown
+
+    @contextmanager
+    def column(self) -> Iterator[None]:
+        """Times the trees of a column."""
+        start = self.deadline.elapsed()
+        yield
+        self.slowest = max(self.slowest, self.deadline.elapsed() - start)
 
 
 @torch.no_grad()
@@ -138,62 +159,84 @@ def grow_trees(
     A sweep learns from rows as the ensemble so far completes them without the cell that it learns. The second is grown
     where the first is believed. The direct trees learn from the rows of the last sweep.
     """
-    tokenizer, weight = model.tokenizer, next(model.parameters())
-    if not bears_forests(model):
+    if not bears_forests(model) or deadline.left() < seconds_to_begin(model, len(values), seconds_of_row):
         return
-    most = rows_that_grow(model, len(values))
-    rows = torch.arange(len(values), device=values.device)
-    if len(values) > most:
-        order = torch.randperm(len(values), generator=generator, device=generator.device)
-        rows = order[:most].sort().values.to(values.device)
-    values_here, shown = values[rows].to(weight.dtype), observed[rows]
-    features = [
-        feature
-        for feature, n_levels in enumerate(tokenizer.n_levels)
-        if n_levels <= MAX_FOREST_LEVELS
-        and shown[:, feature].sum() >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels)
-    ]
-    if not features or deadline.left() < seconds_to_begin(model, len(values), seconds_of_row):
+    sample = _drawn(model, values, observed, folds, generator)
+    if not sample.features:
         return
     if deadline.exists:
-        features.sort(key=lambda feature: int(observed[:, feature].sum()))
-    sample = Sample(values_here, shown, folds[rows], _own_guesses(model, values_here, shown))
-    grown_since = deadline.elapsed()
-
-    def too_late(start: float, slowest: float) -> bool:
-        """Whether one more column, and asking all trees that will be there, would end after the deadline."""
-        return deadline.left() < (1 + ASKED) * slowest + ASKED * (start - grown_since)
-
+        sample.features.sort(key=lambda feature: int(observed[:, feature].sum()))
+    pace = _Pace(deadline, seconds_of_row * len(sample.values))
+    cells: list[Tensor] = []
     for sweep in range(N_SWEEPS):
-        begun, n_trees = deadline.elapsed(), TREES_OF_LAST_SWEEP if sweep == N_SWEEPS - 1 else TREES_OF_FIRST_SWEEP
-        cells = [tokenizer.sweep_cells(completed) for completed in _completed_by_groups(model, values_here, shown)]
-        forests, slowest = nn.ModuleDict(), seconds_of_row * len(rows)
-        for feature in features:
-            start = deadline.elapsed()
-            if too_late(start, slowest):
-                break
-            inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
-            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
-            slowest = max(slowest, deadline.elapsed() - start)
-        if len(forests) < (len(features) if sweep else 1):
+        begun = deadline.elapsed()
+        completed = _completed_by_groups(model, sample.values, sample.observed)
+        cells = [model.tokenizer.sweep_cells(rows) for rows in completed]
+        forests = _forests(model, sample, cells, sweep, generator, pace)
+        if len(forests) < (len(sample.features) if sweep else 1):
             return
         model.add_sweep(forests)
         weigh_members(model, values, observed, folds)
         took = deadline.elapsed() - begun
         if _tree_weight(model) <= LEAST_TREE_WEIGHT or deadline.left() < NEXT_SWEEP * took:
             break
-    slowest *= DIRECT
-    for feature in features:
-        start = deadline.elapsed()
-        if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS:
-            continue
-        if too_late(start, slowest):
-            break
-        inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, None)
-        model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold)
-        slowest = max(slowest, deadline.elapsed() - start)
+    _grow_direct(model, sample, cells, generator, pace)
     if len(model.direct):
         weigh_members(model, values, observed, folds)
+
+
+def _drawn(
+    model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor, generator: torch.Generator
+) -> Sample:
+    """The rows that grow trees, all or as many as there may be."""
+    most = rows_that_grow(model, len(values))
+    rows = torch.arange(len(values), device=values.device)
+    if len(values) > most:
+        order = torch.randperm(len(values), generator=generator, device=generator.device)
+        rows = order[:most].sort().values.to(values.device)
+    values, observed = values[rows].to(next(model.parameters()).dtype), observed[rows]
+    features = [
+        feature
+        for feature, n_levels in enumerate(model.tokenizer.n_levels)
+        if n_levels <= MAX_FOREST_LEVELS
+        and observed[:, feature].sum() >= max(MIN_FOREST_ROWS, MIN_ROWS_OF_LEVEL * n_levels)
+    ]
+    return Sample(values, observed, folds[rows], _own_guesses(model, values, observed), features)
+
+
+def _forests(
+    model: MaskedAutoencoder,
+    sample: Sample,
+    cells: Sequence[Tensor],
+    sweep: int,
+    generator: torch.Generator,
+    pace: _Pace,
+) -> nn.ModuleDict:
+    """The forests of a sweep, of as many features as there is time for."""
+    n_trees = TREES_OF_LAST_SWEEP if sweep == N_SWEEPS - 1 else TREES_OF_FIRST_SWEEP
+    forests, pace.slowest = nn.ModuleDict(), pace.least
+    for feature in sample.features:
+        if pace.too_late():
+            break
+        with pace.column():
+            inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
+            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
+    return forests
+
+
+def _grow_direct(
+    model: MaskedAutoencoder, sample: Sample, cells: Sequence[Tensor], generator: torch.Generator, pace: _Pace
+) -> None:
+    """The direct trees of as many features with enough observed cells as there is time for."""
+    pace.slowest *= DIRECT
+    for feature in sample.features:
+        if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS:
+            continue
+        if pace.too_late():
+            break
+        with pace.column():
+            inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, None)
+            model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold)
 
 
 def _lesson(
