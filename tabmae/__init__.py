@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tabmae.plotting import plot_detection, plot_explanation, plot_series
     from tabmae.pooling import pool
     from tabmae.report import html_report, imputed_cells
+    from tabmae.scale import impute_parquet, sample_parquet
     from tabmae.tuning import tune
 
 __version__ = "0.1.0"
@@ -37,12 +38,14 @@ __all__ = [
     "ampute",
     "evaluate",
     "html_report",
+    "impute_parquet",
     "imputed_cells",
     "load",
     "plot_detection",
     "plot_explanation",
     "plot_series",
     "pool",
+    "sample_parquet",
     "tune",
 ]
 
@@ -61,11 +64,13 @@ _ROOMS = {
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
     "html_report": "tabmae.report",
+    "impute_parquet": "tabmae.scale",
     "imputed_cells": "tabmae.report",
     "plot_detection": "tabmae.plotting",
     "plot_explanation": "tabmae.plotting",
     "plot_series": "tabmae.plotting",
     "pool": "tabmae.pooling",
+    "sample_parquet": "tabmae.scale",
     "tune": "tabmae.tuning",
 }
 
