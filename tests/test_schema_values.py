@@ -69,6 +69,14 @@ def test_constant_and_extreme_integers_are_filled_exactly() -> None:
     assert filled(both, both, 9.0)["x"].iloc[2] == 2**63 - 1 and filled(both, both, -9.0)["x"].iloc[2] == -(2**63)
 
 
+def test_no_bound_is_passed_by_a_rounded_digit() -> None:
+    rng = np.random.default_rng(0)
+    for low in rng.uniform(0, 1, 200):
+        column = TableSchema.fit(low + rng.exponential(100.0, (20, 1))).columns[0]
+        ends = np.array([column.low, column.high, 0.0])
+        assert (column.numbers((ends - column.mean) / column.scale) == ends).all()
+
+
 def test_integer_column_fitted_as_floats_between_two_integers_is_filled_with_a_neighbour() -> None:
     like = pd.DataFrame({"x": pd.array([7, None], dtype="Int64")})
     assert filled(pd.DataFrame({"x": [0.4, 0.6]}), like)["x"].tolist() in ([7, 0], [7, 1])

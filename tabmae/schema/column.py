@@ -19,6 +19,8 @@ FARTHEST = 1e6
 # Interquartile ranges beyond the quartiles, and the share of the cells there (one at least), that look like slips.
 FENCE = 20.0
 RARE = 0.001
+# Share of a number's parts that the way to standard deviations and back may round off.
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,18 @@ class Column:
         return np.maximum(codes, 0).astype(np.float32), codes >= 0, unseen
 
     def numbers(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Encoded values in the column's units (seconds for times), finite."""
+        """Encoded values in the column's units (seconds for times), finite.
+
+        What rounding alone parts from zero or from an end of the range is there: no bound is passed by a last digit.
+        """
         limit = np.finfo(np.float64).max
+        values = values.astype(np.float64)
         with np.errstate(over="ignore"):
-            return np.clip(self.mean + values.astype(np.float64) * self.scale, -limit, limit)
+            numbers = np.clip(self.mean + values * self.scale, -limit, limit)
+            near = ROUNDING * abs(self.mean) + ROUNDING * self.scale * np.abs(values)
+            for end in (0.0, float(self.low), float(self.high)):
+                numbers[np.abs(numbers - end) <= near] = end
+        return numbers
 
     def rounded(self, numbers: NDArray[np.float64], *, integer: bool) -> NDArray[Any]:
         """Numbers that the column may hold: integers in the observed range, times on the common step."""
