@@ -196,6 +196,18 @@ def test_intervals_hold_their_share_of_new_normal_cells(detector: TabMAEDetector
         assert held.mean() == pytest.approx(level, abs=0.06)
 
 
+def test_what_is_expected_of_a_column_of_one_sign_keeps_it() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=200)
+    skewed = np.exp(2 * shared + 0.5 * rng.normal(size=200))
+    rows = pd.DataFrame({"income": skewed, "debt": -skewed, "wait": pd.to_timedelta(skewed, unit="s"), "x": shared})
+    cells = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows).explain(rows)
+    for name, zero, sign in (("income", 0, 1), ("debt", 0, -1), ("wait", pd.Timedelta(0), 1)):
+        bounds = cells.loc[cells["column"] == name, ["expected", "lower", "upper"]]
+        assert ((bounds >= zero) if sign > 0 else (bounds <= zero)).all(axis=None)
+    assert (cells.loc[cells["column"] == "x", "lower"] < 0).any()
+
+
 def rows_with_levels(n_rows: int, seed: int = 0) -> pd.DataFrame:
     """Draw rows of two numbers and two categories that have nothing to do with each other."""
     rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ where a cell holds a level that was not learnt, which surprises as one of backgr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Self
 
@@ -22,7 +22,7 @@ from tabmae.estimators.detector.slips import bounded
 from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.members import rows_at_once
 from tabmae.model import MaskedAutoencoder
-from tabmae.schema import TableSchema
+from tabmae.schema import Column, TableSchema
 from tabmae.tokenizers import CellDistribution
 
 FREEDOM = 3.0
@@ -155,7 +155,10 @@ class CellNetwork(MaskedTableEstimator):
         return torch.where(observed, (surprise - self.usual_ - ROUNDING).clamp_min(0), 0)
 
     def expected(self, values: Tensor, observed: Tensor, level: float) -> Expected:
-        """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells."""
+        """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells.
+
+        Numbers and durations stay on the side of zero on which all cells of their column were.
+        """
         point = torch.full(values.shape, torch.nan, dtype=torch.float64)
         bounds = [point.clone(), point.clone()]
         everywhere = torch.ones_like(observed)
@@ -167,7 +170,8 @@ class CellNetwork(MaskedTableEstimator):
                 asked = self.intervals_.level(places[feature], level)
                 for side, bound in zip((-1, 1), bounds, strict=True):
                     bound[rows, feature] = cell.quantile((1 + side * asked) / 2)[:, 0].cpu().double()
-        return Expected(point, *bounds)
+        least, most = sides_of_zero(self.schema_.columns)
+        return Expected(*(numbers.clamp(least, most) for numbers in (point, *bounds)))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
@@ -250,3 +254,15 @@ def surprise_of(errors: Tensor, spreads: Tensor, usual: Tensor) -> Tensor:
     constant = math.lgamma(FREEDOM / 2) - math.lgamma((FREEDOM + 1) / 2) + 0.5 * math.log(FREEDOM * math.pi)
     numbers = constant + width.log() + (FREEDOM + 1) / 2 * torch.log1p((errors / width).square() / FREEDOM)
     return torch.where(spreads.isnan(), errors, numbers)
+
+
+def sides_of_zero(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """Zero in standard deviations where no cell of a column is below, and above, it; infinite elsewhere; (F,) each."""
+    most = torch.full((len(columns),), torch.inf, dtype=torch.float64)
+    least = -most
+    for j, column in enumerate(columns):
+        if column.family in ("number", "duration") and column.kind == "number":
+            zero = -column.mean / column.scale
+            least[j] = zero if column.low >= 0 else -torch.inf
+            most[j] = zero if column.high <= 0 else torch.inf
+    return least, most
