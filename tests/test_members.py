@@ -25,7 +25,7 @@ from ensembles import (
 from torch import Tensor, nn
 
 import tabmae
-from tabmae import TabMAE
+from tabmae import TabMAE, training
 from tabmae.estimators import base, growing
 from tabmae.estimators.growing import N_SWEEPS
 from tabmae.estimators.members import (
@@ -284,7 +284,7 @@ def test_direct_trees_of_another_or_of_no_column_are_refused(name: str, of: str)
 def taught(monkeypatch: pytest.MonkeyPatch, share: float) -> tuple[TabMAE, list[Tensor]]:
     """A fit whose network goes on with held-out cells for a share of its epochs, and the cells of each training."""
     cells: list[Tensor] = []
-    train = base.train
+    train = training.train
 
     def watched(model: Any, values: Tensor, observed: Tensor, *given: Any, **named: Any) -> Any:
         cells.append(observed)
