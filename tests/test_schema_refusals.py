@@ -98,7 +98,7 @@ def test_nested_cells_are_a_type_error_too() -> None:
     ({"x": [1.0]}, {"x": pd.Categorical([1.0])}, CHANGED),
     ({"x": ["a"]}, {"x": pd.to_datetime(["2024"])}, CHANGED),
     ({"age": [1.0], "city": [1.0], "x": [1.0]}, {"x": [1.0]},
-     r"X lacks columns seen in fit: \['age', 'city'\]. Pass X\[model.feature_names_in_\]"),
+     r"X lacks columns seen in fit: \['age', 'city'\]. Add them, as NaN where"),
 ])  # fmt: skip
 def test_table_unlike_the_one_of_fit_is_refused(fitted: dict[str, Any], given: dict[str, Any], message: str) -> None:
     schema = TableSchema.fit(pd.DataFrame(fitted))

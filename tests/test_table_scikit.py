@@ -76,16 +76,23 @@ def test_names_of_the_features_go_through(mixed: pd.DataFrame, model: TabMAE) ->
 def test_columns_unlike_those_of_fit_are_refused(mixed: pd.DataFrame, model: TabMAE, method: str) -> None:
     names = "The feature names should match those that were passed during fit.\nFeature names"
     remedy = r"Pass X\[model.feature_names_in_\]"
+    add = r"Add the absent ones.*X.reindex\(columns=model.feature_names_in_\)"
     for table, message in {
-        "absent": (mixed[["x", "n"]], f"{names} seen at fit time, yet now missing:\n- city(.|\n)* {remedy}"),
-        "new": (mixed.assign(more=1.0), f"{names} unseen at fit time:\n- more {remedy}"),
-        "reordered": (mixed[mixed.columns[::-1]], f"{names} must be in the same order as they were in fit. {remedy}"),
-        "fewer": (mixed.to_numpy(dtype=object)[:, :3], "X has 3 features, but TabMAE is expecting 8 features"),
+        "absent": (mixed[["x", "n"]], f"{names} seen at fit time, yet now missing:\n- city(.|\n)*\n{add}"),
+        "new": (mixed.assign(more=1.0), f"{names} unseen at fit time:\n- more\n{remedy}"),
+        "reordered": (mixed[mixed.columns[::-1]], f"{names} must be in the same order as they were in fit.\n{remedy}"),
+        "fewer": (mixed.to_numpy(dtype=object)[:, :3], "X has 3 features, but TabMAE .*Pass the columns"),
     }.values():
         before = table.copy()
         with pytest.raises(DataError, match=f"^{message}"):
             getattr(model, method)(table)
         pd.testing.assert_frame_equal(pd.DataFrame(table), pd.DataFrame(before))
+
+
+def test_a_table_that_lacks_columns_is_completed_as_the_message_says(mixed: pd.DataFrame, model: TabMAE) -> None:
+    less = mixed.drop(columns=["x", "city"]).assign(more=1.0)
+    complete = model.transform(less.reindex(columns=model.feature_names_in_))
+    assert complete.columns.tolist() == mixed.columns.tolist() and not complete[["x", "city"]].isna().any(axis=None)
 
 
 def test_a_pipeline_with_boosted_trees_is_cross_validated() -> None:

@@ -52,8 +52,18 @@ class TabularEstimator(BaseEstimator, ABC):
         try:
             validate_data(self, X, reset=reset, skip_check_array=True)
         except ValueError as error:
-            remedy = "X[model.feature_names_in_]" if hasattr(self, "feature_names_in_") else "the columns of fit"
-            raise DataError(f"{str(error).strip()} Pass {remedy}.") from error
+            told = str(error).strip()
+            end = "\n" if "\n" in told else " "
+            raise DataError(f"{told}{end}{self._remedy(X)}") from error
+
+    def _remedy(self, X: Any) -> str:
+        """What to do about a table whose columns are not those of fit."""
+        table, names = open_table(X), getattr(self, "feature_names_in_", None)
+        if names is None or not table.named:
+            return "Pass the columns of fit in their order."
+        if set(names) <= set(table.names):
+            return "Pass X[model.feature_names_in_]."
+        return "Add the absent ones, as NaN where they are unknown: X.reindex(columns=model.feature_names_in_)."
 
     def _read(self, X: Any) -> tuple[Tensor, Tensor]:
         """Cells of a table with the columns of fit: values (n, F), observed (n, F)."""

@@ -218,7 +218,9 @@ class TableSchema:
         places = {name: position for position, name in enumerate(table.names)}
         lacking = [column.name for column in self.columns if column.name not in places]
         if lacking:
-            raise DataError(f"X lacks columns seen in fit: [{listed(lacking)}]. Pass X[model.feature_names_in_].")
+            raise DataError(
+                f"X lacks columns seen in fit: [{listed(lacking)}]. Add them, as NaN where they are unknown."
+            )
         return [places[column.name] for column in self.columns]
 
 
