@@ -14,7 +14,7 @@ from generated import correlated, with_holes
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.utils import check_random_state
 
 import tabmae
@@ -79,6 +79,31 @@ def test_a_missing_label_is_no_class(missing: Any) -> None:
     for given in (labels, labels.tolist()):
         model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, given)
         assert model.classes_.tolist() == ["high", "low"]
+
+
+@pytest.mark.parametrize("dtype", ["object", "string", "category"])
+def test_classes_are_scored_on_the_rows_that_have_a_label(classifier: TabMAEClassifier, dtype: str) -> None:
+    model = clone(classifier).set_params(members=("linear",)).fit(TABLE, np.where(HIGH, "high", "low"))
+    labels = pd.Series(np.where(HIGH, "high", "low"), dtype=dtype)
+    weights = np.arange(150.0)
+    known = np.arange(150) % 3 > 0
+    assert model.score(TABLE, labels.where(known)) == model.score(TABLE[known], labels[known])
+    weighed = model.score(TABLE, labels.where(known), sample_weight=weights)
+    assert weighed == model.score(TABLE[known], labels[known], sample_weight=weights[known])
+    assert model.score(TABLE[:1], labels[:1]) in (0, 1)
+    with pytest.raises(DataError, match="y must hold at least 1 label; got 0"):
+        model.score(TABLE, np.full(150, None))
+
+
+def test_few_labels_are_cross_validated(regressor: TabMAERegressor) -> None:
+    few = np.where(np.arange(150) % 3 == 0, FACTOR, np.nan)
+    assert regressor.score(TABLE, few) == pytest.approx(regressor.score(TABLE[::3], FACTOR[::3]))
+    plain = clone(regressor).set_params(members=("linear",))
+    assert (cross_val_score(plain, TABLE, few, cv=KFold(2), error_score="raise") > 0.5).all()
+    classes = np.where(np.isnan(few), np.nan, HIGH)
+    parameters: dict[str, Any] = {**SMALL, "members": ("linear",)}
+    scores = cross_val_score(TabMAEClassifier(**parameters), TABLE, classes, cv=KFold(2), error_score="raise")
+    assert (scores > 0.7).all()
 
 
 def test_numbers_come_in_units_of_the_target(regressor: TabMAERegressor) -> None:

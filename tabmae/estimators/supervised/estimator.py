@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
 from torch import Tensor
 
 from tabmae.errors import DataError
 from tabmae.estimators.supervised.learner import SupervisedTableEstimator
-from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of
+from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of, weights_of
 from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.saving import register
 from tabmae.schema.levels import from_json, to_json
@@ -48,8 +49,8 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
 
     Notes
     -----
-    The gain over boosted trees is in few labels and in holes; `benchmarks/README.md` tells how large it is. `score` and
-    cross-validation take labelled rows alone.
+    The gain over boosted trees is in few labels and in holes; `benchmarks/README.md` tells how large it is. `score`
+    leaves out rows without a label, so that `cross_val_score(model, X, y, cv=KFold(5))` needs no other `scoring`.
 
     Source: fine-tuning a masked autoencoder, He et al. 2022; stacked members, Breiman 1996.
     Differs: fine-tuned rows stay masked; the network is one of four members.
@@ -98,6 +99,11 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
         """The likeliest class of each row, (n,)."""
         likeliest = self.predict_proba(X).argmax(1)
         return self.classes_[likeliest]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of the rows with a label that are classified right."""
+        known, labels = labelled(X, y, least=1)
+        return float(accuracy_score(labels, self.predict(X)[known], sample_weight=weights_of(known, sample_weight)))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
@@ -156,6 +162,12 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
         """The expected number of each row, (n,), in units of the target."""
         predicted = self._predicted(X)[:, 0].numpy()
         return self._mean + self._unit * predicted
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Coefficient of determination on the rows with a number."""
+        known, labels = labelled(X, y, least=1)
+        weights = weights_of(known, sample_weight)
+        return float(r2_score(numbers_of(labels), self.predict(X)[known], sample_weight=weights))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()

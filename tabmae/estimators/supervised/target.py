@@ -21,13 +21,13 @@ from tabmae.schema import open_table
 LEAST_LABELS = 2
 
 
-def labelled(X: Any, y: Any) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+def labelled(X: Any, y: Any, least: int = LEAST_LABELS) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Which rows of X have a label (n,), and the labels of these.
 
     Raises
     ------
-    DataError : X is no table; there are no labels, hardly any, or infinite ones. ValueError : y is not one column as
-    long as X.
+    DataError : X is no table; y is not one column, has less than `least` labels, or infinite ones. ValueError : y is
+    not as long as X.
     """
     if y is None:
         raise DataError("This estimator requires y to be passed, but the target y is None. Pass one label a row.")
@@ -40,10 +40,10 @@ def labelled(X: Any, y: Any) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     labels = column_or_1d(y, warn=True)
     check_consistent_length(X, labels)
     known = ~np.asarray(pd.isna(labels))
-    if known.sum() < LEAST_LABELS:
+    if known.sum() < least:
         raise DataError(
-            f"y must hold at least {LEAST_LABELS} labels; got {int(known.sum())} for n_samples = {len(labels)}. "
-            "Pass more labelled rows."
+            f"y must hold at least {least} label{'s' if least > 1 else ''}; got {int(known.sum())} for "
+            f"n_samples = {len(labels)}. Pass more labelled rows."
         )
     labels = labels[known]
     if labels.dtype == object:
@@ -90,3 +90,8 @@ def numbers_of(labels: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(labels, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(f"y must hold numbers; {error}. Pass numbers, or use TabMAEClassifier.") from error
+
+
+def weights_of(known: NDArray[np.bool_], sample_weight: Any) -> NDArray[Any] | None:
+    """Weights of the rows that have a label, None where all count alike."""
+    return None if sample_weight is None else np.asarray(sample_weight)[known]
