@@ -226,6 +226,8 @@ def test_a_folder_whose_trees_lead_nowhere_is_refused(classifier: TabMAEClassifi
         (np.full(150, np.nan), "y must hold at least 2 labels; got 0"),
         (np.r_[np.inf, np.ones(149)], "y must be finite; it contains infinity in 1 rows"),
         (np.ones(10), "Found input variables with inconsistent numbers of samples"),
+        ("target", r"y should be a 1d array, got an array of shape \(\) instead. Pass one label a row, such as X\['"),
+        (np.eye(150, 2), r"y should be a 1d array, got an array of shape \(150, 2\) instead. Pass one label a row"),
     ],
 )
 def test_labels_that_cannot_be_learnt_are_refused(estimator: Any, labels: Any, message: str) -> None:

@@ -37,7 +37,10 @@ def labelled(X: Any, y: Any, least: int = LEAST_LABELS) -> tuple[NDArray[np.bool
         y = y.astype(object)
     elif isinstance(y, list | tuple):
         y = np.array(y, dtype=object)
-    labels = column_or_1d(y, warn=True)
+    try:
+        labels = column_or_1d(y, warn=True)
+    except ValueError as error:
+        raise DataError(f"{error} Pass one label a row, such as X['target'] or labels.idxmax(axis=1).") from error
     check_consistent_length(X, labels)
     known = ~np.asarray(pd.isna(labels))
     if known.sum() < least:
