@@ -48,7 +48,7 @@ BAD_TABLES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "names twice": (lambda: pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), "Column names must be unique; 'a'"),
     "a column": (lambda: pd.Series([1.0, 2.0]), "X must be a table; got a Series"),
-    "no table": (lambda: "table.csv", "X must be a pandas or polars DataFrame"),
+    "no table": (lambda: "table.csv", "X must be a table in memory"),
 }
 
 BAD_PARAMETERS: dict[str, list[tuple[Any, str]]] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ BAD_TABLES: dict[str, tuple[Callable[[], Any], str]] = {
     "list of numbers": (lambda: [1.0, 2.0], "X must have two axes.*Reshape your data"),
     "list of dicts": (lambda: [{"a": 1}], "X must be a list of rows; got a list of dicts"),
     "ragged": (lambda: [[1, 2], [3]], "Rows of X must be of one length"),
-    "pandas series": (lambda: pd.Series([1.0]), "X must be a table; got a Series"),
+    "pandas series": (lambda: pd.Series([1.0]), r"X must be a table; got a Series.*X.to_frame.*df.iloc\[\[i\]\]"),
     "polars series": (lambda: pl.Series([1.0]), "X must be a table; got a Series"),
     "lazy": (lambda: pl.LazyFrame({"a": [1]}), r"X must be in memory; got a polars LazyFrame. Pass X.collect\(\)"),
     "record batch": (lambda: pa.RecordBatch.from_pydict({"a": [1]}), "X must be a table; got an Arrow Re"),
@@ -60,7 +61,8 @@ BAD_TABLES: dict[str, tuple[Callable[[], Any], str]] = {
     "matrix": (lambda: np.eye(2).view(np.matrix), "X must be a plain array; got numpy.matrix"),
     "records": (lambda: np.zeros((2, 2), dtype=[("a", int)]), KINDS),
     "dict": (lambda: {"a": [1]}, "X must be a pandas or polars DataFrame.*got dict"),
-    "string": (lambda: "table.csv", "X must be a pandas or polars DataFrame.*got str"),
+    "name of a file": (lambda: "table.csv", "X must be a table in memory; got 'table.csv'. Read it.*pandas.read_csv"),
+    "path": (lambda: Path("table.csv"), "X must be a table in memory; got PosixPath"),
     "none": (lambda: None, "X must be a pandas or polars DataFrame.*got NoneType"),
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ Contract: a table that is opened has rows, columns, and unique names; reading it
 kind.
 """
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -75,7 +76,10 @@ def table_of(X: Any) -> Table:
     if known.is_polars_lazyframe(X):
         raise DataError("X must be in memory; got a polars LazyFrame. Pass X.collect().")
     if isinstance(X, pd.Series) or known.is_polars_series(X):
-        raise DataError("X must be a table; got a Series. Pass X.to_frame().")
+        raise DataError(
+            "X must be a table; got a Series. Pass X.to_frame() if it is a column; a row is taken out as a table by "
+            "df.iloc[[i]], or df[i : i + 1]."
+        )
     if isinstance(X, pa.RecordBatch):
         raise DataError("X must be a table; got an Arrow RecordBatch. Pass pyarrow.Table.from_batches([X]).")
     if sparse.issparse(X):
@@ -88,6 +92,8 @@ def table_of(X: Any) -> Table:
         return ListTable(two_axes(array_of_rows(X)))
     if hasattr(X, "__array__") and not hasattr(X, "__dataframe__"):
         return ArrayTable(two_axes(np.asarray(X)))
+    if isinstance(X, str | os.PathLike):
+        raise DataError(f"X must be a table in memory; got {listed([X])}. Read it, for example by pandas.read_csv(X).")
     raise DataError(
         "X must be a pandas or polars DataFrame, an Arrow table, a 2-D array or a list of rows; "
         f"got {type(X).__name__}. Convert it, for example by pandas.DataFrame(X)."
