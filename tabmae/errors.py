@@ -47,6 +47,15 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     return ", ".join(shown[:limit]) + more
 
 
+def kind_of(value: object) -> str:
+    """What a value of the wrong kind is, for a message.
+
+    >>> kind_of(3.5), kind_of(float)
+    ('float', 'the class float')
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Refuse a `value` that is none of the `choices`.
 

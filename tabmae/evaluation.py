@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 
-from tabmae.errors import DataError, ParameterError, check_choice, check_number, listed
+from tabmae.errors import DataError, ParameterError, check_choice, check_number, kind_of, listed
 from tabmae.metrics import accuracy, rmse
 from tabmae.missingness import ampute
 from tabmae.pooling import pool
@@ -156,7 +156,7 @@ def evaluate(
         for name in BASELINES
     }
     own = type(estimator).__name__
-    methods = {own: clone(_checked(own, estimator))} | _chosen(baselines, simple, own)
+    methods = {own: clone(_checked("`estimator`", estimator))} | _chosen(baselines, simple, own)
     n_out = min(round(test_size * len(order)), len(order) - 2)
     samples = {"in": np.sort(order[n_out:]), "out": np.sort(order[:n_out])}
     truth = _Truth(X, hidden, X_missing, samples["in"], categorical)
@@ -185,7 +185,7 @@ def _chosen(baselines: Sequence[str] | Mapping[str, Any], simple: Mapping[str, B
         if isinstance(baseline, str):
             check_choice("baselines", baseline, BASELINES)
             baseline = simple[baseline]
-        chosen[name] = clone(_checked(name, baseline))
+        chosen[name] = clone(_checked(repr(name), baseline))
     if taken in chosen:
         raise ParameterError(f"`baselines` must have other names than the estimator; got {taken!r}. Rename it.")
     return chosen
@@ -194,7 +194,7 @@ def _chosen(baselines: Sequence[str] | Mapping[str, Any], simple: Mapping[str, B
 def _checked(name: str, method: Any) -> Any:
     if isinstance(method, type) or not (hasattr(method, "fit") and hasattr(method, "transform")):
         raise ParameterError(
-            f"{name!r} must be an imputer, with `fit` and `transform`; got {method!r}. Pass for example TabMAE()."
+            f"{name} must be an imputer, with `fit` and `transform`; got {kind_of(method)}. Pass for example TabMAE()."
         )
     return method
 

@@ -163,8 +163,10 @@ def test_bad_arguments_are_refused_before_any_fit(table: pd.DataFrame, arguments
 
 
 def test_an_estimator_that_does_not_impute_is_refused(table: pd.DataFrame) -> None:
-    with pytest.raises(ParameterError, match="^'str' must be an imputer"):
+    with pytest.raises(ParameterError, match="^`estimator` must be an imputer, with `fit` and `transform`; got str"):
         evaluate("mean", table)
+    with pytest.raises(ParameterError, match=r"^`estimator` must be an imputer.*got the class Baseline\."):
+        evaluate(Baseline, table)
     nothing_done = FunctionTransformer(lambda X: X)
     with pytest.raises(DataError, match=r"^FunctionTransformer must impute every missing cell; it left \d+ in col"):
         evaluate(nothing_done, table, baselines=())

@@ -44,7 +44,8 @@ def nothing_seen() -> Iterator[None]:
         ({"space": lambda trial: {"plaec": 1}}, "`space` must be one of .* Did you mean 'place'"),
         ({"space": lambda trial: None}, "`space` must give a dict of parameters, one or more; got None"),
         ({"space": None}, "`space` must be given for a Hill; got None"),
-        ({"estimator": Hill}, "`estimator` must be an estimator with `fit` and `score`; got <class"),
+        ({"estimator": Hill}, "`estimator` must be an estimator with `fit` and `score`; got the class Hill"),
+        ({"estimator": numbers()}, "`estimator` must be an estimator with `fit` and `score`; got ndarray"),
         (
             {"estimator": TabMAEDetector()},
             "`estimator` must be an estimator with `fit` and `score`; got TabMAEDetector",

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.utils import check_random_state, get_tags
 
-from tabmae.errors import ParameterError, TrainingError, check_number
+from tabmae.errors import ParameterError, TrainingError, check_number, kind_of
 from tabmae.estimators.parameters import check_seed
 from tabmae.tuning.parts import cut, last_step
 from tabmae.tuning.spaces import Space, check_candidate, distributions_of, space_of
@@ -188,7 +188,7 @@ def _check_estimator(estimator: Any) -> None:
     lacking = [name for name in ("get_params", "fit", "score") if not hasattr(estimator, name)]
     if isinstance(estimator, type) or lacking:
         raise ParameterError(
-            f"`estimator` must be an estimator with `fit` and `score`; got {estimator!r}. "
+            f"`estimator` must be an estimator with `fit` and `score`; got {kind_of(estimator)}. "
             "Pass for example TabMAE() or TimeSeriesMAE()."
         )
     learner = last_step(estimator)
