@@ -148,6 +148,9 @@ def test_only_categories_have_probabilities(mixed: pd.DataFrame, model: TabMAE, 
         with pytest.raises(ParameterError, match=f"^`column` must be a categorical column; got.*{categories}"):
             model.predict_proba(mixed, column)
     assert not hasattr(trained, "predict_proba")
+    with pytest.raises(AttributeError) as refused:
+        trained.predict_proba(mixed)
+    assert str(refused.value.__cause__).startswith("A column of fit must be categorical; got numbers and times alone.")
 
 
 def test_reconstruction_leaves_the_visible_cells_and_does_not_look_at_the_hidden_ones(

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tabmae.errors import ParameterError, check_number, listed
+from tabmae.errors import DataError, ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
@@ -37,9 +37,14 @@ bounds themselves."""
 
 
 def _has_categories(estimator: MaskedTableEstimator) -> bool:
-    """Whether a column of fit has class probabilities."""
+    """Whether a column of fit has class probabilities; the error is the cause that a user sees."""
     check_is_fitted(estimator)
-    return any(column.kind == "category" for column in estimator.schema_.columns)
+    if any(column.kind == "category" for column in estimator.schema_.columns):
+        return True
+    raise DataError(
+        "A column of fit must be categorical; got numbers and times alone. Name those that are categories in "
+        "`categorical_features`, or pass them as strings, or take `predict_interval` of numbers."
+    )
 
 
 @register
