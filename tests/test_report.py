@@ -158,6 +158,13 @@ def test_columns_are_shown_with_their_holes_and_their_quality(model: TabMAE, tab
     assert said["a"] in ("well", "in part") and said["noise"] == "hardly better than the mean or mode"
 
 
+def test_a_column_of_one_value_is_not_called_short_of_cells() -> None:
+    alike = pd.DataFrame({"a": np.arange(400.0), "same": "x"})
+    alike = alike.mask(np.arange(400)[:, None] % 5 == np.array([0, 1]))
+    rows = Page(html_report(TabMAE(max_epochs=1, experts=(), random_state=0).fit(alike), alike)).tables[0][1:]
+    assert int(rows[1][3]) >= 10 and rows[1][-1] == "the mean or mode is always right"
+
+
 def test_few_held_out_cells_are_no_judgement(table: pd.DataFrame) -> None:
     few = table[["a", "n"]].head(40)
     rows = Page(html_report(TabMAE(max_epochs=1, experts=(), random_state=0).fit(few), few)).tables[0][1:]

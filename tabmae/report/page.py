@@ -165,7 +165,9 @@ def of_series(model: Any, X: Any) -> tuple[list[str], list[Shown], list[Picture]
 
 def judged(line: Any, baseline: str) -> list[str | Share]:
     """Cells of a line of `quality_`: held-out cells, errors, skill, and what it means in words."""
-    if line.n < LEAST_TO_JUDGE or math.isnan(line.skill):
+    if line.n >= LEAST_TO_JUDGE and line.baseline_error == 0:
+        verdict = f"the {baseline} is always right"
+    elif line.n < LEAST_TO_JUDGE or math.isnan(line.skill):
         verdict = "too few known cells to tell"
     else:
         words = (word for least, word in VERDICTS if line.skill >= least)
