@@ -1,4 +1,5 @@
-"""What stands for a missing value: numbers far outside of all others (-999, 1e30), a few texts among numbers ("?").
+"""What stands for a missing value: numbers far outside of all others (-999, 1e30), a few texts among numbers ("?"),
+texts that files and casts write for it ("", "nan").
 
 Contract: nothing is changed; what was found is told.
 """
@@ -24,6 +25,8 @@ MIN_CELLS = 3
 """Cells that hold the same number, and others that have quartiles."""
 NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 """Text that is a number, and no key: digits after a zero are one."""
+MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
+"""What programs write for a missing value; people leave the field empty, or write a question mark."""
 MIN_NUMBERS, MAX_STRANGERS = 10, 5
 """Numbers among the levels of a column of text from which on it may be one of numbers, and the others that may be."""
 
@@ -73,6 +76,32 @@ def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str, s
             f"Columns hold numbers as text, and {fate}: {', '.join(told[:MAX_TOLD])}{more}. "
             'Convert them with pandas.to_numeric(errors="coerce"), or pass what stands for a missing value as '
             "--missing on the command line.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def marks_of(levels: Iterable[object]) -> list[str]:
+    """Levels of a column of text that are a missing value written out; those among numbers are strangers instead.
+
+    >>> marks_of(["red", "?", "blue"])
+    ['?']
+    """
+    levels = list(levels)
+    marks = [level for level in levels if isinstance(level, str) and level.strip() in ("", "?", *MARKERS)]
+    return marks if marks and strangers_of(levels) is None else []
+
+
+def warn_of_marks(columns: Mapping[Hashable, Iterable[object]], stacklevel: int) -> None:
+    """Warn of such texts in columns, by name."""
+    found = {name: marks for name, levels in columns.items() if (marks := marks_of(levels))}
+    if found:
+        told = [f"{name!r} ({listed(marks)})" for name, marks in found.items()]
+        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+        warnings.warn(
+            f"Columns hold texts that may stand for a missing value: {', '.join(told[:MAX_TOLD])}{more}. "
+            "They are learnt as levels; if they do, replace them by None before fit (on the command line, pass them as "
+            "--missing), else name the columns in `categorical_features`.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

@@ -22,9 +22,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 import tabmae
 from tabmae.cli import main
-from tabmae.cli.csv_text import MARKERS, fields_of, read_csv, unquoted
+from tabmae.cli.csv_text import fields_of, read_csv, unquoted
 from tabmae.cli.program import first_sentence, warnings_in_words
 from tabmae.optimizer import AdamW
+from tabmae.sentinels import MARKERS
 
 ROOT = Path(__file__).parent.parent
 N_ROWS = 60

@@ -8,8 +8,9 @@ import pytest
 from test_cli import done, refused
 
 import tabmae
-from tabmae.cli.csv_text import MARKERS, fields_of, read_csv
+from tabmae.cli.csv_text import fields_of, read_csv
 from tabmae.errors import DataError
+from tabmae.sentinels import MARKERS
 
 KEY = 12345678901234567890
 QUICK = ("--max-epochs", 1, "--seed", 0, "--quiet")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tabmae import TabMAE, TimeSeriesMAE
-from tabmae.sentinels import sentinels_of, strangers_of
+from tabmae.sentinels import marks_of, sentinels_of, strangers_of
 
 USUAL = np.random.default_rng(0).normal(20, 5, size=200)
 
@@ -81,6 +81,31 @@ def test_tables_warn_of_numbers_as_text_unless_they_are_called_categories() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TabMAE(max_epochs=1, d_token=4, categorical_features=["size"]).fit(table)
+
+
+@pytest.mark.parametrize(
+    ("levels", "marks"),
+    [
+        pytest.param(["a", "?", "b", ""], ["?", ""], id="of files"),
+        pytest.param(["nan", "a", "<NA>", " NaT ", "None"], ["nan", "<NA>", " NaT ", "None"], id="of casts"),
+        pytest.param(["none", "no", "a?", "nano", "-", True, 1], [], id="levels"),
+        pytest.param([*map(str, range(40)), "?"], [], id="told of as a number's"),
+    ],
+)
+def test_texts_that_pandas_or_files_write_for_a_missing_value_are_found(levels: list[object], marks: list[str]) -> None:
+    assert marks_of(levels) == marks
+
+
+def test_tables_warn_of_marks_unless_the_column_is_called_a_category() -> None:
+    table = np.array([["a", np.nan], ["b", "x"], ["a", "y"]] * 20)
+    said = r"texts that may stand for a missing value: 1 \('nan'\)\. They are learnt as levels"
+    with pytest.warns(UserWarning, match=said):
+        model = TabMAE(max_epochs=1, d_token=4).fit(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (model.transform(table) == table).all()
+        TabMAE(max_epochs=1, d_token=4, categorical_features=[1]).fit(table)
+        TabMAE(max_epochs=1, d_token=4).fit(pd.DataFrame(table).replace("nan", np.nan))
 
 
 def test_series_warn_of_numbers_as_text_that_are_no_channel() -> None:

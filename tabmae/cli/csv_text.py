@@ -21,8 +21,6 @@ from tabmae.errors import DataError, listed
 
 Kind = Literal["empty", "integer", "number", "bool", "time", "text"]
 
-MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
-"""What stands for a missing value beside an empty field, unless the user says otherwise."""
 INTEGER = r"[+-]?(?:0|[1-9]\d*)"
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?"
 CODE = r"[+-]?0\d+"

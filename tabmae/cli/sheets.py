@@ -23,9 +23,10 @@ import pyarrow.feather
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from tabmae.cli.csv_text import MARKERS, CsvSheet, Kind, check_unique, read_csv
+from tabmae.cli.csv_text import CsvSheet, Kind, check_unique, read_csv
 from tabmae.errors import DataError, ParameterError, listed
 from tabmae.folders import RECORD, check_target
+from tabmae.sentinels import MARKERS
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 ARROW = (".feather", ".arrow", ".ipc")

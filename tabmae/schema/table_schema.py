@@ -16,7 +16,7 @@ from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.tables import Table, open_table, read_columns
-from tabmae.sentinels import warn_of_sentinels, warn_of_strangers
+from tabmae.sentinels import warn_of_marks, warn_of_sentinels, warn_of_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class TableSchema:
             column.name: column.levels for place, column in enumerate(columns) if place not in chosen and column.levels
         }
         warn_of_strangers(texts, "are learnt as categories", stacklevel=3)
+        warn_of_marks(texts, stacklevel=3)
         return cls(columns, table.named)
 
     @property
