@@ -247,6 +247,9 @@ def test_labels_of_the_other_task_are_refused() -> None:
         TabMAEClassifier(**SMALL).fit(TABLE, ["a"] * len(TABLE))
     with pytest.raises(DataError, match="y must hold labels of one plain type; '<' not supported"):
         TabMAEClassifier(**SMALL).fit(TABLE, ["a", *range(1, len(TABLE))])
+    for odd in (pd.cut(pd.Series(FACTOR), 3), pd.Series(pd.period_range("2024", periods=150, freq="D"))):
+        with pytest.raises(DataError, match="y must hold labels of one plain type; got (Interval|Period). Convert"):
+            TabMAEClassifier(**SMALL).fit(TABLE, odd)
     with pytest.raises(DataError, match="y must hold numbers; could not convert"):
         TabMAERegressor(**SMALL).fit(TABLE, np.where(HIGH, "high", "low"))
     for moments in (pd.date_range("2024", periods=150), pd.to_timedelta(np.arange(150), unit="D")):

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
 
-from tabmae.errors import DataError, listed
+from tabmae.errors import DataError, kind_of, listed
 from tabmae.schema import open_table
 
 LEAST_LABELS = 2
@@ -66,6 +66,8 @@ def codes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
     example real numbers.
     """
     try:
+        if type_of_target(labels) == "unknown":
+            raise DataError(f"y must hold labels of one plain type; got {kind_of(labels[0])}. Convert them to strings.")
         check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)
     except TypeError as error:
