@@ -88,7 +88,10 @@ def impute_parquet(
             f"`target` must be a new file; {str(path)!r} is there already. Pass another, or overwrite=True."
         )
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ParameterError(f"`target` must be a file in a folder that is there; {str(path)!r} is none.")
+        raise ParameterError(
+            f"`target` must be a file in a folder that is there; {str(path)!r} is none. "
+            "Make the folder, or name a file in it."
+        )
     found = _opened(source)
     names = list(getattr(model, "feature_names_in_", found.schema.names))
     lacking = [name for name in names if name not in found.schema.names]

@@ -110,7 +110,7 @@ def test_what_cannot_be_read_or_written_is_refused_before_any_work(model: TabMAE
     (tmp_path / "text.parquet").write_text("a,b")
     with pytest.raises(DataError, match="`source` must be a Parquet file"):
         sample_parquet(tmp_path / "text.parquet")
-    with pytest.raises(ParameterError, match="`target` must be a file in a folder that is there"):
+    with pytest.raises(ParameterError, match="`target` must be a file in a folder that is there.* Make the folder"):
         impute_parquet(model, source, tmp_path / "none" / "out.parquet")
     with pytest.raises(ParameterError, match="`batch_rows` must"):
         impute_parquet(model, source, tmp_path / "out.parquet", batch_rows=0)
