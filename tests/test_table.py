@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabmae.backbones import BACKBONES
-from tabmae.estimators import growing, members
+from tabmae.estimators import base, growing, members
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 from tabmae.masks import MASKS
 from tabmae.saving import load
@@ -206,6 +206,14 @@ def test_every_option_changes_what_is_learnt(parameters: dict[str, Any]) -> None
     assert np.isfinite(imputed).all()
     changed = not np.array_equal(imputed, TabMAE(**plain).fit_transform(holes))
     assert changed == (parameters not in ({"precision": "bf16"}, {"loss": "mse"}))
+
+
+def test_the_docstring_tells_the_steps_that_auto_makes() -> None:
+    small, large = base.auto_size(base.LARGE - 1).n_steps, f"{base.LARGE:,}"
+    assert (
+        f'"auto" makes {small} steps, and from {large} rows on {base.STEPS_OF_LARGE:,} times the power of '
+        f"{base.GROWTH_OF_STEPS:g} of rows / {large}, at most {base.MAX_STEPS:,}."
+    ) in " ".join(str(TabMAE.__doc__).split())
 
 
 def test_weights_of_rows_matter() -> None:
