@@ -107,11 +107,11 @@ def test_each_scaling_is_its_formula() -> None:
     rows = torch.from_numpy(np.random.default_rng(0).lognormal(size=(400, 1))).float()
     expert = Neighbours([0]).fit(rows, shown(rows))
     standard = torch.from_numpy(standardised(rows, rows))
-    scaled = {scaling: expert._scaled(rows, scaling)[:, 0] for scaling in SCALINGS}
+    scaled = {scaling: expert.scaled(rows, scaling)[:, 0] for scaling in SCALINGS}
     torch.testing.assert_close(scaled["log"], (standard.sign() * standard.abs().log1p())[:, 0], atol=1e-5, rtol=1e-5)
     rank = torch.from_numpy(stats.norm.ppf((stats.rankdata(rows[:, 0]) - 0.5) / 400))
     assert (scaled["rank"] - rank).abs().max() < 0.1
-    beyond = expert._scaled(torch.stack([rows.max(), rows.max() + 10 * rows.std(correction=0)])[:, None], "rank")
+    beyond = expert.scaled(torch.stack([rows.max(), rows.max() + 10 * rows.std(correction=0)])[:, None], "rank")
     assert float(beyond.diff(dim=0)) == pytest.approx(10, rel=1e-4)
 
 
@@ -121,7 +121,7 @@ def test_another_level_is_as_far_as_two_typical_numbers_on_every_scale() -> None
     for scaling in SCALINGS:
         cells = expert._expanded(rows, shown(rows), scaling)
         between = (cells[0, 1:] - cells[1, 1:]).square().sum()
-        typical = 2 * expert._scaled(rows, scaling).var(correction=0)
+        typical = 2 * expert.scaled(rows, scaling).var(correction=0)
         assert float(between) == pytest.approx(float(typical), rel=0.05)
 
 

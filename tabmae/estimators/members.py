@@ -152,20 +152,20 @@ def restored_trees(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None
     """Make room in a model for the trees of saved weights."""
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
     for sweep in sorted({sweep for sweep, _ in names}, key=int):
-        forests = {feature: _blank(weights, f"sweeps.{sweep}.{feature}.") for of, feature in names if of == sweep}
+        forests = {feature: blank_forest(weights, f"sweeps.{sweep}.{feature}.") for of, feature in names if of == sweep}
         model.add_sweep(nn.ModuleDict(forests))
     for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
         start = f"direct.{feature}."
         is_forest = f"{start}forest.value" in weights
         trees = DirectTrees(weights[f"{start}forest.value"].shape[1] if is_forest else 0)
         if is_forest:
-            trees.forest = _blank(weights, f"{start}forest.")
+            trees.forest = blank_forest(weights, f"{start}forest.")
         for number, boosted in enumerate(trees.boosted):
-            cast(BoostedTrees, boosted).forest = _blank(weights, f"{start}boosted.{number}.forest.")
+            cast(BoostedTrees, boosted).forest = blank_forest(weights, f"{start}boosted.{number}.forest.")
         model.direct[feature] = trees
 
 
-def _blank(weights: dict[str, Tensor], start: str) -> Forest:
+def blank_forest(weights: dict[str, Tensor], start: str) -> Forest:
     """A forest of the sizes of saved arrays, whose names begin so."""
     nodes, leaves, roots = (weights[start + part] for part in ("feature", "value", "roots"))
     forest = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))

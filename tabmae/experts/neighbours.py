@@ -124,7 +124,7 @@ class Neighbours(nn.Module):
             self.knots[place], self.scores[place] = _normal_scores((known - self.location[place]) / self.scale[place])
         shown = observed[:, self.numbers]
         for number, scaling in enumerate(SCALINGS):
-            squares = torch.where(shown, self._scaled(values, scaling).square(), 0).sum()
+            squares = torch.where(shown, self.scaled(values, scaling).square(), 0).sum()
             self.spread[number] = (squares / shown.sum()).sqrt() if squares > 0 else 1.0
         return self
 
@@ -206,14 +206,14 @@ class Neighbours(nn.Module):
         chunk = max(1, MAX_CHUNK_CELLS // max(len(self.values), n_near * n_cells))
         for number, scaling in enumerate(scalings):
             remembered = self._expanded(self.values, self.comparable, scaling)
-            scaled = self._scaled(self.values, scaling)
+            scaled = self.scaled(self.values, scaling)
             of_columns = self._of_columns(self.comparable)
             place = SCALINGS.index(scaling)
             for start in range(0, len(values), chunk):
                 rows, shown = values[start : start + chunk], observed[start : start + chunk]
                 cells, seen = self._expanded(rows, shown, scaling, asked=True), self._of_columns(shown)
                 nearest = self._nearest(cells, shown, seen, remembered, of_columns, n_near)
-                gaps = self._scaled(rows, scaling)[:, None] - scaled[nearest]
+                gaps = self.scaled(rows, scaling)[:, None] - scaled[nearest]
                 ordered, order, first = self._in_order(rows, shown, gaps, nearest, float(self.spread[place]), n_equal)
                 after = torch.arange(n_near, device=first.device) >= first[:, None]
                 counted = first_of(after & ordered.isfinite())
@@ -229,7 +229,7 @@ class Neighbours(nn.Module):
         known = known[known > 0]
         return float(known.median()) if len(known) else 1.0
 
-    def _scaled(self, values: Tensor, scaling: str) -> Tensor:
+    def scaled(self, values: Tensor, scaling: str) -> Tensor:
         """The numbers (B, Fn) of cells on a scale."""
         standard = (values[:, self.numbers].double() - self.location) / self.scale
         if scaling == "log":
@@ -243,7 +243,7 @@ class Neighbours(nn.Module):
 
         A rare level of a row that is `asked` for is never that of a remembered row.
         """
-        parts = [self._scaled(values, scaling) * observed[:, self.numbers]]
+        parts = [self.scaled(values, scaling) * observed[:, self.numbers]]
         for j in self.categories:
             width, codes = n_indicators(self.n_levels[j]), values[:, j].long().clamp_min(0)
             levels = F.one_hot(torch.where(codes < width - 2, codes, width - 1 - int(asked)), width)

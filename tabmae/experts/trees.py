@@ -89,6 +89,8 @@ class Forest(nn.Module):
         seed: int,
         held_out: Tensor | None = None,
         n_trees: int = N_TREES,
+        min_leaf: int = MIN_LEAF,
+        kept: Tensor | None = None,
     ) -> Forest:
         """Grow the forest: one half of the trees without fold 1 of the held-out rows, the other without fold 2.
 
@@ -97,23 +99,35 @@ class Forest(nn.Module):
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that a half of the trees must not see.
-        n_trees : of both halves together.
+        n_trees : of both halves together. min_leaf : rows of a leaf at least, where the target is a number.
+        kept : (n, K), numbers whose means the leaves are to hold in place of the target's.
 
         Returns
         -------
-        self; its leaves hold means (K = 1) or probabilities of the levels (K = n_levels).
+        self; its leaves hold means (K = 1, or those of `kept`) or probabilities of the levels (K = n_levels).
         """
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
         halves = [
-            _grown(inputs[fold != half], truth[fold != half], n_levels, n_trees // 2, seed + half) for half in (1, 2)
+            _grown(inputs[fold != half], truth[fold != half], n_levels, n_trees // 2, min_leaf, seed + half)
+            for half in (1, 2)
         ]
         trees = [
             Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold)
             for half, _ in halves
             for tree in half
         ]
-        value = np.concatenate([_leaves(half, levels, n_levels) for half, levels in halves])
+        if kept is None:
+            value = np.concatenate([_leaves(half, levels, n_levels) for half, levels in halves])
+        else:
+            numbers = kept.cpu().numpy()
+            value = np.concatenate(
+                [
+                    _means_at_leaves(tree, inputs[fold != half], numbers[fold != half])
+                    for half, (grown, _) in zip((1, 2), halves, strict=True)
+                    for tree in grown
+                ]
+            )
         return self.take(trees, value, features.device)
 
     def take(self, trees: Sequence[Nodes], value: NDArray[Any], device: torch.device) -> Forest:
@@ -242,7 +256,7 @@ class CompiledTrees:
 
 
 def _grown(
-    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, n_trees: int, seed: int
+    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, n_trees: int, min_leaf: int, seed: int
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Half of the trees, and the levels that they saw."""
     shared = {
@@ -255,7 +269,7 @@ def _grown(
         forest = ExtraTreesClassifier(min_samples_leaf=MIN_LEAF_OF_LEVELS, **shared)
         forest.fit(inputs, truth.astype(np.int64))
         return [tree.tree_ for tree in forest.estimators_], forest.classes_
-    forest = ExtraTreesRegressor(min_samples_leaf=MIN_LEAF, **shared).fit(inputs, truth)
+    forest = ExtraTreesRegressor(min_samples_leaf=min_leaf, **shared).fit(inputs, truth)
     return [tree.tree_ for tree in forest.estimators_], np.zeros(0, dtype=np.int64)
 
 
@@ -267,6 +281,14 @@ def _leaves(trees: list[Any], levels: NDArray[np.int64], n_levels: int) -> NDArr
     spread = np.zeros((len(value), n_levels), dtype=np.float16)
     spread[:, levels] = value / value.sum(1, keepdims=True)
     return spread
+
+
+def _means_at_leaves(tree: Any, inputs: NDArray[np.float32], kept: NDArray[Any]) -> NDArray[np.float32]:
+    """Means of numbers (n, K) of the rows (n, E) that a tree learnt, at each of its leaves; (L, K)."""
+    is_leaf = tree.children_left < 0
+    leaf = (np.cumsum(is_leaf) - 1)[tree.apply(inputs)]
+    sums = [np.bincount(leaf, weights=column, minlength=int(is_leaf.sum())) for column in kept.T]
+    return (np.stack(sums, 1) / np.bincount(leaf, minlength=int(is_leaf.sum()))[:, None]).astype(np.float32)
 
 
 def _forget(forest: Forest, _: object) -> None:
