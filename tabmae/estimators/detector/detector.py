@@ -23,7 +23,8 @@ from tabmae.estimators import base
 from tabmae.estimators.detector.alarms import alarm_threshold
 from tabmae.estimators.detector.checks import check_own_parameters
 from tabmae.estimators.detector.explanation import as_frame, explained
-from tabmae.estimators.detector.members import MEMBERS, Members, new_members
+from tabmae.estimators.detector.forests import CellForests
+from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
@@ -36,6 +37,8 @@ from tabmae.training import Callback, draw_seed
 EXPERTS = ("gaussian",)
 """What `experts` "auto" is: forests would take most of the time."""
 DROPOUT = 0.05
+SHARE_OF_FORESTS = 0.3
+"""Share of a time budget in which forests grow at most, before the network trains."""
 OWN = ("contamination", "pretrained", "members")
 """Parameters that the network's estimator does not have."""
 LEAST_ROWS = 4
@@ -207,14 +210,20 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         self, values: Tensor, observed: Tensor, held_out: Tensor, generator: torch.Generator, deadline: Deadline
     ) -> None:
         """Fit the members to rows (n, F), and judge them by the `held_out` (n,) among these."""
-        network, names, pretrained = None, chosen_members(self.members, MEMBERS), check_pretrained(self.pretrained)
+        network, forests, pretrained = None, None, check_pretrained(self.pretrained)
+        is_normal, n_levels = self.contamination == "auto", self.schema_.n_levels
+        names = MEMBERS if is_normal else MEMBERS_AMONG_OUTLIERS
+        if not isinstance(self.members, str):
+            names = chosen_members(self.members, MEMBERS)
+        learnt, seeds = (values[~held_out], observed[~held_out]), [draw_seed(generator) for _ in range(2)]
+        if "forests" in names:
+            forests = CellForests.fit(learnt, n_levels, seeds[1], deadline.part(SHARE_OF_FORESTS))
         if pretrained is not None:
             network = CellNetwork.of(pretrained)
         elif "network" in names:
-            network = CellNetwork(**self._training_parameters(draw_seed(generator)))
-            network.learn(values[~held_out], observed[~held_out], self.schema_, deadline)
-        device, is_normal = base.pick_device(self.device), self.contamination == "auto"
-        self.members_ = new_members(names, network, self.schema_.n_levels, device, all_normal=is_normal)
+            network = CellNetwork(**self._training_parameters(seeds[0])).learn(*learnt, self.schema_, deadline)
+        device = base.pick_device(self.device)
+        self.members_ = new_members(names, network, forests, n_levels, device, all_normal=is_normal)
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
     @staticmethod

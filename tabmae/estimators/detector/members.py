@@ -1,4 +1,5 @@
-"""The members that judge rows: distances to the rows of fit, and the network's surprise; and what judges cells.
+"""The members that judge rows: distances to the rows of fit, and the surprise of network and forests at their cells;
+and what judges cells.
 
 Contract: what says how odd a value is was fixed by rows other than those that p-values compare with, or by the ranks of
 these alone.
@@ -15,20 +16,25 @@ from torch import Tensor
 from tabmae.estimators.detector.completion import Completion
 from tabmae.estimators.detector.evidence import Evidence
 from tabmae.estimators.detector.explanation import blame
+from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.linear import CellGaussian
-from tabmae.estimators.detector.network import CellNetwork
+from tabmae.estimators.detector.network import CellNetwork, mean_of_rows
 from tabmae.estimators.detector.slips import bounded, without_slips
 from tabmae.experts.neighbours import Neighbours
 from tabmae.saving import part_of
 
 DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
 """Members by the distance to the nearest rows, each with the scaling of its numbers."""
-MEMBERS = (*DISTANCES, "network")
+SURPRISES = ("network", "forests")
+"""Members that are surprised at cells given the others of their row. They count as one."""
+MEMBERS = (*DISTANCES, *SURPRISES)
+MEMBERS_AMONG_OUTLIERS = (*DISTANCES, "network")
+"""Members where the rows of fit may be odd themselves."""
 N_ADDED = 2
 """Members whose evidence against a row is added, those that find it oddest: one that sees nothing tells nothing."""
-NETWORK_WEIGHT = 2.0
-"""How far the network counts beside distances where it explains nothing of the columns, and none where it explains all:
-what is left of columns that nearly follow from each other is noise, and its smallest parts are surprising."""
+SURPRISE_WEIGHT = 2.0
+"""How far surprise counts beside distances where a member explains nothing of the columns, and none where it explains
+all: what is left of columns that nearly follow from each other is noise, and its smallest parts are surprising."""
 MAX_CALIBRATED = 2_000
 """Learnt rows whose values say what is normal."""
 
@@ -39,10 +45,10 @@ class Members:
     Parameters
     ----------
     names : out of `MEMBERS`.
-    neighbours, network : what they ask; None where no member does.
+    neighbours, network, forests : what they ask; None where no member does. The forests have learnt.
     all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
-        while outliers would be near others of their kind, as widely spaced as they are; the network counts by what
-        it leaves unexplained; and the two members that find a row oddest judge it.
+        while outliers would be near others of their kind, as widely spaced as they are; network and forests count by
+        what they leave unexplained; and the two members that find a row oddest judge it.
 
     Attributes
     ----------
@@ -50,20 +56,27 @@ class Members:
     """
 
     def __init__(
-        self, names: Sequence[str], neighbours: Neighbours | None, network: CellNetwork | None, all_normal: bool
+        self,
+        names: Sequence[str],
+        neighbours: Neighbours | None,
+        network: CellNetwork | None,
+        forests: CellForests | None,
+        all_normal: bool,
     ) -> None:
-        self.names, self.neighbours, self.network, self.all_normal = tuple(names), neighbours, network, all_normal
+        self.names, self.all_normal = tuple(names), all_normal
+        self.neighbours, self.network, self.forests = neighbours, network, forests
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
     def fit(self, values: Tensor, observed: Tensor, held_out: Tensor) -> Tensor:
-        """Learn what is normal from the cells (n, F) of rows of which the network saw none that are `held_out` (n,).
+        """Learn what is normal from the cells (n, F) of rows of which network and forests saw none that are `held_out`
+        (n,).
 
         Distances of the rows that were learnt, among themselves, say how odd a distance is; then all rows are
         remembered. A held-out row is compared with n - 1 others and a new one with n, so that a new one never looks
         odder for it; the spacing that either is measured by is that of the learnt rows. Of rows that equal it, a new
-        row leaves out one: a held-out row leaves out one more, itself. The held-out rows give the ranks of the
-        network's surprise, which it would underrate on the others.
+        row leaves out one: a held-out row leaves out one more, itself. The held-out rows give the ranks of surprise,
+        which the network would underrate on the others.
 
         Returns
         -------
@@ -93,13 +106,18 @@ class Members:
             self.linear = CellGaussian.fit((values[sample], observed[sample]), self.network.schema_.n_levels)
             found["network"] = mean_of_rows(of_others, others[1])
             self.evidence["network"] = Evidence.fit(mean_of_rows(of_sample, observed[sample]), found["network"])
+        if self.forests is not None:
+            found["forests"] = mean_of_rows(self.forests.surprise(*others), others[1])
+            self.evidence["forests"] = Evidence.fit(self.forests.of_fit, found["forests"])
         return self.added(self._nats(found))
 
     def scores(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Evidence of each member against rows (B, F), in nats, the network's by its weight; float64 (B, M)."""
+        """Evidence of each member against rows (B, F), in nats, surprise by its weight; float64 (B, M)."""
         found = self._distances(values, observed)
         if self.network is not None:
             found["network"] = mean_of_rows(self.network.surprise(values, observed), observed)
+        if self.forests is not None:
+            found["forests"] = mean_of_rows(self.forests.surprise(values, observed), observed)
         return self._nats(found)
 
     def blame(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -120,14 +138,30 @@ class Members:
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         nats = {name: self.evidence[name].nats(found[name]) for name in self.names}
-        if self.all_normal and self.network is not None and self.neighbours is not None and "network" in nats:
-            weight = NETWORK_WEIGHT * (1 - self.network.skill_)
-            nats["network"] = torch.where(found["network"].isnan(), 1, weight) * nats["network"]
+        if self.all_normal and self.neighbours is not None:
+            for name, skill in self._skills().items():
+                weight = SURPRISE_WEIGHT * (1 - skill)
+                nats[name] = torch.where(found[name].isnan(), 1, weight) * nats[name]
         return torch.stack(list(nats.values()), 1)
+
+    def _skills(self) -> dict[str, Tensor]:
+        """How much network and forests explain, of those that judge rows."""
+        skills = {} if self.network is None else {"network": self.network.skill_}
+        if self.forests is not None:
+            skills["forests"] = self.forests.skill
+        return {name: skill for name, skill in skills.items() if name in self.names}
 
     def added(self, nats: Tensor) -> Tensor:
         """The members' evidence against rows, (B, M), as one score (B,): of the two that find a row oddest, or of all
-        where the rows of fit may be odd themselves."""
+        where the rows of fit may be odd themselves.
+
+        Network and forests count as one by their mean, to which the forests add by the share of columns that have one.
+        """
+        if self.forests is not None and set(SURPRISES) <= set(self.names):
+            network, forests = (nats[:, self.names.index(name)] for name in SURPRISES)
+            mean = (network + self.forests.share * forests) / (1 + self.forests.share)
+            alone = [place for place, name in enumerate(self.names) if name not in SURPRISES]
+            nats = torch.cat([nats[:, alone], mean[:, None]], 1)
         n_added = min(N_ADDED, nats.shape[1]) if self.all_normal else nats.shape[1]
         return nats.topk(n_added).values.sum(1)
 
@@ -153,6 +187,8 @@ class Members:
             state["network"], of_network = self.network._get_state()
             state["feature_shape"] = self.network.feature_shape
             tensors |= {f"network.{name}": tensor for name, tensor in of_network.items()}
+        if self.forests is not None:
+            tensors |= {f"forests.{name}": tensor for name, tensor in self.forests.state().items()}
         return state, tensors
 
     @classmethod
@@ -171,7 +207,9 @@ class Members:
         remembered = part_of(tensors, "neighbours.")
         if remembered:
             neighbours = Neighbours.restored(n_levels, remembered)
-        members = cls(state["names"], neighbours, network, state["all_normal"])
+        of_forests = part_of(tensors, "forests.")
+        forests = CellForests.restored(n_levels, of_forests) if of_forests else None
+        members = cls(state["names"], neighbours, network, forests, state["all_normal"])
         of_linear = part_of(tensors, "linear.")
         if of_linear:
             members.linear = CellGaussian.restored(n_levels, of_linear)
@@ -180,16 +218,13 @@ class Members:
 
 
 def new_members(
-    names: Sequence[str], network: CellNetwork | None, n_levels: Sequence[int], device: torch.device, all_normal: bool
+    names: Sequence[str],
+    network: CellNetwork | None,
+    forests: CellForests | None,
+    n_levels: Sequence[int],
+    device: torch.device,
+    all_normal: bool,
 ) -> Members:
     """Members that are still to be fitted, with the neighbours that they need."""
     neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
-    return Members(names, neighbours, network, all_normal)
-
-
-def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
-    """The network's value of rows: mean surprise (B, F) over all columns, NaN where no cell is observed.
-
-    Rounded to single precision, so that the other rows of a batch leave no trace.
-    """
-    return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
+    return Members(names, neighbours, network, forests, all_normal)

@@ -18,6 +18,7 @@ from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.estimators import base
 from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange_cells
+from tabmae.estimators.detector.skill import explained_share
 from tabmae.estimators.detector.slips import bounded
 from tabmae.estimators.learner import MaskedTableEstimator
 from tabmae.estimators.members import rows_at_once
@@ -29,8 +30,6 @@ FREEDOM = 3.0
 """Degrees of freedom of the Student-t about a predicted number: its errors have heavy tails."""
 LEAST_SPREAD = 0.02
 """Standard deviations of a column below which a predicted spread, or a usual error, is not believed."""
-LEAST_VARIANCE = 1e-12
-"""Variance, or entropy, of a column beyond which it is not one value."""
 NORMAL_MEDIAN = 0.6745
 """Median of the absolute value of a standard normal."""
 SMOOTHING, BACKGROUND = 0.01, 0.002
@@ -104,7 +103,7 @@ class CellNetwork(MaskedTableEstimator):
         typical = errors.abs().nanmedian(0).values.nan_to_num(1) / NORMAL_MEDIAN
         self.spread_ = typical.clamp_min(LEAST_SPREAD)
         surprise, known = surprise_of(errors, spreads, self.spread_), learnt[1]
-        self.skill_ = self._explained(*learnt, errors)
+        self.skill_ = explained_share(*learnt, errors, self.schema_.n_levels)
         self.usual_ = torch.where(known, surprise, 0).sum(0) / known.sum(0).clamp_min(1)
         held_out_errors, held_out_spreads, centrality = self._judged(*held_out, with_centrality=True)
         numbers, discrete = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.discrete.tolist()
@@ -112,24 +111,6 @@ class CellNetwork(MaskedTableEstimator):
         return self._above(surprise, known), self._above(
             surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
         )
-
-    def _explained(self, values: Tensor, observed: Tensor, errors: Tensor) -> Tensor:
-        """Mean share of a column's variance, or entropy, that errors (B, F) of its cells leave nothing of.
-
-        Columns of one value are left out; 0 where there are no others.
-        """
-        shares = []
-        for feature in range(values.shape[1]):
-            known = observed[:, feature] & errors[:, feature].isfinite()
-            cells, left = values[known, feature].double(), errors[known, feature]
-            if self._is_number(feature):
-                whole, left = cells.var(correction=0), left.square()
-            else:
-                counts = cells.unique(return_counts=True)[1].double()
-                whole = -torch.special.xlogy(counts / len(cells), counts / len(cells)).sum()
-            if known.any() and whole > LEAST_VARIANCE:
-                shares.append((1 - left.mean() / whole).clamp(0, 1))
-        return torch.stack(shares).mean() if shares else torch.zeros((), dtype=torch.float64)
 
     def surprise(self, values: Tensor, observed: Tensor, wanted: Tensor | None = None) -> Tensor:
         """By how many nats each cell is less likely, given the others of its row, than cells of its column usually are.
@@ -254,6 +235,14 @@ def surprise_of(errors: Tensor, spreads: Tensor, usual: Tensor) -> Tensor:
     constant = math.lgamma(FREEDOM / 2) - math.lgamma((FREEDOM + 1) / 2) + 0.5 * math.log(FREEDOM * math.pi)
     numbers = constant + width.log() + (FREEDOM + 1) / 2 * torch.log1p((errors / width).square() / FREEDOM)
     return torch.where(spreads.isnan(), errors, numbers)
+
+
+def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
+    """Mean surprise (B, F) over all columns, NaN where no cell is observed.
+
+    Rounded to single precision, so that the other rows of a batch leave no trace.
+    """
+    return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
 
 
 def sides_of_zero(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
