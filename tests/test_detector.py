@@ -449,7 +449,7 @@ def test_scores_offsets_and_predictions_agree(detector: TabMAEDetector) -> None:
     np.testing.assert_array_equal(detector.predict(new) == -1, detector.p_value(new) <= 0.05)
     of_members = detector.anomaly_score(new, by_member=True)
     assert list(of_members) == [*DISTANCES, "network", "forests"]
-    of_members["network"] = (of_members["network"] + of_members.pop("forests")) / 2
+    of_members["network"] = (of_members["network"] + 2 * of_members.pop("forests")) / 3
     np.testing.assert_allclose(np.sort(of_members, axis=1)[:, -2:].sum(axis=1), -score)
 
 

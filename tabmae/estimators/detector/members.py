@@ -26,7 +26,9 @@ from tabmae.saving import part_of
 DISTANCES = {"distance": "standard", "log_distance": "log", "rank_distance": "rank"}
 """Members by the distance to the nearest rows, each with the scaling of its numbers."""
 SURPRISES = ("network", "forests")
-"""Members that are surprised at cells given the others of their row. They count as one."""
+"""Members that are surprised at cells given the others of their row. They count as one, by their mean."""
+FORESTS_WEIGHT = 2.0
+"""How far the forests count in that mean beside the network, as they judge numbers on two scales."""
 MEMBERS = (*DISTANCES, *SURPRISES)
 MEMBERS_AMONG_OUTLIERS = (*DISTANCES, "network")
 """Members where the rows of fit may be odd themselves."""
@@ -155,11 +157,12 @@ class Members:
         """The members' evidence against rows, (B, M), as one score (B,): of the two that find a row oddest, or of all
         where the rows of fit may be odd themselves.
 
-        Network and forests count as one by their mean, to which the forests add by the share of columns that have one.
+        Network and forests count as one; the forests less, by the share of columns that have none.
         """
         if self.forests is not None and set(SURPRISES) <= set(self.names):
             network, forests = (nats[:, self.names.index(name)] for name in SURPRISES)
-            mean = (network + self.forests.share * forests) / (1 + self.forests.share)
+            weight = FORESTS_WEIGHT * self.forests.share
+            mean = (network + weight * forests) / (1 + weight)
             alone = [place for place, name in enumerate(self.names) if name not in SURPRISES]
             nats = torch.cat([nats[:, alone], mean[:, None]], 1)
         n_added = min(N_ADDED, nats.shape[1]) if self.all_normal else nats.shape[1]
