@@ -256,3 +256,20 @@ def test_arrays_that_leave_their_tree_are_never_given_to_compiled_code(forest: F
     assert not CompiledTrees(forest).serves(4)
     with pytest.raises((IndexError, RuntimeError)):
         forest.predict(rows[:, :1])
+
+
+def test_leaves_hold_means_of_other_numbers_than_the_target_of_rows_that_their_half_learnt(
+    rows: torch.Tensor, held_out: torch.Tensor
+) -> None:
+    target = rows[:, 0] * rows[:, 1]
+    given: dict[str, Any] = {"n_levels": 0, "seed": 0, "held_out": held_out}
+    plain = Forest().fit(rows, target, **given)
+    other = Forest().fit(rows, target, **given, kept=torch.stack([target, 1 - 2 * target], 1))
+    for fold in (0, 1, 2):
+        expected = plain.predict(rows, fold)
+        torch.testing.assert_close(other.leaf_means(rows, fold), torch.cat([expected, 1 - 2 * expected], 1))
+
+
+def test_leaves_are_as_large_as_asked(rows: torch.Tensor) -> None:
+    forest = Forest().fit(rows, rows[:, 0], n_levels=0, seed=0, n_trees=2, min_leaf=200)
+    torch.testing.assert_close(forest.predict(rows)[:, 0], rows[:, 0].mean().expand(300))

@@ -26,12 +26,14 @@ def explained_share(values: Tensor, observed: Tensor, errors: Tensor, n_levels: 
     shares = []
     for feature, n in enumerate(n_levels):
         known = observed[:, feature] & errors[:, feature].isfinite()
+        if not known.any():
+            continue
         cells, left = values[known, feature].double(), errors[known, feature]
         if n:
             counts = cells.unique(return_counts=True)[1].double()
             whole = -torch.special.xlogy(counts / len(cells), counts / len(cells)).sum()
         else:
             whole, left = cells.var(correction=0), left.square()
-        if known.any() and whole > LEAST_VARIANCE:
+        if whole > LEAST_VARIANCE:
             shares.append((1 - left.mean() / whole).clamp(0, 1))
     return torch.stack(shares).mean() if shares else torch.zeros((), dtype=torch.float64)
