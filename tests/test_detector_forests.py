@@ -126,6 +126,14 @@ def test_many_rows_and_columns_are_thinned(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(CellForests.fit((values, observed), N_LEVELS, seed=0).of_fit) == kept
 
 
+def test_the_limits_of_the_forests_are_the_documented_ones() -> None:
+    told = " ".join(str(TabMAEDetector.__doc__).split())
+    limits = (
+        f"up to {room.MAX_ROWS:,} rows and {room.MAX_CELLS:,} cells of them; a table of more than {room.MAX_COLUMNS} "
+    )
+    assert limits in told and f"fewer than {room.LEAST_CELLS} known cells" in told
+
+
 @pytest.mark.parametrize("too_wide", [True, False])
 def test_without_forests_the_network_judges_alone(too_wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table is too wide, or there is no time for any."""
@@ -143,8 +151,8 @@ def test_without_forests_the_network_judges_alone(too_wide: bool, monkeypatch: p
 def test_as_many_forests_grow_as_there_is_time_for() -> None:
     values, observed = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.ones(60, 6) > 0
     ticks = iter(range(10_000))
-    grown = CellForests.fit((values, observed), [0] * 6, 0, Deadline(9.5, clock=lambda: float(next(ticks))))
-    assert 0 < len(grown.forests) < 6 and grown.surprise(values, observed).isfinite().all()
+    grown = CellForests.fit((values, observed), [0] * 6, 0, Deadline(11.5, clock=lambda: float(next(ticks))))
+    assert len(grown.forests) == 3 and grown.surprise(values, observed).isfinite().all()
 
 
 def test_forests_count_by_what_they_leave_unexplained_and_twice_as_far_as_the_network() -> None:

@@ -48,11 +48,13 @@ LEAST_ROWS = 4
 class TabMAEDetector(OutlierMixin, TabularEstimator):
     """Find odd rows of a table of numbers, categories, booleans and dates, with or without missing cells, and say why.
 
-    Four members judge a row: its mean distance to the nearest rows of fit on three scales of the numbers, which finds
-    rows that lie apart, and a masked autoencoder's surprise at each cell given the others, which finds cells that do
-    not go with their row. A distance counts more where the rows of fit lie close together, and a hole little. Each
-    member's value becomes minus the log of the share of normal rows that are at least as odd, the network's times twice
-    the share of the columns that it does not explain; the two largest are added (with a `contamination` all four).
+    Members judge a row: its mean distance to the nearest rows of fit on three scales of the numbers, which finds rows
+    that lie apart, and the surprise of a masked autoencoder, and of forests that predict each column from the others,
+    at each cell given the others, which finds cells that do not go with their row. A distance counts more where the
+    rows of fit lie close together, and a hole little. Each member's value becomes minus the log of the share of normal
+    rows that are at least as odd, that of network and forests times twice the share of the columns that they do not
+    explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added.
+    With a `contamination` there are no forests, and all are added.
 
     Parameters
     ----------
@@ -63,14 +65,15 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     pretrained : a fitted `TabMAE` whose network (without forests) and columns are used instead of training one; it is
         not changed, and not saved with the detector, which holds its network. In what clones a detector (a grid
         search), pass `sklearn.frozen.FrozenEstimator(model)`.
-    members : "auto" for all, or names out of "distance" (numbers in standard deviations), "log_distance" (on
-        logarithmic scales), "rank_distance" (by normal scores of their ranks) and "network". The distances alone take
-        a fraction of the time, and cannot explain.
+    members : "auto" for all (with a `contamination` all but the forests), or names out of "distance" (numbers in
+        standard deviations), "log_distance" (on logarithmic scales), "rank_distance" (by normal scores of their ranks),
+        "network" and "forests". Without the network a fit takes a fraction of the time, and cannot explain.
     mask_ratio : as in `TabMAE`; "auto" is (0.05, 0.8).
     dropout : as in `TabMAE`; "auto" is 0.05.
     experts : as in `TabMAE`; "auto" is ("gaussian",), its covariance moved half way to its diagonal.
-    time_budget : seconds of wall time after which the training of the network ends, None for no limit; the distances,
-        and the scores of the rows that are held out, come after it.
+    time_budget : seconds of wall time after which the training of the network ends, None for no limit; forests grow
+        before it, within three tenths of them, and columns without one count as not odd; the distances, and the scores
+        of the rows that are held out, come after it.
     mask, backbone, d_token, depth, loss, visible_weight, categorical_features, feature_shape, max_epochs, batch_size,
     lr, validation_fraction, patience, checkpoint, device, precision, callbacks, verbose : as in `TabMAE`.
     random_state : seed of weights, masks, dropout and held-out rows; None draws one.
@@ -90,14 +93,16 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     that says what is normal; `p_value` compares with them. A row that equals a remembered row of fit in every cell is
     taken to be that row, so that rows of fit get their leave-one-out distance. A level of a category that fit
     has not seen is unlike every other, and as surprising as one that the network rules out. Up to 10,000 rows are
-    remembered. The scores of the rows of fit (PyOD's `decision_scores_`, `labels_`) are not kept: ask for
-    `anomaly_score(X)`.
+    remembered. Forests grow on up to 2,000 rows and 200,000 cells of them; a table of more than 300 numbers and levels
+    has none, nor has a column of fewer than 10 known cells in either half of these rows. The scores of the rows of fit
+    (PyOD's `decision_scores_`, `labels_`) are not kept: ask for `anomaly_score(X)`.
 
     A distance is divided by the root of the mean spacing of the nearest rows, save with a `contamination`: outliers
     would be near others, as widely spaced as they are.
 
     Source: the method is this package's own; distances, Ramaswamy et al. 2000; their spacing, Breunig et al. 2000;
-    masked cells as a score, Thimonier et al. 2024 (NPT-AD); the trimming forest, Liu et al. 2008.
+    masked cells as a score, Thimonier et al. 2024 (NPT-AD); conditional models, Noto et al. 2012 (FRaC); the trimming
+    forest, Liu et al. 2008.
     Differs from NPT-AD: every cell is hidden alone, and the distances are added.
 
     >>> import numpy as np
@@ -259,7 +264,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         ----------
         X : (n, F), a container as in fit.
         by_member : give a DataFrame (n, members) of each member's evidence instead, of which the two largest are added,
-            or with a `contamination` all.
+            or with a `contamination` all, network and forests counted as one.
 
         Returns
         -------
