@@ -14,6 +14,7 @@ import tabmae
 from tabmae import TabMAEDetector
 from tabmae.deadline import Deadline
 from tabmae.estimators.detector import forests as room
+from tabmae.estimators.detector.completion import MAX_COLUMNS
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.network import STRANGE
 
@@ -128,9 +129,7 @@ def test_many_rows_and_columns_are_thinned(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_limits_of_the_forests_are_the_documented_ones() -> None:
     told = " ".join(str(TabMAEDetector.__doc__).split())
-    limits = (
-        f"up to {room.MAX_ROWS:,} rows and {room.MAX_CELLS:,} cells of them; a table of more than {room.MAX_COLUMNS} "
-    )
+    limits = f"up to {room.MAX_ROWS:,} rows and {room.MAX_CELLS:,} cells of them; a table of more than {MAX_COLUMNS} "
     assert limits in told and f"fewer than {room.LEAST_CELLS} known cells" in told
 
 

@@ -94,7 +94,7 @@ class CellForests:
         width = cells.starts[-1]
         step = max(1, -(-len(learnt[0]) // min(MAX_ROWS, MAX_CELLS // width)))
         values, observed = (part[::step] for part in learnt)
-        if width <= MAX_COLUMNS:
+        if width <= MAX_COLUMNS and not deadline.passed:
             completion = Completion.fit(bounded(values, n_levels), observed, n_levels)
             assert completion is not None
             cells.completion = completion
