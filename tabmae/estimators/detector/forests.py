@@ -36,7 +36,7 @@ from tabmae.training import draw_seed
 
 SCALES = ("standard", "rank")
 """Scales on which a number is judged, alike; trees grow on the last."""
-N_TREES = 40
+N_TREES = 20
 MIN_LEAF = 3
 MAX_ROWS, MAX_CELLS = 2_000, 200_000
 """Rows, and cells of them, that grow the trees; these grow with them in time and in size."""
