@@ -89,7 +89,7 @@ class Forest(nn.Module):
         seed: int,
         held_out: Tensor | None = None,
         n_trees: int = N_TREES,
-        min_leaf: int = MIN_LEAF,
+        min_leaf: int | None = None,
         kept: Tensor | None = None,
     ) -> Forest:
         """Grow the forest: one half of the trees without fold 1 of the held-out rows, the other without fold 2.
@@ -99,7 +99,7 @@ class Forest(nn.Module):
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that a half of the trees must not see.
-        n_trees : of both halves together. min_leaf : rows of a leaf at least, where the target is a number.
+        n_trees : of both halves together. min_leaf : rows of a leaf at least; None for 2, of levels 1.
         kept : (n, K), numbers whose means the leaves are to hold in place of the target's.
 
         Returns
@@ -108,6 +108,8 @@ class Forest(nn.Module):
         """
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
         fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
+        if min_leaf is None:
+            min_leaf = MIN_LEAF_OF_LEVELS if n_levels else MIN_LEAF
         halves = [
             _grown(inputs[fold != half], truth[fold != half], n_levels, n_trees // 2, min_leaf, seed + half)
             for half in (1, 2)
@@ -261,15 +263,16 @@ def _grown(
     """Half of the trees, and the levels that they saw."""
     shared = {
         "n_estimators": n_trees,
+        "min_samples_leaf": min_leaf,
         "max_features": min(1.0, MAX_TRIED / inputs.shape[1]),
         "n_jobs": n_threads(),
         "random_state": seed,
     }
     if n_levels:
-        forest = ExtraTreesClassifier(min_samples_leaf=MIN_LEAF_OF_LEVELS, **shared)
+        forest = ExtraTreesClassifier(**shared)
         forest.fit(inputs, truth.astype(np.int64))
         return [tree.tree_ for tree in forest.estimators_], forest.classes_
-    forest = ExtraTreesRegressor(min_samples_leaf=min_leaf, **shared).fit(inputs, truth)
+    forest = ExtraTreesRegressor(**shared).fit(inputs, truth)
     return [tree.tree_ for tree in forest.estimators_], np.zeros(0, dtype=np.int64)
 
 
