@@ -135,7 +135,7 @@ def test_a_row_alone_answers_as_in_its_batch(rows: torch.Tensor) -> None:
 
 def test_saved_arrays_answer_bit_equal(rows: torch.Tensor) -> None:
     forest = Forest().fit(rows, rows[:, 1].square(), n_levels=0, seed=0)
-    other = Forest(len(forest.feature), len(forest.value), 1, len(forest.roots))
+    other = Forest()
     other.load_state_dict(forest.state_dict())
     for fold in (0, 1, 2):
         assert torch.equal(other.predict(rows, fold), forest.predict(rows, fold))

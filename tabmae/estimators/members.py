@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tabmae import stacking
-from tabmae.experts.boosting import BoostedTrees
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import MAX_ROWS
 from tabmae.experts.trees import Forest
@@ -152,25 +151,10 @@ def restored_trees(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None
     """Make room in a model for the trees of saved weights."""
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
     for sweep in sorted({sweep for sweep, _ in names}, key=int):
-        forests = {feature: blank_forest(weights, f"sweeps.{sweep}.{feature}.") for of, feature in names if of == sweep}
-        model.add_sweep(nn.ModuleDict(forests))
+        model.add_sweep(nn.ModuleDict({feature: Forest() for of, feature in names if of == sweep}))
     for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
-        start = f"direct.{feature}."
-        is_forest = f"{start}forest.value" in weights
-        trees = DirectTrees(weights[f"{start}forest.value"].shape[1] if is_forest else 0)
-        if is_forest:
-            trees.forest = blank_forest(weights, f"{start}forest.")
-        for number, boosted in enumerate(trees.boosted):
-            cast(BoostedTrees, boosted).forest = blank_forest(weights, f"{start}boosted.{number}.forest.")
-        model.direct[feature] = trees
-
-
-def blank_forest(weights: dict[str, Tensor], start: str) -> Forest:
-    """A forest of the sizes of saved arrays, whose names begin so."""
-    nodes, leaves, roots = (weights[start + part] for part in ("feature", "value", "roots"))
-    forest = Forest(len(nodes), leaves.shape[0], leaves.shape[1], len(roots))
-    forest.value = torch.zeros_like(leaves)
-    return forest
+        of_levels = weights.get(f"direct.{feature}.forest.value")
+        model.direct[feature] = DirectTrees(0 if of_levels is None else of_levels.shape[1])
 
 
 def check_trees(model: MaskedAutoencoder) -> None:
@@ -187,8 +171,6 @@ def check_trees(model: MaskedAutoencoder) -> None:
         known = name.isdigit() and int(name) < len(tokenizer.n_levels)
         place = int(tokenizer.place[int(name)]) - len(tokenizer.numbers) if known else -1
         n_outputs = int(tokenizer.n_modelled[place]) if place >= 0 else 1
-        if not known or forest.value.shape[1] != n_outputs:
-            raise ValueError(
-                "A forest must be of a column and hold its levels; one of these does not. Save the model again."
-            )
-        forest.check(tokenizer.n_expert_columns)
+        if not known:
+            raise ValueError("A forest must be of a column; one of these is of none. Save the model again.")
+        forest.check(tokenizer.n_expert_columns, n_outputs)

@@ -27,7 +27,7 @@ class BoostedTrees(nn.Module):
 
     Parameters
     ----------
-    n_nodes, n_leaves, n_outputs, n_trees : sizes of the arrays, for weights to be loaded; `fit` replaces them.
+    n_outputs : K, for a state to be loaded; `fit` finds it itself.
 
     Buffers: `baseline` (K,), what trees add to; those of `forest`, whose leaves (L, K) hold what each tree adds.
 
@@ -42,9 +42,9 @@ class BoostedTrees(nn.Module):
 
     baseline: Tensor
 
-    def __init__(self, n_nodes: int = 0, n_leaves: int = 0, n_outputs: int = 1, n_trees: int = 0) -> None:
+    def __init__(self, n_outputs: int = 1) -> None:
         super().__init__()
-        self.forest = Forest(n_nodes, n_leaves, n_outputs, n_trees)
+        self.forest = Forest()
         self.register_buffer("baseline", torch.zeros(n_outputs))
 
     def fit(

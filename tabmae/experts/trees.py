@@ -5,7 +5,7 @@ Contract: `fit(features, target)` grows one forest; `predict(features)` reads no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -45,11 +45,7 @@ class Nodes(NamedTuple):
 
 
 class Forest(nn.Module):
-    """Extremely randomised trees as flat arrays of nodes.
-
-    Parameters
-    ----------
-    n_nodes, n_leaves, n_outputs, n_trees : sizes of the arrays, for weights to be loaded; `fit` replaces them.
+    """Extremely randomised trees as flat arrays of nodes; none until `fit`, or until a state is loaded.
 
     Buffers: `feature` (N,), -1 at leaves; `threshold` (N,), rows at most as large go left; `left`, `right` (N,), the
     children, at leaves the position in `value`; `value` (L, K); `roots` (T,).
@@ -71,14 +67,14 @@ class Forest(nn.Module):
     value: Tensor
     roots: Tensor
 
-    def __init__(self, n_nodes: int = 0, n_leaves: int = 0, n_outputs: int = 1, n_trees: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        for name in ("feature", "left", "right"):
-            self.register_buffer(name, torch.zeros(n_nodes, dtype=torch.int32))
-        self.register_buffer("threshold", torch.zeros(n_nodes))
-        self.register_buffer("value", torch.zeros(n_leaves, n_outputs))
-        self.register_buffer("roots", torch.zeros(n_trees, dtype=torch.int32))
+        for name in ("feature", "left", "right", "roots"):
+            self.register_buffer(name, torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("threshold", torch.zeros(0))
+        self.register_buffer("value", torch.zeros(0, 1))
         self._compiled: CompiledTrees | None = None
+        self.register_load_state_dict_pre_hook(_make_room)
         self.register_load_state_dict_post_hook(_forget)
 
     def fit(
@@ -173,13 +169,18 @@ class Forest(nn.Module):
         step = max(1, CHUNK // max(1, len(self.roots)))
         return torch.cat([self._predict(part, asked) for part in inputs.split(step)])
 
-    def check(self, n_features: int) -> None:
-        """Refuse arrays that came from elsewhere and lead nowhere or in a circle.
+    def check(self, n_features: int, n_outputs: int) -> None:
+        """Refuse arrays that came from elsewhere and lead nowhere or in a circle, or hold other numbers (L, K).
 
         Raises
         ------
-        ValueError : a child, a leaf, a root or a feature lies outside.
+        ValueError : a child, a leaf, a root or a feature lies outside; K is not `n_outputs`.
         """
+        if self.value.shape[1] != n_outputs:
+            raise ValueError(
+                f"A forest must be of its column, with {n_outputs} numbers at a leaf; it has {self.value.shape[1]}. "
+                "Save the model again."
+            )
         node, inner = torch.arange(len(self.feature)), self.feature >= 0
         sides = torch.stack([self.left, self.right])
         forward = ((sides > node) & (sides < len(node))).all(0)
@@ -292,6 +293,15 @@ def _means_at_leaves(tree: Any, inputs: NDArray[np.float32], kept: NDArray[Any])
     leaf = (np.cumsum(is_leaf) - 1)[tree.apply(inputs)]
     sums = [np.bincount(leaf, weights=column, minlength=int(is_leaf.sum())) for column in kept.T]
     return (np.stack(sums, 1) / np.bincount(leaf, minlength=int(is_leaf.sum()))[:, None]).astype(np.float32)
+
+
+def _make_room(forest: Forest, state: Mapping[str, Tensor], prefix: str, *_: object) -> None:
+    """Give the arrays the sizes of those that are to be loaded, and the leaves their precision."""
+    for name, array in list(forest.named_buffers()):
+        saved = state.get(prefix + name)
+        if saved is not None and saved.ndim == array.ndim:
+            dtype = saved.dtype if name == "value" else array.dtype
+            setattr(forest, name, torch.zeros(saved.shape, dtype=dtype, device=array.device))
 
 
 def _forget(forest: Forest, _: object) -> None:

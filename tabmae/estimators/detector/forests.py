@@ -28,7 +28,6 @@ from tabmae.estimators.detector.network import (
 )
 from tabmae.estimators.detector.skill import explained_share
 from tabmae.estimators.detector.slips import bounded, without_slips
-from tabmae.estimators.members import blank_forest
 from tabmae.experts.neighbours import Neighbours
 from tabmae.experts.trees import Forest
 from tabmae.saving import part_of
@@ -177,12 +176,9 @@ class CellForests:
         cells.scales = Neighbours.restored(n_levels, part_of(tensors, "scales."))
         cells.completion.gaussian.load_state_dict(part_of(tensors, "completion."))
         for feature in sorted({int(name.split(".")[0]) for name in tensors if name[0].isdigit()}):
-            forest = blank_forest(tensors, f"{feature}.")
+            forest = cells.forests[feature] = Forest()
             forest.load_state_dict(part_of(tensors, f"{feature}."))
-            forest.check(cells.starts[-1])
-            if forest.value.shape[1] != cells._n_outputs(feature):
-                raise ValueError("A forest must hold what is said of its column; one does not. Save the model again.")
-            cells.forests[feature] = forest
+            forest.check(cells.starts[-1], cells._n_outputs(feature))
         cells.spread, cells.usual, cells.skill = (tensors[name] for name in ("spread", "usual", "skill"))
         cells.learnt_levels = tensors["learnt_levels"]
         return cells

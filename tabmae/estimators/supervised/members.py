@@ -17,7 +17,6 @@ from tabmae.estimators.supervised.network import FineTuned, Rows
 from tabmae.experts.boosting import BoostedTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
-from tabmae.saving import part_of
 from tabmae.tokenizers import Guess
 from tabmae.training import draw_seed
 
@@ -206,31 +205,21 @@ def restored(n_levels: int, tensors: dict[str, Tensor], pretrained: MaskedAutoen
     bags = {tuple(name.split(".")[1:3]) for name in tensors if name.startswith("members.")}
     names = [name for name in MEMBERS if any(name == bag for bag, _ in bags)]
     for name in names:
-        models = [
-            _blank(name, n_outputs, n_features, part_of(tensors, f"members.{name}.{fold}."), pretrained)
-            for fold in range(sum(bag == name for bag, _ in bags))
-        ]
+        models = [_blank(name, n_outputs, n_features, pretrained) for _ in range(sum(bag == name for bag, _ in bags))]
         ensemble.members[name] = nn.ModuleList(models)
     ensemble.weights = torch.zeros(len(names), dtype=torch.float64)
     ensemble.held_out_errors = torch.zeros(len(names) + 1, dtype=torch.float64)
     ensemble.load_state_dict(tensors)
     for module in ensemble.modules():
         if isinstance(module, Forest):
-            module.check(n_features)
+            module.check(n_features, n_outputs)
     return ensemble.to(next(pretrained.parameters()).device).eval()
 
 
-def _blank(
-    name: str, n_outputs: int, n_features: int, tensors: dict[str, Tensor], pretrained: MaskedAutoencoder
-) -> nn.Module:
-    """A model of a member with room for its weights."""
+def _blank(name: str, n_outputs: int, n_features: int, pretrained: MaskedAutoencoder) -> nn.Module:
+    """A model of a member, for its weights to be loaded."""
     if name == "linear":
         return LinearModel(n_features, n_outputs)
     if name == "network":
         return FineTuned(pretrained, LinearModel(n_features, n_outputs), n_outputs)
-    if name == "trees":
-        forest = Forest(len(tensors["feature"]), len(tensors["value"]), n_outputs, len(tensors["roots"]))
-        forest.value = torch.zeros_like(tensors["value"])
-        return forest
-    sizes = {part: len(tensors[f"forest.{part}"]) for part in ("feature", "value", "roots")}
-    return BoostedTrees(sizes["feature"], sizes["value"], n_outputs, sizes["roots"])
+    return Forest() if name == "trees" else BoostedTrees(n_outputs)
