@@ -26,6 +26,7 @@ from tabmae.schema.cells import (
     seconds_from,
     ticks_from,
 )
+from tabmae.schema.zones import zone_name
 
 PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
@@ -47,7 +48,8 @@ def read_arrow(column: pa.ChunkedArray) -> Cells:
     family = time_family(kind)
     if family is not None:
         ticks = pc.fill_null(column.cast(tick_type(kind)), 0).to_numpy()
-        return seconds_from(ticks, missing, ticks_per_second(kind), family)
+        zone = zone_name(kind.tz) if family == "datetime with time zone" else ""
+        return seconds_from(ticks, missing, ticks_per_second(kind), family, zone)
     if pa.types.is_nested(kind):
         raise UnreadableError("nested", str(kind))
     if pa.types.is_dictionary(kind):

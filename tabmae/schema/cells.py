@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tabmae.schema.zones import zone_name
+
 Family = Literal["number", "level", "datetime", "datetime with time zone", "duration", "time of day", "empty"]
 Problem = Literal["nested", "complex", "mixed", "sparse", "dtype", "infinite"]
 
@@ -44,6 +46,7 @@ class Cells:
         codes into `levels`, -1 where missing, for levels. Anything where missing.
     levels : the values that occur, for the family "level".
     integer : the type, or each object, is an integer.
+    zone : name of the time zone, of the first cell if each has its own; "" for none.
     """
 
     family: Family
@@ -51,6 +54,7 @@ class Cells:
     exact: NDArray[Any]
     levels: tuple[Hashable, ...] = ()
     integer: bool = False
+    zone: str = ""
 
     @property
     def content(self) -> str:
@@ -131,9 +135,11 @@ def level_cells(codes: NDArray[Any], categories: Sequence[Any]) -> Cells:
     return Cells("level", codes < 0, codes, tuple(levels))
 
 
-def seconds_from(ticks: NDArray[Any], missing: NDArray[np.bool_], ticks_per_second: float, family: Family) -> Cells:
+def seconds_from(
+    ticks: NDArray[Any], missing: NDArray[np.bool_], ticks_per_second: float, family: Family, zone: str = ""
+) -> Cells:
     """Cells of a family of time from integer ticks."""
-    return Cells(family, missing, np.asarray(ticks, dtype=np.float64) / ticks_per_second)
+    return Cells(family, missing, np.asarray(ticks, dtype=np.float64) / ticks_per_second, zone=zone)
 
 
 def ticks_from(seconds: NDArray[Any], ticks_per_second: float) -> NDArray[np.int64]:
@@ -157,7 +163,8 @@ def object_cells(array: NDArray[Any]) -> Cells:
     if family is not None:
         seconds = np.zeros(len(array))
         seconds[~missing] = [seconds_of(value) for value in present]
-        return Cells(family, missing, seconds)
+        zone = zone_name(present[0].tzinfo) if family == "datetime with time zone" else ""
+        return Cells(family, missing, seconds, zone=zone)
     if any(issubclass(kind, (complex, np.complexfloating)) for kind in types):
         raise UnreadableError("complex")
     if all_are(types, NUMBERS) and bool not in types:

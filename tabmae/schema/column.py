@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabmae.schema.cells import DAY, Cells, Family, contents, objects
+from tabmae.schema.zones import round_moments
 
 # Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
 FARTHEST = 1e6
@@ -36,7 +37,9 @@ class Column:
     low, high : range of the observed cells (Python integers, exact, for integers), 0 without any.
     integer : the type is an integer.
     whole : every observed cell is a whole number, whatever the type.
-    step : seconds of which every observed time is a multiple (a day, an hour, a minute or a second), else 0.
+    step : seconds of which every observed time, on the clock of its zone, is a multiple (a day, an hour, a minute or a
+        second), else 0.
+    zone : name of the time zone, "" for none.
     n_observed : count of observed cells.
     """
 
@@ -51,6 +54,7 @@ class Column:
     integer: bool = False
     whole: bool = False
     step: float = 0.0
+    zone: str = ""
     n_observed: int = 0
 
     @property
@@ -101,7 +105,8 @@ class Column:
             high=high,
             integer=cells.integer,
             whole=is_number and bool((numbers == np.floor(numbers)).all()),
-            step=0.0 if is_number else common_step(numbers),
+            step=0.0 if is_number else common_step(numbers, cells.zone),
+            zone=cells.zone,
             n_observed=n_observed,
         )
 
@@ -144,7 +149,7 @@ class Column:
     def rounded(self, numbers: NDArray[np.float64], *, integer: bool) -> NDArray[Any]:
         """Numbers that the column may hold: integers in the observed range, times on the common step."""
         if self.step:
-            return np.rint(numbers / self.step) * self.step
+            return round_moments(numbers, self.step, self.zone)
         if not integer:
             return numbers
         low, high = math.floor(self.low), math.ceil(self.high)
@@ -198,9 +203,9 @@ def moments(numbers: NDArray[np.float64]) -> tuple[float, float]:
     return mean, float(scaled.std()) * unit or 1.0
 
 
-def common_step(seconds: NDArray[np.float64]) -> float:
-    """The longest of day, hour, minute and second that divides all times, else 0."""
+def common_step(seconds: NDArray[np.float64], zone: str) -> float:
+    """The longest of day, hour, minute and second on which all times lie by the clock of the zone, else 0."""
     for step in (DAY, 3600.0, 60.0, 1.0):
-        if (seconds % step == 0).all():
+        if (round_moments(seconds, step, zone) == seconds).all():
             return step
     return 0.0

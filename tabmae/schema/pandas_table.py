@@ -22,6 +22,7 @@ from tabmae.schema.cells import (
     number_cells,
     objects,
 )
+from tabmae.schema.zones import zone_name
 
 
 class PandasTable:
@@ -47,7 +48,7 @@ class PandasTable:
             raise UnreadableError("sparse")
         if isinstance(dtype, pd.DatetimeTZDtype):
             cells = arrays.read_array(series.to_numpy(dtype=f"datetime64[{dtype.unit}]"))
-            return Cells("datetime with time zone", cells.missing, cells.exact)
+            return Cells("datetime with time zone", cells.missing, cells.exact, zone=zone_name(dtype.tz))
         if isinstance(dtype, pd.PeriodDtype):
             return arrays.read_array(series.dt.to_timestamp().to_numpy())
         if isinstance(dtype, pd.CategoricalDtype):

@@ -16,6 +16,7 @@ from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.tables import Table, open_table, read_columns
+from tabmae.schema.zones import zone_name
 from tabmae.sentinels import warn_of_marks, warn_of_sentinels, warn_of_strangers
 
 
@@ -201,6 +202,9 @@ class TableSchema:
                 {**column, "name": from_json(column["name"]), "levels": tuple(map(from_json, column["levels"]))}
                 for column in saved["columns"]
             ]
+            strange = [column["zone"] for column in columns if zone_name(column["zone"]) != column["zone"]]
+            if strange:
+                raise ValueError(f"unknown time zones {strange}")
             return cls(tuple(Column(**column) for column in columns), bool(saved["named"]))
         except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
             raise SavedModelError(
