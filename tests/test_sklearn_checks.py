@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from tabmae import TimeSeriesMAE
 from tabmae.estimators.detector import TabMAEDetector
 from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
@@ -40,3 +42,30 @@ def test_parameters_of_the_network_are_those_of_tabmae(kind: type[Any]) -> None:
     assert {name: own[name].default for name in set(own) & set(shared)} == {
         name: shared[name].default for name in set(own) & set(shared)
     }
+
+
+@pytest.mark.parametrize("kind", [TabMAE, TabMAEEncoder, TabMAEClassifier, TabMAERegressor, TimeSeriesMAE])
+def test_an_unknown_parameter_is_refused_in_the_name_of_the_class_with_the_nearest_one(kind: type[Any]) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__} has no parameter `max_epoch`. Did you mean `max_epochs`\?$"
+    ):
+        kind(max_epoch=3)
+    with pytest.raises(
+        TypeError, match=rf"^{kind.__name__} has no parameters `zzz`, `dtoken`. Did you mean `d_token`\?$"
+    ):
+        kind(zzz=1, dtoken=2)
+    with pytest.raises(TypeError, match=rf"^{kind.__name__} has no parameter `zzz`. help\({kind.__name__}\) lists"):
+        kind(zzz=1)
+    with pytest.raises(TypeError, match=rf"^{kind.__name__} takes its parameters by name; got 1 without one. Pass for"):
+        kind(0.5)
+    assert (
+        "max_epochs" in inspect.signature(kind).parameters and clone(kind(max_epochs=3)).get_params()["max_epochs"] == 3
+    )
+
+
+def test_an_unknown_parameter_of_a_class_of_the_user_has_its_name() -> None:
+    class Imputer(TabMAE):
+        """A class that hands its parameters on."""
+
+    with pytest.raises(TypeError, match="^Imputer has no parameter `maskratio`. Did you mean `mask_ratio`"):
+        Imputer(maskratio=0.5)  # type: ignore[call-arg]

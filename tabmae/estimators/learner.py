@@ -30,7 +30,7 @@ from tabmae.estimators.members import (
     refit_expert,
     rows_at_once,
 )
-from tabmae.estimators.parameters import check_parameters
+from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import save
@@ -61,6 +61,7 @@ class MaskedTableEstimator(TabularEstimator):
     """Narrower bounds were not better at 30 % of missing cells."""
     expert_diagonal = 0.0
 
+    @by_name
     def __init__(
         self,
         *,

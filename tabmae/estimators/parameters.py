@@ -1,13 +1,17 @@
 """Checks of the parameters that every estimator shares, all before any work is done.
 
-Contract: a wrong type, range or spelling is one `ParameterError`; nothing is changed or stored.
+Contract: a wrong type, range or spelling is one `ParameterError`, an unknown parameter a `TypeError`; nothing is
+changed or stored.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -18,6 +22,7 @@ from tabmae.losses import LOSSES
 from tabmae.masks import MASKS, check_mask_ratio
 
 EXPERTS = ("gaussian", "trees")
+Given = ParamSpec("Given")
 PRECISIONS = ("auto", "float32", "bf16")
 
 COUNTS = {
@@ -27,6 +32,32 @@ COUNTS = {
     "batch_size": "Pass the rows of a step, for example 128.",
     "patience": "Pass the epochs to wait for a better held-out error, for example 20.",
 }
+
+
+def by_name(init: Callable[Given, None]) -> Callable[Given, None]:
+    """Let the `__init__` of an estimator refuse what is none of its parameters, in the name of the user's class."""
+    known = [name for name in signature(init).parameters if name != "self"]
+
+    @wraps(init)
+    def checked(*args: Given.args, **parameters: Given.kwargs) -> None:
+        kind, n_unnamed = type(args[0]).__name__, len(args) - 1
+        if n_unnamed:
+            raise TypeError(
+                f"{kind} takes its parameters by name; got {n_unnamed} without one. "
+                f"Pass for example {kind}(max_epochs=50)."
+            )
+        unknown = [name for name in parameters if name not in known]
+        if unknown:
+            near = dict.fromkeys(match for name in unknown for match in get_close_matches(name.lower(), known, n=1))
+            remedy = f"Did you mean {_quoted(near)}?" if near else f"help({kind}) lists those that there are."
+            raise TypeError(f"{kind} has no parameter{'s' if len(unknown) > 1 else ''} {_quoted(unknown)}. {remedy}")
+        init(*args, **parameters)
+
+    return checked
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def check_parameters(estimator: Any) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tabmae.errors import DataError, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import SCORE_FRACTION
+from tabmae.estimators.parameters import by_name
 from tabmae.estimators.series.bridging import bridged_judgement, learnt_bridges
 from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
 from tabmae.estimators.series.completing import Beyond, Completed, LinePrior, complete
@@ -52,6 +53,7 @@ from tabmae.windows import Panel, SeriesSchema, calendar_columns, season_of, uns
 class SeriesLearner(BaseEstimator):
     """Parameters, fit and state of `TimeSeriesMAE`."""
 
+    @by_name
     def __init__(
         self,
         *,

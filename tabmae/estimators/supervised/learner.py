@@ -22,7 +22,7 @@ from tabmae.errors import ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
 from tabmae.estimators.members import rows_at_once
-from tabmae.estimators.parameters import check_parameters, chosen_members
+from tabmae.estimators.parameters import by_name, check_parameters, chosen_members
 from tabmae.estimators.supervised.members import MEMBERS, Ensemble, joined, restored
 from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.tabular import TabularEstimator, unchanged_by_failure
@@ -46,6 +46,7 @@ MASK_RATIO = (0.0, 0.6)
 class SupervisedTableEstimator(TabularEstimator):
     """What classifier and regressor share: pretraining, completed rows, the members, and a folder to be saved in."""
 
+    @by_name
     def __init__(
         self,
         *,
