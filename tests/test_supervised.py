@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,11 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(classifier: TabMAEClassifie
     with pytest.raises(DataError, match="X must have at least"):
         classifier.fit(np.full((4, 5), np.nan), [0, 1, 0, 1])
     np.testing.assert_array_equal(classifier.predict_proba(TABLE), before)
+
+
+def test_many_classes_are_doubted_once() -> None:
+    X, labels = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 25
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        TabMAEClassifier(members=("linear", "trees"), max_epochs=1, d_token=4, random_state=0).fit(X, labels)
+    assert [str(warning.message)[:28] for warning in told] == ["The number of unique classes"]

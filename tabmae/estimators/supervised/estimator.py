@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tabmae.errors import DataError
 from tabmae.estimators.supervised.learner import SupervisedTableEstimator
-from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of, weights_of
+from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of, weights_of, without_doubts_of_classes
 from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.saving import register
 from tabmae.schema.levels import from_json, to_json
@@ -83,7 +83,7 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
         self._check()
         known, labels = labelled(X, y)
         classes, codes = codes_of(labels)
-        with unchanged_by_failure(self):
+        with unchanged_by_failure(self), without_doubts_of_classes():
             self._fit(X, known, codes, len(classes))
             self.classes_ = classes
             share = torch.bincount(codes) / len(codes)

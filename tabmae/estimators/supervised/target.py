@@ -5,6 +5,9 @@ Contract: a missing label is no label; every other one is learnt or refused.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -77,6 +80,14 @@ def codes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
             f"y must hold at least two classes; got one class, {listed(classes.tolist())}. Pass rows of another class."
         )
     return classes, torch.from_numpy(codes.astype(np.int64))
+
+
+@contextmanager
+def without_doubts_of_classes() -> Iterator[None]:
+    """Keep scikit-learn's members from saying again, each, that so many classes may be numbers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        yield
 
 
 def numbers_of(labels: NDArray[Any]) -> Tensor:
