@@ -1,17 +1,23 @@
-"""The error tree, and the checks of parameters that raise it.
+"""The error tree, the checks of parameters that raise it, and warnings at the line of the user's call.
 
 Contract: a message says what must hold, what was given, and what to do; the `hint` of a check is the last part.
 """
 
+import inspect
 import math
+import os
+import warnings
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 
 import numpy as np
+import sklearn
 
 MAX_SHOWN = 80
 """Characters of a wrong value that a message shows."""
+INSIDE = tuple(os.path.dirname(os.path.abspath(file)) + os.sep for file in (__file__, sklearn.__file__))
+"""Folders whose lines no user wrote."""
 
 
 class TabMAEError(Exception):
@@ -32,6 +38,20 @@ class SavedModelError(TabMAEError, ValueError):
 
 class TrainingError(TabMAEError, RuntimeError):
     """Training could not go on."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line from which this package, or scikit-learn that calls it, was called.
+
+    Not at the nearest line outside: it may be one of a decorator's.
+    """
+    level, outside, frame = 0, 1, inspect.currentframe()
+    while frame is not None:
+        level += 1
+        if frame.f_code.co_filename.startswith(INSIDE):
+            outside = level + 1
+        frame = frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=outside)
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:

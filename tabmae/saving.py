@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import uuid
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +19,7 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from tabmae.errors import ParameterError, SavedModelError, listed
+from tabmae.errors import ParameterError, SavedModelError, listed, warn
 from tabmae.folders import RECORD, WEIGHTS, check_target
 
 FORMAT_VERSION = 1
@@ -227,8 +226,7 @@ def encode_params(params: dict[str, Any]) -> dict[str, Any]:
             f"Call set_params({refused[0]}=...) with such a value before save."
         )
     if dropped:
-        message = f"Not saved with the model: {'; '.join(dropped)}. Pass them again with set_params after load."
-        warnings.warn(message, UserWarning, stacklevel=4)  # the caller of the estimator's save
+        warn(f"Not saved with the model: {'; '.join(dropped)}. Pass them again with set_params after load.")
     return encoded
 
 

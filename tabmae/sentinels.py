@@ -7,13 +7,12 @@ Contract: nothing is changed; what was found is told.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tabmae.errors import listed
+from tabmae.errors import listed, warn
 
 FAR = 5.0
 """Interquartile ranges of the other cells outside of their quartiles from which on such a number is no measurement."""
@@ -66,18 +65,16 @@ def strangers_of(levels: Iterable[object]) -> list[str] | None:
     return strangers if strangers or any("." in text for text in texts) else None
 
 
-def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str, stacklevel: int) -> None:
+def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str) -> None:
     """Warn of columns, by name, whose levels are numbers in text but for a few, and of what becomes of them."""
     found = {name: few for name, levels in columns.items() if (few := strangers_of(levels)) is not None}
     if found:
         told = [f"{name!r} (but for {listed(few)})" if few else repr(name) for name, few in found.items()]
         more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
-        warnings.warn(
+        warn(
             f"Columns hold numbers as text, and {fate}: {', '.join(told[:MAX_TOLD])}{more}. "
             'Convert them with pandas.to_numeric(errors="coerce"), or pass what stands for a missing value as '
-            "--missing on the command line.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "--missing on the command line."
         )
 
 
@@ -92,32 +89,28 @@ def marks_of(levels: Iterable[object]) -> list[str]:
     return marks if marks and strangers_of(levels) is None else []
 
 
-def warn_of_marks(columns: Mapping[Hashable, Iterable[object]], stacklevel: int) -> None:
+def warn_of_marks(columns: Mapping[Hashable, Iterable[object]]) -> None:
     """Warn of such texts in columns, by name."""
     found = {name: marks for name, levels in columns.items() if (marks := marks_of(levels))}
     if found:
         told = [f"{name!r} ({listed(marks)})" for name, marks in found.items()]
         more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
-        warnings.warn(
+        warn(
             f"Columns hold texts that may stand for a missing value: {', '.join(told[:MAX_TOLD])}{more}. "
             "They are learnt as levels; if they do, replace them by None before fit (on the command line, pass them as "
-            "--missing), else name the columns in `categorical_features`.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "--missing), else name the columns in `categorical_features`."
         )
 
 
-def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]], stacklevel: int) -> None:
+def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]]) -> None:
     """Warn of such numbers in columns of observed numbers, by name."""
     found = {name: sentinels for name, numbers in columns.items() if (sentinels := sentinels_of(numbers))}
     if found:
         told = [f"{name!r} ({listed(sentinels)})" for name, sentinels in found.items()]
         more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
-        warnings.warn(
+        warn(
             f"Columns hold one number again and again, far outside of all others: {', '.join(told[:MAX_TOLD])}{more}. "
-            "It is learnt as it is; if it stands for a missing value, replace it by NaN before fit.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "It is learnt as it is; if it stands for a missing value, replace it by NaN before fit."
         )
 
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -25,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tabmae.deadline import NEVER, Deadline
-from tabmae.errors import TrainingError
+from tabmae.errors import TrainingError, warn
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
 from tabmae.model import MaskedAutoencoder
@@ -137,10 +136,9 @@ def train(
         except KeyboardInterrupt:
             if not run.best:
                 raise
-            warnings.warn(
+            warn(
                 f"Training was interrupted after epoch {progress.epoch:g} of {plan.max_epochs}; the best model so far "
-                f"is kept, of epoch {progress.best_epoch:g}.",
-                stacklevel=2,
+                f"is kept, of epoch {progress.best_epoch:g}."
             )
     model.load_state_dict(run.best)
     model.eval()

@@ -1,8 +1,16 @@
+import inspect
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+from tabmae import TabMAE, TimeSeriesMAE
 from tabmae.errors import (
     DataError,
     ParameterError,
@@ -127,3 +135,25 @@ def test_a_number_outside_its_bounds_is_refused(value: object, bounds: dict[str,
 def test_the_hint_ends_the_message() -> None:
     with pytest.raises(ParameterError, match=r"got 1\.5\. Pass the share of cells to hide, for example 0\.5\.$"):
         check_number("mask_ratio", 1.5, **OPEN_UNIT, hint="Pass the share of cells to hide, for example 0.5.")
+
+
+def test_a_warning_points_at_the_line_of_the_user_whatever_lies_between(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"max_epochs": 1, "d_token": 4, "experts": (), "random_state": 0}
+    frame = pd.DataFrame({"x": np.arange(20.0), "c": list("ab") * 10})
+    odd = frame.assign(c="new")
+    model = TabMAE(**small, callbacks=[print]).fit(frame)
+    series = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=60), "y": [*range(57), -999, -999, -999]})
+    calls: list[Callable[[], Any]] = [
+        lambda: TabMAE(**small).fit(frame.assign(e=np.nan)),
+        lambda: model.transform(odd),
+        lambda: model.set_output(transform="pandas").transform(odd),
+        lambda: make_pipeline(FunctionTransformer(), model).transform(odd),
+        lambda: TimeSeriesMAE(horizon=1, max_epochs=0, experts=(), random_state=0).fit(series),
+        lambda: model.save(tmp_path / "model"),
+    ]
+    for call in calls:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            call()
+        places = {(warning.filename, warning.lineno) for warning in told}
+        assert places == {(__file__, call.__code__.co_firstlineno)}, inspect.getsource(call)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tabmae.errors import DataError, listed
+from tabmae.errors import DataError, listed, warn
 
 Kind = Literal["empty", "integer", "number", "bool", "time", "text"]
 
@@ -274,7 +273,7 @@ def read_csv(path: Path, delimiter: str, markers: Collection[str]) -> CsvSheet:
         found = [name for name in names if doubts[name] == doubt]
         if found:
             told = f"Columns {listed(found)} hold {doubt} and are read as text; {remedy}."
-            warnings.warn(told, UserWarning, stacklevel=2)
+            warn(told)
     return CsvSheet(columns, header, delimiter, newline, start)
 
 

@@ -5,7 +5,6 @@ Contract: a row's prediction depends on that row alone; weights, masks and dropo
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.deadline import NEVER, Deadline
-from tabmae.errors import ParameterError, TrainingError
+from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names
@@ -274,9 +273,7 @@ def device_or_cpu(estimator: Any) -> torch.device:
     try:
         return pick_device(estimator.device)
     except ParameterError:
-        warnings.warn(
-            f"The model was saved with device={estimator.device!r}, which is not here; it is on the CPU.", stacklevel=3
-        )
+        warn(f"The model was saved with device={estimator.device!r}, which is not here; it is on the CPU.")
         return torch.device("cpu")
 
 

@@ -3,7 +3,6 @@
 Contract: decode(encode(X), X) gives X's observed cells bit for bit, in X's container, column order and dtypes.
 """
 
-import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tabmae.errors import DataError, ParameterError, SavedModelError, listed
+from tabmae.errors import DataError, ParameterError, SavedModelError, listed, warn
 from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
@@ -68,23 +67,21 @@ class TableSchema:
         )
         blank = [column.name for column in columns if not column.learnable]
         if blank:
-            warnings.warn(
+            warn(
                 f"Columns {listed(blank)} have no observed cell in fit. Nothing can be learnt of them, and they come "
-                "back as they are.",
-                UserWarning,
-                stacklevel=3,
+                "back as they are."
             )
         numbers = {
             column.name: cell.as_numbers()[~cell.missing]
             for column, cell in zip(columns, cells, strict=True)
             if column.kind == "number" and column.family == "number"
         }
-        warn_of_sentinels(numbers, stacklevel=3)
+        warn_of_sentinels(numbers)
         texts = {
             column.name: column.levels for place, column in enumerate(columns) if place not in chosen and column.levels
         }
-        warn_of_strangers(texts, "are learnt as categories", stacklevel=3)
-        warn_of_marks(texts, stacklevel=3)
+        warn_of_strangers(texts, "are learnt as categories")
+        warn_of_marks(texts)
         return cls(columns, table.named)
 
     @property
@@ -130,7 +127,7 @@ class TableSchema:
             if strangers:
                 unseen[column.name] = strangers
         if unseen:
-            warnings.warn(unseen_message(unseen, judged=unseen_observed), UserWarning, stacklevel=3)
+            warn(unseen_message(unseen, judged=unseen_observed))
         return values, observed
 
     def decode(self, values: NDArray[Any], like: Any, *, whole: bool = False) -> Any:

@@ -95,7 +95,7 @@ def find_layout(
 def warn_of_left_out(rest: pd.DataFrame) -> None:
     """Tell of columns of text that are no channels, though their values are numbers but for a few."""
     texts = {name: column.dropna().astype(str).unique() for name, column in rest.items() if not is_time(column)}
-    warn_of_strangers(texts, "are no channels", stacklevel=4)
+    warn_of_strangers(texts, "are no channels")
 
 
 def check_names(frame: pd.DataFrame) -> None:

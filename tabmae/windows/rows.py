@@ -3,7 +3,6 @@
 Contract: series come in the order in which their ids appear; rows that share a cell of the grid must be identical.
 """
 
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tabmae.errors import DataError, listed
+from tabmae.errors import DataError, listed, warn
 from tabmae.windows.frequency import check_on_grid, stamps_after, steps_since, ticks
 from tabmae.windows.inference import LEAST_STEPS, inferred_freq
 
@@ -97,11 +96,9 @@ class Rows:
         apart, same = np.diff(self.cells[order]), np.diff(self.codes[order]) == 0
         apart = apart[same & (apart > 0)]
         if len(apart) >= LEAST_STEPS and apart.min() > 1:
-            warnings.warn(
+            warn(
                 f"X should have the frequency of fit, {self.freq!r}; its rows lie {apart.min()} steps or more apart, "
-                "and those between them count as missing. Fit a model on series like X.",
-                UserWarning,
-                stacklevel=4,
+                "and those between them count as missing. Fit a model on series like X."
             )
 
     @property

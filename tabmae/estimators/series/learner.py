@@ -146,7 +146,7 @@ class SeriesLearner(BaseEstimator):
         panel = schema.read(X, of_fit=True)
         check_channels(panel, schema)
         known = {name: cells[np.isfinite(cells)] for name, cells in zip(schema.channels, panel.values.T, strict=True)}
-        warn_of_sentinels(known, stacklevel=2)
+        warn_of_sentinels(known)
         panel = without_slips(panel)
         scales = Scales.fit(panel, shared=schema.layout == "array")
         values = standardised(panel, scales)[0]

@@ -5,7 +5,6 @@ Contract: a missing cell has no score, no p-value and no flag.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from tabmae.errors import check_number, listed
+from tabmae.errors import check_number, listed, warn
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.slips import without_slips
@@ -43,11 +42,9 @@ def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
     values = (panel.values - level) / scale
     moved = [estimator.schema_.channels[channel] for channel in estimator.detector_.beyond(values)]
     if moved:
-        warnings.warn(
+        warn(
             f"More than a quarter of the steps of {listed(moved)} lie outside the range that fit saw, and are judged "
-            "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences.",
-            UserWarning,
-            stacklevel=3,
+            "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences."
         )
     return panel, estimator.detector_.judge(estimator.model_, values, believed, panel.lengths), level, scale
 
