@@ -169,6 +169,14 @@ def test_one_column_is_imputed_by_its_mean_or_mode(column: list[Any], expected: 
     assert filled == [expected] if isinstance(expected, str) else np.allclose(filled, expected, atol=1.0)
 
 
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_table_is_refused_before_anything_is_told_of_its_columns(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError, match=BAD_TABLES[name][1]):
+            TabMAE(**SMALL).fit(BAD_TABLES[name][0]())
+
+
 def test_a_column_without_an_observed_cell_is_named_once_and_comes_back_as_it_was() -> None:
     table = pd.DataFrame(HOLES, columns=["a", "b", "c"]).assign(blank=np.nan, none=None)
     with warnings.catch_warnings(record=True) as caught:

@@ -221,7 +221,7 @@ def test_unseen_levels_are_kept_and_told_once() -> None:
 
 
 def test_column_without_observed_cell_is_named_and_comes_back_as_it_was() -> None:
-    frame = pd.DataFrame({"x": [1.0, None], "blank": [np.nan, np.nan], "none": pd.Series([None, None], dtype=object)})
+    frame = pd.DataFrame({"x": [1.0, 1.0], "blank": [np.nan, np.nan], "none": pd.Series([None, None], dtype=object)})
     with pytest.warns(UserWarning, match="Columns 'blank', 'none' have no observed cell in fit"):
         schema = TableSchema.fit(frame)
     assert [column.learnable for column in schema.columns] == [True, False, False]

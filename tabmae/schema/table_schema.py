@@ -66,7 +66,8 @@ class TableSchema:
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
         blank = [column.name for column in columns if not column.learnable]
-        if blank:
+        n_useful = int(np.logical_or.reduce([~cell.missing for cell in cells]).sum())
+        if blank and n_useful > 1:  # every estimator refuses fewer rows
             warn(
                 f"Columns {listed(blank)} have no observed cell in fit. Nothing can be learnt of them, and they come "
                 "back as they are."
