@@ -177,6 +177,14 @@ def test_a_table_is_refused_before_anything_is_told_of_its_columns(name: str) ->
             TabMAE(**SMALL).fit(BAD_TABLES[name][0]())
 
 
+def test_a_tensor_with_a_gradient_is_read_as_its_numbers() -> None:
+    numbers = torch.tensor(HOLES, dtype=torch.float32)
+    model = TabMAE(**SMALL).fit(numbers)
+    imputed = model.transform(numbers.clone().requires_grad_())
+    np.testing.assert_array_equal(imputed, model.transform(numbers))
+    assert TabMAE(**SMALL).fit(numbers.clone().requires_grad_()).n_features_in_ == 3
+
+
 def test_a_column_without_an_observed_cell_is_named_once_and_comes_back_as_it_was() -> None:
     table = pd.DataFrame(HOLES, columns=["a", "b", "c"]).assign(blank=np.nan, none=None)
     with warnings.catch_warnings(record=True) as caught:

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from tabmae.errors import DataError, listed
 from tabmae.schema.arrays import ArrayTable, ListTable
@@ -91,7 +92,7 @@ def table_of(X: Any) -> Table:
     if isinstance(X, list | tuple):
         return ListTable(two_axes(array_of_rows(X)))
     if hasattr(X, "__array__") and not hasattr(X, "__dataframe__"):
-        return ArrayTable(two_axes(np.asarray(X)))
+        return ArrayTable(two_axes(np.asarray(X.detach().cpu() if isinstance(X, Tensor) else X)))
     if isinstance(X, str | os.PathLike):
         raise DataError(f"X must be a table in memory; got {listed([X])}. Read it, for example by pandas.read_csv(X).")
     raise DataError(
