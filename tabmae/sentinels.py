@@ -1,5 +1,5 @@
-"""What stands for a missing value: numbers far outside of all others (-999, 1e30), a few texts among numbers ("?"),
-texts that files and casts write for it ("", "nan").
+"""What is not what it seems: numbers and texts that stand for a missing value (-999, 1e30, "?", "nan"), and levels that
+name the rows.
 
 Contract: nothing is changed; what was found is told.
 """
@@ -7,7 +7,7 @@ Contract: nothing is changed; what was found is told.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 """Text that is a number, and no key: digits after a zero are one."""
 MARKERS = ("NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
 """What programs write for a missing value; people leave the field empty, or write a question mark."""
+MIN_NAMES = 20
+"""Levels, none of them twice, from which on they are the rows' names."""
 MIN_NUMBERS, MAX_STRANGERS = 10, 5
 """Numbers among the levels of a column of text from which on it may be one of numbers, and the others that may be."""
 
@@ -99,6 +101,21 @@ def warn_of_marks(columns: Mapping[Hashable, Iterable[object]]) -> None:
             f"Columns hold texts that may stand for a missing value: {', '.join(told[:MAX_TOLD])}{more}. "
             "They are learnt as levels; if they do, replace them by None before fit (on the command line, pass them as "
             "--missing), else name the columns in `categorical_features`."
+        )
+
+
+def warn_of_names(columns: Mapping[Hashable, Sequence[object]], n_observed: Mapping[Hashable, int]) -> None:
+    """Warn of columns, by name, whose known cells all differ in level; numbers in text are told of elsewhere."""
+    found = [
+        name
+        for name, levels in columns.items()
+        if len(levels) == n_observed[name] >= MIN_NAMES and strangers_of(levels) is None
+    ]
+    if found:
+        warn(
+            f"Columns {listed(found)} hold another level in every row, as names of rows do: nothing can be learnt of "
+            "them, and a missing one is imputed as that of another row. Drop them before fit, or index by them; if "
+            "they are categories all the same, name them in `categorical_features`."
         )
 
 

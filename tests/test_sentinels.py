@@ -108,6 +108,21 @@ def test_tables_warn_of_marks_unless_the_column_is_called_a_category() -> None:
         TabMAE(max_epochs=1, d_token=4).fit(pd.DataFrame(table).replace("nan", np.nan))
 
 
+def test_tables_warn_once_of_levels_that_never_come_twice_unless_they_are_called_categories() -> None:
+    names = pd.DataFrame({"id": [f"customer {row}" for row in range(60)], "x": np.arange(60.0)})
+    names.loc[::3, "id"] = None
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = TabMAE(max_epochs=1, d_token=4).fit(names)
+        model.transform(names)
+    assert [str(warning.message)[:46] for warning in told] == ["Columns 'id' hold another level in every row, "]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TabMAE(max_epochs=1, d_token=4, categorical_features=["id"]).fit(names)
+        TabMAE(max_epochs=1, d_token=4).fit(names.assign(id=[*names["id"][:-1], "customer 1"]))
+        TabMAE(max_epochs=1, d_token=4).fit(names.iloc[:28])
+
+
 def test_series_warn_of_numbers_as_text_that_are_no_channel() -> None:
     stamps = pd.date_range("2024", periods=len(USUAL), freq="h")
     series = pd.DataFrame({"ds": stamps, "load": USUAL, "temp": ["err", *USUAL[1:].astype(str)], "where": "hall 3"})

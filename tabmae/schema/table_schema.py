@@ -16,7 +16,7 @@ from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.tables import Table, open_table, read_columns
 from tabmae.schema.zones import zone_name
-from tabmae.sentinels import warn_of_marks, warn_of_sentinels, warn_of_strangers
+from tabmae.sentinels import warn_of_marks, warn_of_names, warn_of_sentinels, warn_of_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class TableSchema:
         }
         warn_of_strangers(texts, "are learnt as categories")
         warn_of_marks(texts)
+        warn_of_names(texts, {column.name: column.n_observed for column in columns})
         return cls(columns, table.named)
 
     @property
