@@ -584,8 +584,9 @@ def test_a_failed_fit_leaves_the_detector_as_it_was(detector: TabMAEDetector) ->
 def test_tiny_tables_are_served_without_alarms_that_they_cannot_give(n_rows: int, tmp_path: Path) -> None:
     rows = normal_rows(n_rows)
     message = f"X must have at least 38 rows with an observed cell to call 5% .* got {n_rows}. `predict` will call none"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as warned:
         detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
+    assert {warning.filename for warning in warned} == {__file__}
     detector.save(tmp_path / "model")
     for served in (detector, tabmae.load(tmp_path / "model")):
         assert np.isfinite(served.score_samples(rows)).all() and served.p_value(rows).min() > 0.05

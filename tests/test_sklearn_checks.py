@@ -44,7 +44,9 @@ def test_parameters_of_the_network_are_those_of_tabmae(kind: type[Any]) -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [TabMAE, TabMAEEncoder, TabMAEClassifier, TabMAERegressor, TimeSeriesMAE])
+@pytest.mark.parametrize(
+    "kind", [TabMAE, TabMAEEncoder, TabMAEDetector, TabMAEClassifier, TabMAERegressor, TimeSeriesMAE]
+)
 def test_an_unknown_parameter_is_refused_in_the_name_of_the_class_with_the_nearest_one(kind: type[Any]) -> None:
     with pytest.raises(
         TypeError, match=rf"^{kind.__name__} has no parameter `max_epoch`. Did you mean `max_epochs`\?$"

@@ -6,9 +6,10 @@ Contract: a row is an outlier where its p-value is at most `FALSE_ALARMS`.
 from __future__ import annotations
 
 import math
-import warnings
 
 from torch import Tensor
+
+from tabmae.errors import warn
 
 FALSE_ALARMS = 0.05
 """Share of normal rows that are called outliers."""
@@ -26,10 +27,8 @@ def alarm_threshold(held_out_scores: Tensor, n_rows: int) -> float:
     n_alarms = int(FALSE_ALARMS * (1 + len(held_out_scores)))
     if n_alarms:
         return float(held_out_scores[-n_alarms])
-    warnings.warn(
+    warn(
         f"X must have at least {LEAST_ROWS} rows with an observed cell to call {FALSE_ALARMS:.0%} of normal rows "
-        f"outliers; got {n_rows}. `predict` will call none an outlier. Pass more rows, or compare `anomaly_score`.",
-        UserWarning,
-        stacklevel=3,
+        f"outliers; got {n_rows}. `predict` will call none an outlier. Pass more rows, or compare `anomaly_score`."
     )
     return math.inf

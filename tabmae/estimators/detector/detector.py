@@ -28,7 +28,7 @@ from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, 
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
-from tabmae.estimators.parameters import check_parameters, chosen_members
+from tabmae.estimators.parameters import by_name, check_parameters, chosen_members
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.saving import register
 from tabmae.schema import TableSchema
@@ -113,6 +113,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     array([ 1, -1])
     """
 
+    @by_name
     def __init__(
         self,
         *,
