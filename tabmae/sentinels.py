@@ -72,9 +72,8 @@ def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str) -
     found = {name: few for name, levels in columns.items() if (few := strangers_of(levels)) is not None}
     if found:
         told = [f"{name!r} (but for {listed(few)})" if few else repr(name) for name, few in found.items()]
-        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
         warn(
-            f"Columns hold numbers as text, and {fate}: {', '.join(told[:MAX_TOLD])}{more}. "
+            f"Columns hold numbers as text, and {fate}: {_few(told)}. "
             'Convert them with pandas.to_numeric(errors="coerce"), or pass what stands for a missing value as '
             "--missing on the command line."
         )
@@ -96,9 +95,8 @@ def warn_of_marks(columns: Mapping[Hashable, Iterable[object]]) -> None:
     found = {name: marks for name, levels in columns.items() if (marks := marks_of(levels))}
     if found:
         told = [f"{name!r} ({listed(marks)})" for name, marks in found.items()]
-        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
         warn(
-            f"Columns hold texts that may stand for a missing value: {', '.join(told[:MAX_TOLD])}{more}. "
+            f"Columns hold texts that may stand for a missing value: {_few(told)}. "
             "They are learnt as levels; if they do, replace them by None before fit (on the command line, pass them as "
             "--missing), else name the columns in `categorical_features`."
         )
@@ -124,11 +122,16 @@ def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]]) -> None:
     found = {name: sentinels for name, numbers in columns.items() if (sentinels := sentinels_of(numbers))}
     if found:
         told = [f"{name!r} ({listed(sentinels)})" for name, sentinels in found.items()]
-        more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
         warn(
-            f"Columns hold one number again and again, far outside of all others: {', '.join(told[:MAX_TOLD])}{more}. "
+            f"Columns hold one number again and again, far outside of all others: {_few(told)}. "
             "It is learnt as it is; if it stands for a missing value, replace it by NaN before fit."
         )
+
+
+def _few(columns: Sequence[str]) -> str:
+    """What is told of columns, at most `MAX_TOLD` of them."""
+    more = f" and {len(columns) - MAX_TOLD} more" if len(columns) > MAX_TOLD else ""
+    return ", ".join(columns[:MAX_TOLD]) + more
 
 
 def _like_a_code(numbers: NDArray[np.float64]) -> NDArray[np.bool_]:
