@@ -69,5 +69,6 @@ def test_an_unknown_parameter_of_a_class_of_the_user_has_its_name() -> None:
     class Imputer(TabMAE):
         """A class that hands its parameters on."""
 
+    misspelt: dict[str, Any] = {"maskratio": 0.5}
     with pytest.raises(TypeError, match="^Imputer has no parameter `maskratio`. Did you mean `mask_ratio`"):
-        Imputer(maskratio=0.5)  # type: ignore[call-arg]
+        Imputer(**misspelt)
