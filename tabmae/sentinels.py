@@ -94,9 +94,8 @@ def warn_of_marks(columns: Mapping[Hashable, Iterable[object]]) -> None:
     """Warn of such texts in columns, by name."""
     found = {name: marks for name, levels in columns.items() if (marks := marks_of(levels))}
     if found:
-        told = [f"{name!r} ({listed(marks)})" for name, marks in found.items()]
         warn(
-            f"Columns hold texts that may stand for a missing value: {_few(told)}. "
+            f"Columns hold texts that may stand for a missing value: {_with_cells(found)}. "
             "They are learnt as levels; if they do, replace them by None before fit (on the command line, pass them as "
             "--missing), else name the columns in `categorical_features`."
         )
@@ -121,11 +120,15 @@ def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]]) -> None:
     """Warn of such numbers in columns of observed numbers, by name."""
     found = {name: sentinels for name, numbers in columns.items() if (sentinels := sentinels_of(numbers))}
     if found:
-        told = [f"{name!r} ({listed(sentinels)})" for name, sentinels in found.items()]
         warn(
-            f"Columns hold one number again and again, far outside of all others: {_few(told)}. "
+            f"Columns hold one number again and again, far outside of all others: {_with_cells(found)}. "
             "It is learnt as it is; if it stands for a missing value, replace it by NaN before fit."
         )
+
+
+def _with_cells(columns: Mapping[Hashable, Iterable[object]]) -> str:
+    """Columns by name, each with the cells that are meant."""
+    return _few([f"{name!r} ({listed(cells)})" for name, cells in columns.items()])
 
 
 def _few(columns: Sequence[str]) -> str:
