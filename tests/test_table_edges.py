@@ -60,6 +60,16 @@ def test_rows_of_weight_zero_are_as_if_absent() -> None:
     assert np.asarray(weighed)[0, 1] > 0.7
 
 
+def test_rows_of_weight_zero_set_neither_scales_nor_levels() -> None:
+    table = pd.DataFrame({"number": np.arange(60.0), "level": list("ab") * 30})
+    odd = pd.DataFrame({"number": [5e4], "level": ["z"]})
+    weighed = TabMAE(max_epochs=1, random_state=0)
+    weighed.fit(pd.concat([table, odd], ignore_index=True), sample_weight=[1.0] * 60 + [0.0])
+    absent = TabMAE(max_epochs=1, random_state=0).fit(table)
+    assert weighed.schema_.to_dict() == absent.schema_.to_dict()
+    assert weighed.predict_proba(table, "level").equals(absent.predict_proba(table, "level"))
+
+
 def test_a_table_of_rare_levels_alone_is_imputed() -> None:
     table = pd.DataFrame({"id": [f"u{row}" for row in range(150)], "key": [f"k{row}" for row in range(150)]})
     table.loc[5, "key"] = None

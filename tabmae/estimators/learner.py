@@ -34,7 +34,7 @@ from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import save
-from tabmae.schema import Column, TableSchema, open_table
+from tabmae.schema import Column, TableSchema, open_table, take_rows
 from tabmae.schema.cells import objects
 from tabmae.threads import threads_if
 from tabmae.tokenizers import CellDistribution
@@ -136,11 +136,12 @@ class MaskedTableEstimator(TabularEstimator):
         """
         check_parameters(self)
         deadline = Deadline(self.time_budget)
-        schema = TableSchema.fit(X, self.categorical_features, resistant=True)
         goes_on = self.warm_start and hasattr(self, "model_")
+        X, weight = weighed_rows(X, sample_weight)
+        schema = self.schema_ if goes_on else TableSchema.fit(X, self.categorical_features, resistant=True)
         with unchanged_by_failure(self):
             self._check_columns(X, reset=not goes_on)
-            return self._fit(X, self.schema_ if goes_on else schema, sample_weight, goes_on, deadline)
+            return self._fit(X, schema, weight, goes_on, deadline)
 
     def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on with more rows of the same columns; the first call is `fit`.
@@ -152,19 +153,13 @@ class MaskedTableEstimator(TabularEstimator):
             return self.fit(X, y, sample_weight)
         check_parameters(self)
         deadline = Deadline(self.time_budget)
-        open_table(X)
+        X, weight = weighed_rows(X, sample_weight)
         self._check_columns(X, reset=False)
         with unchanged_by_failure(self):
-            return self._fit(X, self.schema_, sample_weight, True, deadline)
+            return self._fit(X, self.schema_, weight, True, deadline)
 
-    def _fit(
-        self, X: Any, schema: TableSchema, sample_weight: ArrayLike | None, goes_on: bool, deadline: Deadline
-    ) -> Self:
+    def _fit(self, X: Any, schema: TableSchema, weight: Tensor | None, goes_on: bool, deadline: Deadline) -> Self:
         values, observed = self._cells(schema, X)
-        weight = checked_weight(sample_weight, len(values))
-        if weight is not None:
-            kept = weight > 0
-            values, observed, weight = values[kept], observed[kept], weight[kept]
         check_enough(values, observed)
         return self._learn(values, observed, schema, weight, goes_on, deadline)
 
@@ -365,10 +360,18 @@ def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:
     return torch.where(is_number, values.clamp(-farthest, farthest), values)
 
 
-def checked_weight(sample_weight: ArrayLike | None, n_rows: int) -> Tensor | None:
-    """Weights of the rows as float32 (n,)."""
+def weighed_rows(X: Any, sample_weight: ArrayLike | None) -> tuple[Any, Tensor | None]:
+    """The rows of a positive weight, a table as it came, and their weights."""
+    n_rows = open_table(X).n_rows
     if sample_weight is None:
-        return None
+        return X, None
+    weight = checked_weight(sample_weight, n_rows)
+    rows = torch.nonzero(weight)[:, 0]
+    return (X if len(rows) == n_rows else take_rows(X, rows.numpy())), weight[rows]
+
+
+def checked_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
+    """Weights of the rows as float32 (n,), the largest 1."""
     try:
         weight = torch.from_numpy(np.array(sample_weight, dtype=np.float64))
     except (TypeError, ValueError) as error:
