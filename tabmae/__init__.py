@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from os import PathLike
 
-    from tabmae.errors import DataError, ParameterError, SavedModelError, TabMAEError, TrainingError
+    from tabmae.errors import (
+        DataError,
+        ParameterError,
+        SavedModelError,
+        TabMAEError,
+        TrainingError,
+        TrainingInterruptedWarning,
+    )
     from tabmae.estimators.detector import TabMAEDetector
     from tabmae.estimators.series import TimeSeriesMAE
     from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor
@@ -35,6 +42,7 @@ __all__ = [
     "TabMAERegressor",
     "TimeSeriesMAE",
     "TrainingError",
+    "TrainingInterruptedWarning",
     "ampute",
     "evaluate",
     "html_report",
@@ -61,6 +69,7 @@ _ROOMS = {
     "TabMAERegressor": "tabmae.estimators.supervised",
     "TimeSeriesMAE": "tabmae.estimators.series",
     "TrainingError": "tabmae.errors",
+    "TrainingInterruptedWarning": "tabmae.errors",
     "ampute": "tabmae.missingness",
     "evaluate": "tabmae.evaluation",
     "html_report": "tabmae.report",

@@ -40,7 +40,11 @@ class TrainingError(TabMAEError, RuntimeError):
     """Training could not go on."""
 
 
-def warn(message: str) -> None:
+class TrainingInterruptedWarning(UserWarning):
+    """Training was interrupted; the best model so far is kept."""
+
+
+def warn(message: str, category: type[UserWarning] = UserWarning) -> None:
     """Warn at the line from which this package, or scikit-learn that calls it, was called.
 
     Not at the nearest line outside: it may be one of a decorator's.
@@ -51,7 +55,7 @@ def warn(message: str) -> None:
         if frame.f_code.co_filename.startswith(INSIDE):
             outside = level + 1
         frame = frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=outside)
+    warnings.warn(message, category, stacklevel=outside)
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tabmae.deadline import NEVER, Deadline
-from tabmae.errors import TrainingError, warn
+from tabmae.errors import TrainingError, TrainingInterruptedWarning, warn
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
 from tabmae.model import MaskedAutoencoder
@@ -138,7 +138,8 @@ def train(
                 raise
             warn(
                 f"Training was interrupted after epoch {progress.epoch:g} of {plan.max_epochs}; the best model so far "
-                f"is kept, of epoch {progress.best_epoch:g}."
+                f"is kept, of epoch {progress.best_epoch:g}.",
+                TrainingInterruptedWarning,
             )
     model.load_state_dict(run.best)
     model.eval()

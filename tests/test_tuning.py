@@ -347,3 +347,11 @@ def test_an_interrupt_ends_the_study_and_its_trial_has_no_score(table: pd.DataFr
     (study,) = optuna.get_all_study_names(storage)
     states = [trial.state.name for trial in optuna.load_study(study_name=study, storage=storage).trials]
     assert states == ["COMPLETE", "FAIL"]
+
+
+def test_a_warning_raised_as_an_error_is_no_interrupt(table: pd.DataFrame) -> None:
+    def warned(record: dict[str, float]) -> None:
+        raise UserWarning("of another kind")
+
+    with pytest.raises(UserWarning, match="of another kind"):
+        tune(TabMAE(**SMALL, callbacks=[warned]), table, n_trials=1, space={"dropout": [0.0]}, random_state=0)

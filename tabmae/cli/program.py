@@ -22,7 +22,7 @@ from tabmae.cli.impute import impute
 from tabmae.cli.info import info
 from tabmae.cli.report import report
 from tabmae.cli.tune import tune
-from tabmae.errors import TabMAEError
+from tabmae.errors import TabMAEError, TrainingInterruptedWarning
 
 BAD_INPUT, INTERRUPTED = 2, 130
 SENTENCE = re.compile(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^.]|\.(?!\s+[A-Z"'`]))*\.?""")
@@ -38,7 +38,7 @@ class Program(click.Group):
         try:
             with warnings_in_words():
                 code = super().main(*args, **extra)
-        except (click.exceptions.Abort, UserWarning):
+        except (click.exceptions.Abort, TrainingInterruptedWarning):
             fail("Interrupted; the result was not written.", INTERRUPTED)
         except click.ClickException as error:
             fail(error.format_message(), BAD_INPUT)
@@ -86,7 +86,7 @@ def warnings_in_words() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning)
         # Training alone would keep its best weights and go on to a result.
-        warnings.filterwarnings("error", message="Training was interrupted", category=UserWarning)
+        warnings.simplefilter("error", TrainingInterruptedWarning)
         warnings.showwarning = show
         yield
 

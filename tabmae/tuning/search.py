@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.utils import check_random_state, get_tags
 
-from tabmae.errors import ParameterError, TrainingError, check_number, kind_of
+from tabmae.errors import ParameterError, TrainingError, TrainingInterruptedWarning, check_number, kind_of
 from tabmae.estimators.parameters import check_seed
 from tabmae.tuning.parts import cut, last_step
 from tabmae.tuning.spaces import Space, check_candidate, distributions_of, space_of
@@ -149,10 +149,10 @@ def _best(study: optuna.Study) -> optuna.trial.FrozenTrial:
 def _interrupts_kept() -> Iterator[None]:
     """Let an interrupt end the study: training alone would keep its best weights, warn, and go on to be scored."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Training was interrupted", category=UserWarning)
+        warnings.simplefilter("error", TrainingInterruptedWarning)
         try:
             yield
-        except UserWarning as told:
+        except TrainingInterruptedWarning as told:
             raise KeyboardInterrupt from told
 
 
