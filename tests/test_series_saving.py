@@ -1,6 +1,9 @@
 """A saved `TimeSeriesMAE` answers with the same bits, whatever its stamps, ids and layout were."""
 
+import datetime
 import json
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,19 @@ def test_a_loaded_model_answers_with_the_same_bits(X: Any, parameters: dict[str,
 def test_the_quality_is_loaded_as_it_was(X: Any, tmp_path: Path) -> None:
     model = TimeSeriesMAE(**SMALL).fit(X)
     same(model.quality_, round_trip(model, tmp_path / "model").quality_)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [lambda n: pd.Timestamp(2024, 5, n + 1), lambda n: datetime.date(2024, 5, n + 1), Decimal, lambda n: b"s%d" % n],
+    ids=["time", "date", "decimal", "bytes"],
+)
+def test_ids_come_back_as_they_were(name: Callable[[int], Any], tmp_path: Path) -> None:
+    X = HOLES.assign(unique_id=NUMBER.map(name).astype(object))
+    model = TimeSeriesMAE(**SMALL).fit(X)
+    loaded = round_trip(model, tmp_path / "model")
+    same(model.forecast(), loaded.forecast())
+    assert loaded.known_ == model.known_ and [*map(type, loaded.known_)] == [*map(type, model.known_)]
 
 
 def test_columns_known_ahead_are_loaded_too(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tabmae.estimators.series.standard import Scales
 from tabmae.experts.bridges import Bridges
 from tabmae.experts.seasonal import Seasonal
 from tabmae.experts.stationary import Stationary
+from tabmae.schema.levels import from_json, to_json
 from tabmae.windows import Panel, SeriesSchema
 
 
@@ -33,7 +34,7 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     detector, usual = estimator.detector_.state()
     state = {
         "schema": estimator.schema_.to_dict(),
-        "scales": estimator.scales_.to_dict(named),
+        "scales": estimator.scales_.to_dict(to_json),
         "size": list(estimator.size_),
         "season": estimator.season_,
         "seasonal": None if estimator.seasonal_ is None else [estimator.seasonal_.seasons, estimator.seasonal_.level],
@@ -44,13 +45,13 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "ridges": [expert.ridge for expert in estimator.model_.experts],
         "forecaster": state_of(estimator.forecaster_),
         "detector": detector,
-        "known": [named(each) for each in estimator.known_],
+        "known": [to_json(each) for each in estimator.known_],
         "history": estimator.history_,
         "n_iter": estimator.n_iter_,
         "n_features_in": estimator.n_features_in_,
         "quality": {name: quality[name].tolist() for name in quality.columns},
         "tail": {
-            "ids": [named(each) for each in tail.ids],
+            "ids": [to_json(each) for each in tail.ids],
             "starts": [written(start) for start in tail.starts],
             "lengths": tail.lengths,
         },
@@ -76,11 +77,11 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
     """Set the fitted state of an estimator from what `stored` gave."""
     estimator.schema_ = SeriesSchema.from_dict(state["schema"])
-    estimator.scales_ = Scales.from_dict(state["scales"], name_of)
+    estimator.scales_ = Scales.from_dict(state["scales"], from_json)
     size = estimator.size_ = Size(*state["size"])
     estimator.season_, estimator.horizon_ = state["season"], state["horizon"]
     estimator.cycles_ = tuple(state["cycles"])
-    estimator.known_ = tuple(name_of(each) for each in state["known"])
+    estimator.known_ = tuple(from_json(each) for each in state["known"])
     estimator.history_, estimator.n_iter_ = state["history"], state["n_iter"]
     estimator.n_features_in_ = n_channels = state["n_features_in"]
     groups = [list(group) for group in state["groups"]]
@@ -100,7 +101,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     tail = state["tail"]
     arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future", "static"))
     starts = tuple(stamp(start) for start in tail["starts"])
-    estimator.tail_ = Panel(tuple(name_of(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
+    estimator.tail_ = Panel(tuple(from_json(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
     estimator.regressors_ = Regressors(*parts)
     estimator.seasonal_ = estimator.bridges_ = None
@@ -116,16 +117,6 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
         ]
     )
     estimator.quality_ = pd.DataFrame(state["quality"])
-
-
-def named(name: Any) -> Any:
-    """A series' id for JSON; times carry a tag."""
-    return {"time": written(name)} if isinstance(name, pd.Timestamp | pd.Period) else name
-
-
-def name_of(named: Any) -> Any:
-    """Undo `named`."""
-    return stamp(named["time"]) if isinstance(named, dict) else named
 
 
 def written(start: Any) -> Any:
