@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -41,6 +42,8 @@ N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
 LARGEST_ERROR = 10.0
 """Error of a held-out cell beyond which it counts no more: one spike would choose the weights of all other cells."""
+
+CPU = torch.device("cpu")
 
 Autoencoder = MaskedAutoencoder | SeriesAutoencoder
 Callback = Callable[[dict[str, float]], object]
@@ -122,7 +125,7 @@ def train(
         run.take_up(Path(checkpoint))
     progress = run.progress
     bar = tqdm(total=plan.max_epochs, initial=round(progress.epoch), disable=verbose < 1, unit="epoch")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), bar:
+    with generators_kept(run.values.device), bar:
         try:
             while not run.finished:
                 record = run.advance()
@@ -202,7 +205,7 @@ class _Run:
         left = math.ceil(plan.max_epochs - self.scheduled / self.n_batches)
         n_epochs = min(-(-plan.max_epochs // N_CHECKS), left)
         end = min(self.scheduled + n_epochs * self.n_batches, self.n_steps)
-        torch.manual_seed(draw_seed(self.generator))
+        seed_generators(self.values.device, draw_seed(self.generator))
         self.model.train()
         errors = []
         for batch in self._batches(n_epochs):
@@ -386,6 +389,21 @@ def _described(mask: object) -> str:
 def draw_seed(generator: torch.Generator) -> int:
     """A seed for a generator that knows only integers."""
     return int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device).item())
+
+
+@contextmanager
+def generators_kept(device: torch.device = CPU) -> Iterator[None]:
+    """Leave torch's global generators, of the CPU and of a GPU that is named, as they were; no other GPU is woken."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seed torch's global generators, of the CPU and of a GPU that is named."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _refuse_non_finite(record: dict[str, float], history: list[dict[str, float]]) -> None:

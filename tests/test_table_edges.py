@@ -178,3 +178,15 @@ def test_levels_of_rare_types_are_saved(levels: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     table.loc[3, "level"] = None
     pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(table), model.transform(table))
+
+
+def test_training_on_the_cpu_wakes_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def woken(*_: object, **__: object) -> None:
+        raise AssertionError("a GPU was asked for the state of its generator")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(f"torch.cuda.{name}", woken)
+    table = holed(60, 3)
+    TabMAE(max_epochs=1, device="cpu", random_state=0).fit(table)
+    tabmae.TabMAEClassifier(members=("network",), max_epochs=1, device="cpu", random_state=0).fit(table, [0, 1] * 30)

@@ -26,7 +26,7 @@ from tabmae.experts.gaussian import Gaussian
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import Plan, draw_held_out, draw_seed, train
+from tabmae.training import CPU, Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
@@ -113,8 +113,8 @@ def build_model(
 ) -> MaskedAutoencoder:
     """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
     has_gaussian = "gaussian" in expert_names(estimator.experts)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(draw_seed(generator))
+    with generators_kept():
+        seed_generators(CPU, draw_seed(generator))
         tokenizer = CellTokenizer.fit(
             values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=has_gaussian
         )
@@ -284,7 +284,7 @@ def restored_model(
     device = device_or_cpu(estimator)
     edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
-    with torch.random.fork_rng(devices=[]):
+    with generators_kept():
         tokenizer = CellTokenizer(n_levels, edges, centres, discrete, prior, size.d_token, loss, with_guess=has_guess)
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights

@@ -162,7 +162,8 @@ def _left_as_it_was() -> Iterator[None]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        awake = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+        with torch.random.fork_rng(devices=awake):
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -24,7 +24,7 @@ from tabmae.experts.stationary import Stationary
 from tabmae.masks import SERIES_MASKS, draw_ratio, get_mask
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.tokenizers import PatchTokenizer
-from tabmae.training import Callback, Plan, draw_seed, train
+from tabmae.training import CPU, Callback, Plan, draw_seed, generators_kept, seed_generators, train
 
 RATIO = (0.05, 0.8)
 RIDGES = (1e-3, 1e-2, 1e-1)
@@ -314,8 +314,8 @@ def build(
     loss: str,
 ) -> SeriesAutoencoder:
     """The model with the network's first weights drawn under the generator."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(draw_seed(generator))
+    with generators_kept():
+        seed_generators(CPU, draw_seed(generator))
         tokenizer = PatchTokenizer(size.window, n_channels, size.patch, size.d_token, loss)
         backbone = build_backbone(
             size.backbone,

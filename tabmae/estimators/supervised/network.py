@@ -18,7 +18,7 @@ from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW
 from tabmae.schedule import share_of_lr
 from tabmae.tokenizers import Guess
-from tabmae.training import draw_seed
+from tabmae.training import draw_seed, generators_kept, seed_generators
 
 BATCH = 128
 STEPS_OF_ROOT = 10
@@ -93,8 +93,9 @@ class FineTuned(nn.Module):
         self.train()
         parameters = [*self.model.parameters(), *self.head.parameters()]
         optimizer = AdamW(parameters, WEIGHT_DECAY)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(draw_seed(generator))
+        device = target.device
+        with generators_kept(device):
+            seed_generators(device, draw_seed(generator))
             for step in range(n_steps):
                 row = learnt[torch.randint(n_learnt, (min(BATCH, n_learnt),), device=learnt.device)]
                 copy = torch.randint(n_copies, row.shape, device=row.device)
