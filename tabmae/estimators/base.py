@@ -22,7 +22,7 @@ from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names
-from tabmae.experts.gaussian import Gaussian
+from tabmae.experts.gaussian import MAX_ROWS, Gaussian
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
@@ -122,9 +122,10 @@ def build_model(
     expert = None
     if has_gaussian and 0 < tokenizer.n_expert_columns <= MAX_GAUSSIAN_COLUMNS:
         tokenizer.to(values.device)
-        cells, shown = tokenizer.expand(values, observed)
+        thin = slice(None, None, max(1, -(-len(values) // MAX_ROWS)))
+        cells, shown = tokenizer.expand(values[thin], observed[thin])
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
-        expert.fit(cells, shown, tokenizer.expand(values, held_out)[1])
+        expert.fit(cells, shown, tokenizer.expand(values[thin], held_out[thin])[1])
     return MaskedAutoencoder(tokenizer, network, expert)
 
 
