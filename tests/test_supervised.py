@@ -203,6 +203,16 @@ def test_string_classes_and_a_pretrained_model_go_through_a_folder(tmp_path: Pat
     assert loaded.feature_names_in_.tolist() == list("abcde")
 
 
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "datetime64[us]", "datetime64[ns]"])
+def test_classes_of_time_go_through_a_folder(dtype: str, tmp_path: Path) -> None:
+    days = np.where(HIGH, np.datetime64("2024-05-01"), np.datetime64("1999-12-31")).astype(dtype)
+    model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, days)
+    model.save(tmp_path / "model")
+    loaded = tabmae.load(tmp_path / "model")
+    assert loaded.classes_.dtype == days.dtype
+    np.testing.assert_array_equal(loaded.predict(TABLE), model.predict(TABLE))
+
+
 def test_rows_beyond_those_of_pretraining_are_completed_alike_after_a_folder(tmp_path: Path) -> None:
     pretrained = TabMAE(**SMALL).fit(TABLE)
     model = TabMAERegressor(**SMALL, pretrained=pretrained, members=("linear",)).fit(TABLE, FACTOR)

@@ -31,6 +31,8 @@ def to_json(value: Any) -> Any:
         return {"type": "timedelta", "value": value.asm8.astype(np.int64).item(), "unit": value.unit}
     if type(value) is datetime.date:
         return {"type": "date", "value": value.isoformat()}
+    if type(value) is datetime.datetime and value.tzinfo is None:
+        return {"type": "datetime", "value": value.isoformat()}
     if isinstance(value, pd.Period):
         return {"type": "period", "value": value.ordinal, "freq": value.freqstr}
     if isinstance(value, bytes):
@@ -63,6 +65,8 @@ def from_json(saved: Any) -> Any:
             return pd.Timedelta(np.timedelta64(value, saved["unit"]))
         case "date":
             return datetime.date.fromisoformat(value)
+        case "datetime":
+            return datetime.datetime.fromisoformat(value)
         case "period":
             return pd.Period(ordinal=value, freq=saved["freq"])
         case "bytes":
