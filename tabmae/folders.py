@@ -13,7 +13,7 @@ RECORD, WEIGHTS = "tabmae.json", "weights.safetensors"
 
 def check_target(target: Path) -> None:
     """Refuse what could not be made, and to replace anything but an empty folder or a saved model."""
-    above = next(folder for folder in target.parents if folder.exists())
+    above = next((folder for folder in target.parents if folder.exists()), target)
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise SavedModelError(
             f"`folder` must be in a folder that can be written to; {str(above)!r} is none. Pass another folder."

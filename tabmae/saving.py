@@ -65,7 +65,7 @@ def save(estimator: Savable, folder: str | os.PathLike[str]) -> None:
         raise ParameterError(
             f"`estimator` must be of a registered class; got {name}. Register the class with tabmae.saving.register."
         )
-    target = Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(os.path.expanduser(folder)))
     check_target(target)
     params = encode_params(estimator.get_params(deep=False))
     state, tensors = estimator._get_state()
@@ -92,7 +92,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
     ------
     SavedModelError : the folder is absent, damaged, of a newer format, or not what it says.
     """
-    path = Path(folder)
+    path = Path(folder).expanduser()
     if not path.is_dir():
         given = "is not a folder" if path.exists() else "does not exist"
         raise SavedModelError(

@@ -407,3 +407,16 @@ def test_a_bad_folder_gives_one_clear_error(folder: Path, name: str) -> None:
 def test_the_trap_would_spring(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Trap(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
+
+
+def test_the_root_of_the_file_system_is_not_replaced() -> None:
+    with pytest.raises(SavedModelError, match="^`folder` must be"):
+        save(fitted(), Path(os.sep))
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save(fitted(fill=5.0), "~/model")
+    assert (tmp_path / "model" / RECORD).exists()
+    assert load("~/model").tensors_["weight"].min() == 4.0
