@@ -34,7 +34,8 @@ from tabmae.schedule import share_averaged, share_of_lr
 from tabmae.series_model import SeriesAutoencoder
 
 BLOCK_CELLS = 400_000
-"""Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
+"""Cells for which the expert is asked at once, where a call a batch would cost more than it answers, and cells of the
+held-out rows that are predicted at once."""
 BLOCK_CELLS_IN_HASTE = 50_000
 """The same under a deadline, which a block may overrun."""
 MAX_CHECK_ROWS = 4096
@@ -285,8 +286,11 @@ class _Run:
         progress = json.dumps(asdict(self.progress))
         record = {"run": self.fingerprint, "progress": progress, "digest": _digest(tensors, progress)}
         written = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written, record)
-        written.replace(path)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, written, record)
+            written.replace(path)
+        finally:
+            written.unlink(missing_ok=True)
 
     def take_up(self, path: Path) -> None:
         """Go on from the state in a file, if it is there.
@@ -342,16 +346,23 @@ class _HeldOut:
         self.exists = len(rows) > 0
         self.visible, self.cells, self.weight = observed[rows], cells[rows], weight[rows]
         self.values = torch.where(self.visible | self.cells, values[rows], 0)
-        self.guess: Any = model.guess(self.values, self.visible) if self.exists else None
+        self.size = max(1, BLOCK_CELLS // max(1, values.shape[1]))
+        self.guesses: list[Any] = [model.guess(*rows) for rows in self._parts()]
 
     @torch.no_grad()
     def error(self, model: Autoencoder) -> float:
         if not self.exists:
             return math.nan
         model.eval()
-        distribution: Any = model.network(torch.where(self.visible, self.values, 0), self.visible, self.guess)
-        errors = model.tokenizer.errors(distribution, self.values).clamp_max(LARGEST_ERROR)
-        return masked_mean(errors, self.cells, self.weight).item()
+        errors = []
+        for (values, visible), guess in zip(self._parts(), self.guesses, strict=True):
+            distribution: Any = model.network(torch.where(visible, values, 0), visible, guess)
+            errors.append(model.tokenizer.errors(distribution, values))
+        return masked_mean(torch.cat(errors).clamp_max(LARGEST_ERROR), self.cells, self.weight).item()
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Values and visible cells of as many rows as are predicted at once."""
+        return zip(self.values.split(self.size), self.visible.split(self.size), strict=True)
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

@@ -226,6 +226,23 @@ def test_heavier_rows_are_followed() -> None:
         assert favoured * (predicted * first[:, 0]).mean() > 0.4
 
 
+def test_held_out_rows_are_predicted_in_parts_that_are_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, asked = Setting().run(), []
+    network = MaskedAutoencoder.network
+
+    def spied(model: MaskedAutoencoder, values: Tensor, *given: Any) -> CellDistribution:
+        asked.append((model.training, len(values)))
+        return network(model, values, *given)
+
+    monkeypatch.setattr(training, "BLOCK_CELLS", 10 * table()[0].shape[1])
+    monkeypatch.setattr(MaskedAutoencoder, "network", spied)
+    parts = Setting().run()
+    checked = [n_rows for is_training, n_rows in asked if not is_training]
+    assert max(checked) == 10 and len(checked) > N_CHECKS
+    errors = [[record["held_out_error"] for record in run.history] for run in (whole, parts)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-4)
+
+
 def test_visible_cells_are_reconstructed_when_they_weigh() -> None:
     values = torch.randn(100, 3, generator=seeded())
     seen = torch.ones_like(values, dtype=torch.bool)
