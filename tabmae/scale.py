@@ -24,6 +24,8 @@ from tabmae.estimators.table import TabMAE
 
 BATCH_ROWS = 100_000
 """Rows that are in memory at once."""
+ONE_AT_A_TIME = {"batch_readahead": 1, "fragment_readahead": 1}
+"""So that dozens of batches are not read ahead of the one that is asked for."""
 Location = str | os.PathLike[str]
 
 
@@ -50,7 +52,7 @@ def sample_parquet(
     rng = check_random_state(random_state)
     chosen = np.sort(rng.choice(n_all, min(n_rows, n_all), replace=False))
     parts, start = [found.schema.empty_table()], 0
-    for batch in found.to_batches(batch_size=BATCH_ROWS):
+    for batch in found.to_batches(batch_size=BATCH_ROWS, **ONE_AT_A_TIME):
         here = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + len(batch))] - start
         parts.append(pa.Table.from_batches([batch]).take(pa.array(here)))
         start += len(batch)
@@ -134,7 +136,7 @@ def _opened(source: Location) -> pyarrow.dataset.Dataset:
 def _batches(found: pyarrow.dataset.Dataset, n_rows: int) -> Iterator[pa.Table]:
     """The rows as tables of so many rows each, the last one of fewer."""
     kept: list[pa.RecordBatch] = []
-    for batch in found.to_batches(batch_size=n_rows):
+    for batch in found.to_batches(batch_size=n_rows, **ONE_AT_A_TIME):
         kept.append(batch)
         while sum(map(len, kept)) >= n_rows:
             table = pa.Table.from_batches(kept, found.schema)
