@@ -168,6 +168,8 @@ class CsvColumn:
         """The format that reads every observed field and writes it back; "" without one."""
         seen = self._seen()
         for pattern in TIMES:
+            if pd.to_datetime(seen.iloc[:1], format=pattern, errors="coerce").isna().all():
+                continue
             stamps = pd.to_datetime(seen, format=pattern, errors="coerce")
             if stamps.notna().all() and (stamps.dt.strftime(pattern) == seen).all():
                 return pattern

@@ -110,7 +110,7 @@ class Target:
         try:
             with whole.open("xb") as file:
                 if path.exists():
-                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+                    whole.chmod(stat.S_IMODE(path.stat().st_mode))
                 if kind in DELIMITERS:
                     file.write(as_text(table, DELIMITERS[kind]).encode())
                 elif isinstance(table, str):
