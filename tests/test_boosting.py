@@ -1,11 +1,16 @@
 """Boosted trees as arrays answer as those that were grown."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from torch import Tensor
 
+from tabmae import ParameterError, TabMAE, TabMAEClassifier
+from tabmae.experts import boosting
 from tabmae.experts.boosting import BoostedTrees
 
 
@@ -67,3 +72,36 @@ def test_a_state_of_any_size_is_loaded() -> None:
     blank = BoostedTrees(n_outputs=3)
     blank.load_state_dict(weights)
     assert torch.equal(blank.predict(rows), grown.predict(rows))
+
+
+@pytest.fixture(params=["hidden", "changed"])
+def another_scikit_learn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One that hides the trees that it boosts, or whose leaves mean something else."""
+    leaves = boosting._leaves
+
+    def other(*given: Any) -> Any:
+        if request.param == "hidden":
+            raise AttributeError("'TreePredictor' object has no attribute 'nodes'")
+        return 2 * leaves(*given)
+
+    monkeypatch.setattr(boosting, "_leaves", other)
+    boosting.opens.cache_clear()
+    yield
+    boosting.opens.cache_clear()
+
+
+@pytest.mark.usefixtures("another_scikit_learn")
+def test_where_boosted_trees_cannot_be_read_the_others_answer() -> None:
+    assert not boosting.opens()
+    rows, target = drawn(2)
+    imputer = TabMAE(max_epochs=1, random_state=0).fit(rows.numpy())
+    assert (imputer.quality_["weight_direct"] == 0).all() and (imputer.quality_["weight_trees"] > 0).any()
+    small: dict[str, Any] = {"max_epochs": 1, "random_state": 0}
+    classifier = TabMAEClassifier(**small).fit(rows.numpy(), target.numpy())
+    assert classifier.quality_.index.tolist() == ["linear", "trees", "network", "ensemble"]
+    with pytest.raises(ParameterError, match="^The boosted trees of scikit-learn .* cannot be read"):
+        TabMAEClassifier(**small, members=("boosting",)).fit(rows.numpy(), target.numpy())
+
+
+def test_the_boosted_trees_of_this_scikit_learn_are_read() -> None:
+    assert boosting.opens()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tabmae.deadline import NEVER, Deadline
 from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, rows_that_weigh, weigh_members
-from tabmae.experts.direct import DirectTrees
+from tabmae.experts.direct import DirectTrees, grows
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 from tabmae.training import draw_seed
@@ -230,7 +230,7 @@ def _grow_direct(
     """The direct trees of as many features with enough observed cells as there is time for."""
     pace.slowest *= DIRECT
     for feature in sample.features:
-        if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS:
+        if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS or not grows(model.tokenizer.n_levels[feature]):
             continue
         if pace.too_late():
             break

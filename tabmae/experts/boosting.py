@@ -5,6 +5,7 @@ Contract: `fit(features, target)` grows the trees; `predict(features)` reads not
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,19 @@ class BoostedTrees(nn.Module):
         """Numbers (n, 1), or probabilities of the levels (n, n_levels), of rows (n, E); float32."""
         raw = self.baseline + self.forest.leaf_means(features)
         return raw if raw.shape[1] == 1 else raw.softmax(1)
+
+
+@cache
+def opens() -> bool:
+    """Whether this scikit-learn shows the trees that it boosts, which are private to it, and they say what it says."""
+    rows = np.linspace(0, 1, 64, dtype=np.float32)[:, None]
+    model = HistGradientBoostingRegressor(max_iter=LEAST_ROUNDS, early_stopping=False, random_state=0)
+    model.fit(rows, rows[:, 0] ** 2)
+    try:
+        copied = BoostedTrees().fit(torch.from_numpy(rows), torch.from_numpy(rows[:, 0] ** 2), 0, 0, LEAST_ROUNDS)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return False
+    return bool(np.allclose(copied.predict(torch.from_numpy(rows))[:, 0].numpy(), model.predict(rows), atol=1e-5))
 
 
 def _nodes(nodes: NDArray[Any]) -> Nodes:

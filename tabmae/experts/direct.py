@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tabmae.experts.boosting import BoostedTrees
+from tabmae.experts.boosting import BoostedTrees, opens
 from tabmae.experts.trees import Forest
 
 FOLDS = (1, 2)
@@ -75,3 +75,8 @@ class DirectTrees(nn.Module):
         """The arrays of nodes that it holds."""
         boosted = [cast(BoostedTrees, trees).forest for trees in self.boosted]
         return boosted if self.forest is None else [self.forest]
+
+
+def grows(n_levels: int) -> bool:
+    """Whether trees of a column can be grown: those of numbers need a scikit-learn whose boosted trees can be read."""
+    return n_levels > 0 or opens()

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import sklearn
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from tabmae.estimators.parameters import by_name, check_parameters, chosen_membe
 from tabmae.estimators.supervised.members import MEMBERS, Ensemble, joined, restored
 from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.tabular import TabularEstimator, unchanged_by_failure
+from tabmae.experts.boosting import opens
 from tabmae.masks import bernoulli, draw_ratio
 from tabmae.saving import part_of
 from tabmae.training import Callback, draw_seed
@@ -160,8 +162,20 @@ class SupervisedTableEstimator(TabularEstimator):
         copies = [self._rows(values, visible) for visible in shown]
         device = next(imputer.model_.parameters()).device
         self.ensemble_ = Ensemble(n_levels).fit(
-            chosen_members(self.members, MEMBERS), copies, target.to(device), imputer.model_, generator
+            self._chosen_members(), copies, target.to(device), imputer.model_, generator
         )
+
+    def _chosen_members(self) -> tuple[str, ...]:
+        """The members to fit: of "auto" those that this scikit-learn lets be had."""
+        names = chosen_members(self.members, MEMBERS)
+        if "boosting" not in names or opens():
+            return names
+        if not isinstance(self.members, str):
+            raise ParameterError(
+                f"The boosted trees of scikit-learn {sklearn.__version__} cannot be read; `members` names 'boosting'. "
+                "Leave it out, or install a version of scikit-learn that this package was tested with."
+            )
+        return tuple(name for name in names if name != "boosting")
 
     @staticmethod
     def _cells(schema: Any, X: Any) -> tuple[Tensor, Tensor]:
@@ -223,7 +237,7 @@ class SupervisedTableEstimator(TabularEstimator):
             MaskedTableEstimator(**self._training_parameters(0)).set_params(random_state=self.random_state)
         )
         check_pretrained(self.pretrained)
-        chosen_members(self.members, MEMBERS)
+        self._chosen_members()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to a folder, whole or not at all; `tabmae.load` reads it.
