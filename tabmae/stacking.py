@@ -26,7 +26,9 @@ ROBUST_CELLS = 300.0
 N_REWEIGHTED = 3
 
 
-def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> Tensor:
+def fit(
+    predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor, sample_weight: Tensor | None = None
+) -> Tensor:
     """Weigh members by least squares on hidden cells, outlying ones less (Huber).
 
     Parameters
@@ -34,6 +36,7 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     predictions : (M, n, F), what each member predicts. target : (n, F), in standard deviations.
     hidden : bool (n, F), the cells that no member saw.
     start : (M,), weights believed before any cell is seen; they sum to one.
+    sample_weight : (n,), how far each row counts, 1 on the mean; None for all alike.
 
     Returns
     -------
@@ -51,21 +54,25 @@ def fit(predictions: Tensor, target: Tensor, hidden: Tensor, start: Tensor) -> T
     """
     members, truth = predictions.double().cpu().numpy(), target.double().cpu().numpy()
     cells, believed = hidden.cpu().numpy(), start.double().cpu().numpy()
-    shared = _shrunk(members[:, cells], truth[cells], believed, PRIOR_CELLS, n_reweighted=N_REWEIGHTED)
-    columns = [
-        _shrunk(members[:, cells[:, j], j], truth[cells[:, j], j], shared, SHARED_CELLS, n_reweighted=N_REWEIGHTED)
-        for j in range(truth.shape[1])
-    ]
+    counts = np.broadcast_to(_counts(len(truth), sample_weight)[:, None], truth.shape)
+    shared = _shrunk(members[:, cells], truth[cells], counts[cells], believed, PRIOR_CELLS, N_REWEIGHTED)
+    columns = []
+    for j in range(truth.shape[1]):
+        seen = cells[:, j]
+        columns.append(
+            _shrunk(members[:, seen, j], truth[seen, j], counts[seen, j], shared, SHARED_CELLS, N_REWEIGHTED)
+        )
     return torch.from_numpy(np.array(columns).reshape(truth.shape[1], len(believed)))
 
 
-def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor) -> Tensor:
+def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor, sample_weight: Tensor | None = None) -> Tensor:
     """Weigh members by least squares of the probabilities of a category's levels on the level that was there.
 
     Parameters
     ----------
     probabilities : (M, n, L), by each member for n hidden cells. codes : (n,), below L.
     start : (M,), weights believed before any cell is seen.
+    sample_weight : (n,), how far each cell counts, 1 on the mean; None for all alike.
 
     Returns
     -------
@@ -73,23 +80,30 @@ def fit_levels(probabilities: Tensor, codes: Tensor, start: Tensor) -> Tensor:
     """
     indicator = torch.nn.functional.one_hot(codes, probabilities.shape[2])
     members, target = probabilities.double().flatten(1).cpu().numpy(), indicator.double().flatten().cpu().numpy()
-    return torch.from_numpy(
-        _shrunk(members, target, start.double().cpu().numpy(), PRIOR_LEVELS * probabilities.shape[2])
-    )
+    counts = np.repeat(_counts(len(codes), sample_weight), probabilities.shape[2])
+    prior = PRIOR_LEVELS * probabilities.shape[2]
+    return torch.from_numpy(_shrunk(members, target, counts, start.double().cpu().numpy(), prior))
 
 
-def _shrunk(members: Weights, target: Weights, believed: Weights, prior: float, n_reweighted: int = 0) -> Weights:
+def _counts(n_rows: int, sample_weight: Tensor | None) -> Weights:
+    """How far each row counts, (n,)."""
+    return np.ones(n_rows) if sample_weight is None else sample_weight.double().cpu().numpy()
+
+
+def _shrunk(
+    members: Weights, target: Weights, counts: Weights, believed: Weights, prior: float, n_reweighted: int = 0
+) -> Weights:
     """Least-squares weights on the simplex of members (M, n), mixed with the believed ones by the number of targets."""
     if not len(target):
         return believed
-    found = _on_simplex(members, target, np.ones_like(target), believed)
+    found = _on_simplex(members, target, counts, believed)
     bound = OUTLYING * max(1.0, (len(target) / ROBUST_CELLS) ** 0.5)
     for _ in range(n_reweighted):
         error = np.abs(target - found @ members)
         most = bound * 1.4826 * float(np.median(error))
         if most < 1e-9:
             break
-        found = _on_simplex(members, target, most / np.maximum(error, most), believed)
+        found = _on_simplex(members, target, counts * most / np.maximum(error, most), believed)
     return (len(target) * found + prior * believed) / (len(target) + prior)
 
 

@@ -152,6 +152,52 @@ def test_fit_predict_and_load_leave_the_global_generators_alone(tmp_path: Path) 
     assert np.array_equal(check_random_state(None).get_state()[1], numpy_state)
 
 
+@pytest.mark.parametrize("kind", [TabMAEClassifier, TabMAERegressor])
+def test_rows_of_weight_zero_are_as_if_without_a_label(kind: type[Any]) -> None:
+    labels = pd.Series(np.where(HIGH, 2.0, 1.0))
+    weight = np.where(np.arange(150) < 100, 3.0, 0.0)
+    weighed = kind(**SMALL).fit(TABLE, labels, sample_weight=weight)
+    unlabelled = kind(**SMALL).fit(TABLE, labels.where(weight > 0))
+    np.testing.assert_allclose(weighed.predict(TABLE), unlabelled.predict(TABLE))
+    np.testing.assert_allclose(weighed.quality_["error"], unlabelled.quality_["error"])
+
+
+@pytest.mark.parametrize("member", ["linear", "trees", "boosting", "network"])
+def test_the_labels_that_count_more_are_followed(member: str) -> None:
+    twice, weight = np.concatenate([TABLE, TABLE]), np.repeat([1.0, 0.02], 150)
+    small = {**SMALL, "members": (member,)}
+    for favoured in (1, -1):
+        classifier = TabMAEClassifier(**small).fit(twice, np.concatenate([HIGH, ~HIGH]), weight[::favoured])
+        right = classifier.score(TABLE, HIGH)
+        assert right > 0.75 if favoured == 1 else right < 0.25
+        regressor = TabMAERegressor(**small).fit(twice, np.concatenate([FACTOR, -FACTOR]), weight[::favoured])
+        assert favoured * np.corrcoef(regressor.predict(TABLE), FACTOR)[0, 1] > 0.5
+
+
+def test_errors_are_told_by_weight() -> None:
+    weight = np.where(HIGH, 1.0, 9.0)
+    model = TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, HIGH, weight)
+    share = weight[HIGH].sum() / weight.sum()
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    assert model.quality_["baseline_error"].to_numpy() == pytest.approx(entropy)
+    assert TabMAEClassifier(**SMALL, members=("linear",)).fit(TABLE, HIGH).quality_["error"].iloc[0] != pytest.approx(
+        model.quality_["error"].iloc[0], rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(149), "`sample_weight` must hold 150 finite weights"),
+        (np.where(np.arange(150) < 100, 0.0, 1.0), "`sample_weight` must not be zero for all labelled rows"),
+    ],
+)
+def test_weights_that_cannot_be_weights_are_refused(weight: Any, message: str) -> None:
+    labels = pd.Series(FACTOR).where(np.arange(150) < 100)
+    with pytest.raises(DataError, match=f"^{message}"):
+        TabMAERegressor(**SMALL).fit(TABLE, labels, sample_weight=weight)
+
+
 def test_a_second_fit_forgets_the_first(classifier: TabMAEClassifier) -> None:
     model = TabMAEClassifier(**SMALL).fit(TABLE[:60], HIGH[:60]).fit(TABLE, HIGH)
     np.testing.assert_array_equal(model.predict_proba(TABLE), classifier.predict_proba(TABLE))

@@ -57,6 +57,7 @@ class BoostedTrees(nn.Module):
         max_rounds: int = MAX_ROUNDS,
         learning_rate: float = 0.1,
         max_leaves: int = 31,
+        sample_weight: Tensor | None = None,
     ) -> BoostedTrees:
         """Grow the trees.
 
@@ -65,6 +66,7 @@ class BoostedTrees(nn.Module):
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         n_levels : 0 for a number.
         max_rounds, learning_rate, max_leaves : rounds, the share that each adds, the leaves of a tree.
+        sample_weight : (n,), how far rows count; None for alike.
         """
         max_iter = max(LEAST_ROUNDS, min(max_rounds, MAX_TREES // max(1, n_levels)))
         inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
@@ -78,7 +80,8 @@ class BoostedTrees(nn.Module):
                 early_stopping=False,
                 random_state=seed,
             )
-            grown = model.fit(inputs, truth.astype(np.int64) if n_levels else truth)
+            weight = None if sample_weight is None else sample_weight.cpu().numpy()
+            grown = model.fit(inputs, truth.astype(np.int64) if n_levels else truth, weight)
         classes = grown.classes_.astype(np.int64) if n_levels else np.zeros(1, dtype=np.int64)
         # Two classes share one tree a round, which speaks for the second.
         outputs = classes[1:] if len(classes) == 2 else classes

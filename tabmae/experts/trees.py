@@ -87,6 +87,7 @@ class Forest(nn.Module):
         n_trees: int = N_TREES,
         min_leaf: int | None = None,
         kept: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> Forest:
         """Grow the forest: one half of the trees without fold 1 of the held-out rows, the other without fold 2.
 
@@ -97,6 +98,7 @@ class Forest(nn.Module):
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that a half of the trees must not see.
         n_trees : of both halves together. min_leaf : rows of a leaf at least; None for 2, of levels 1.
         kept : (n, K), numbers whose means the leaves are to hold in place of the target's.
+        sample_weight : (n,), how far rows count in splits and in means and probabilities of the target; None for alike.
 
         Returns
         -------
@@ -106,10 +108,12 @@ class Forest(nn.Module):
         fold = np.zeros(len(truth)) if held_out is None else held_out.cpu().numpy()
         if min_leaf is None:
             min_leaf = MIN_LEAF_OF_LEVELS if n_levels else MIN_LEAF
-        halves = [
-            _grown(inputs[fold != half], truth[fold != half], n_levels, n_trees // 2, min_leaf, seed + half)
-            for half in (1, 2)
-        ]
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
+        halves = []
+        for half in (1, 2):
+            rows = fold != half
+            counts = None if weight is None else weight[rows]
+            halves.append(_grown(inputs[rows], truth[rows], counts, n_levels, n_trees // 2, min_leaf, seed + half))
         trees = [
             Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold)
             for half, _ in halves
@@ -259,7 +263,13 @@ class CompiledTrees:
 
 
 def _grown(
-    inputs: NDArray[np.float32], truth: NDArray[Any], n_levels: int, n_trees: int, min_leaf: int, seed: int
+    inputs: NDArray[np.float32],
+    truth: NDArray[Any],
+    sample_weight: NDArray[Any] | None,
+    n_levels: int,
+    n_trees: int,
+    min_leaf: int,
+    seed: int,
 ) -> tuple[list[Any], NDArray[np.int64]]:
     """Half of the trees, and the levels that they saw."""
     shared = {
@@ -271,9 +281,9 @@ def _grown(
     }
     if n_levels:
         forest = ExtraTreesClassifier(**shared)
-        forest.fit(inputs, truth.astype(np.int64))
+        forest.fit(inputs, truth.astype(np.int64), sample_weight)
         return [tree.tree_ for tree in forest.estimators_], forest.classes_
-    forest = ExtraTreesRegressor(**shared).fit(inputs, truth)
+    forest = ExtraTreesRegressor(**shared).fit(inputs, truth, sample_weight)
     return [tree.tree_ for tree in forest.estimators_], np.zeros(0, dtype=np.int64)
 
 

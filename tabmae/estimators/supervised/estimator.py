@@ -13,7 +13,14 @@ from torch import Tensor
 
 from tabmae.errors import DataError
 from tabmae.estimators.supervised.learner import SupervisedTableEstimator
-from tabmae.estimators.supervised.target import codes_of, labelled, numbers_of, weights_of, without_doubts_of_classes
+from tabmae.estimators.supervised.target import (
+    codes_of,
+    labelled,
+    numbers_of,
+    weights_of,
+    with_weight,
+    without_doubts_of_classes,
+)
 from tabmae.estimators.tabular import unchanged_by_failure
 from tabmae.saving import register
 from tabmae.schema.levels import from_json, to_json
@@ -66,27 +73,30 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
 
     classes_: NDArray[Any]
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn to classify rows.
 
         Parameters
         ----------
         X : pandas or polars DataFrame, Arrow table or array (n, F); NaN, None, pd.NA, NaT and null are missing.
         y : (n,), labels of any plain type; rows whose label is missing (NaN, None, pd.NA) serve pretraining alone.
+        sample_weight : (n,), how far each label counts, not negative; rows of weight 0 serve pretraining alone. For
+            classes that count alike, `sklearn.utils.class_weight.compute_sample_weight("balanced", y)`.
 
         Raises
         ------
         ParameterError : a parameter is out of range, of the wrong type, or misspelt.
-        DataError : X or y cannot be read, or y holds less than two classes.
+        DataError : X, y or the weights cannot be read, or y holds less than two classes.
         TrainingError : the loss is not finite, or a batch does not fit in the device's memory.
         """
         self._check()
         known, labels = labelled(X, y)
-        classes, codes = codes_of(labels)
+        counted, weight = with_weight(known, sample_weight)
+        classes, codes = codes_of(labels[counted[known]])
         with unchanged_by_failure(self), without_doubts_of_classes():
-            self._fit(X, known, codes, len(classes))
+            self._fit(X, counted, codes, len(classes), weight)
             self.classes_ = classes
-            share = torch.bincount(codes) / len(codes)
+            share = torch.bincount(codes, weight) / len(codes)
             self._baseline_error = -float((share * share.log()).sum())
         return self
 
@@ -132,13 +142,14 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
     True
     """
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn to predict a number.
 
         Parameters
         ----------
         X : (n, F), as for `TabMAEClassifier`.
         y : (n,), finite numbers; rows whose number is missing serve pretraining alone.
+        sample_weight : (n,), as for `TabMAEClassifier`.
 
         Raises
         ------
@@ -146,15 +157,18 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
         """
         self._check()
         known, labels = labelled(X, y)
-        numbers = numbers_of(labels)
-        mean, deviation = float(numbers.mean()), float(numbers.std(correction=0))
+        counted, weight = with_weight(known, sample_weight)
+        numbers = numbers_of(labels[counted[known]])
+        mean = float(numbers.mean() if weight is None else (weight * numbers).mean())
+        squares = (numbers - mean).square()
+        deviation = float((squares if weight is None else weight * squares).mean().sqrt())
         if not np.isfinite(deviation):
             raise DataError(
                 f"y must have a standard deviation that is finite; it is {deviation}. Pass y in a larger unit."
             )
         with unchanged_by_failure(self):
             self._unit = deviation or 1.0
-            self._fit(X, known, (numbers - mean) / self._unit, 0)
+            self._fit(X, counted, (numbers - mean) / self._unit, 0, weight)
             self._mean, self._baseline_error = mean, deviation
         return self
 

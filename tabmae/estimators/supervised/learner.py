@@ -135,12 +135,15 @@ class SupervisedTableEstimator(TabularEstimator):
             self._check_columns(X, reset=True)
         return self
 
-    def _fit(self, X: Any, known: NDArray[np.bool_], target: Tensor, n_levels: int) -> None:
+    def _fit(
+        self, X: Any, known: NDArray[np.bool_], target: Tensor, n_levels: int, sample_weight: Tensor | None
+    ) -> None:
         """Pretrain on all rows where nothing is pretrained, and fit the members to those with a label.
 
         Parameters
         ----------
         known : (n,), the rows with a label. target : (m,), codes, or numbers in standard deviations, of these rows.
+        sample_weight : (m,), how far each counts, 1 on the mean; None for alike.
         """
         generator = base.new_generator(self.random_state)
         given = check_pretrained(self.pretrained)
@@ -155,14 +158,16 @@ class SupervisedTableEstimator(TabularEstimator):
         if len(target) > MAX_LABELS:
             learnt = torch.randperm(len(target), generator=generator)[:MAX_LABELS]
             values, observed, target = values[learnt], observed[learnt], target[learnt]
+            sample_weight = None if sample_weight is None else sample_weight[learnt]
         shown = [observed]
         for _ in range(N_COPIES if len(target) <= MANY_LABELS else 1):
             hidden = bernoulli(observed, draw_ratio(MASK_RATIO, len(observed), generator), generator)
             shown.append(observed & ~hidden)
         copies = [self._rows(values, visible) for visible in shown]
         device = next(imputer.model_.parameters()).device
+        weight = None if sample_weight is None else sample_weight.to(device)
         self.ensemble_ = Ensemble(n_levels).fit(
-            self._chosen_members(), copies, target.to(device), imputer.model_, generator
+            self._chosen_members(), copies, target.to(device), imputer.model_, generator, weight
         )
 
     def _chosen_members(self) -> tuple[str, ...]:

@@ -30,14 +30,23 @@ class LinearModel(nn.Module):
         self.register_buffer("coefficients", torch.zeros(n_features, n_outputs, dtype=torch.float64))
         self.register_buffer("intercept", torch.zeros(n_outputs, dtype=torch.float64))
 
-    def fit(self, features: Tensor, target: Tensor, n_levels: int, strength: float = 1.0) -> LinearModel:
-        """Fit to features (n, E) and numbers, or codes below `n_levels` (n,); 0 for numbers."""
+    def fit(
+        self,
+        features: Tensor,
+        target: Tensor,
+        n_levels: int,
+        strength: float = 1.0,
+        sample_weight: Tensor | None = None,
+    ) -> LinearModel:
+        """Fit to features (n, E) and numbers, or codes below `n_levels` (n,); 0 for numbers. Rows count alike, or by
+        their weights (n,)."""
         inputs, truth = features.double().cpu().numpy(), target.cpu().numpy()
+        weight = None if sample_weight is None else sample_weight.cpu().numpy()
         centre, scale = inputs.mean(0), inputs.std(0)
         scale = np.where(scale > LEAST_SCALE, scale, 1.0)
         inputs = (inputs - centre) / scale
         if n_levels:
-            found = LogisticRegression(C=strength, max_iter=1000).fit(inputs, truth)
+            found = LogisticRegression(C=strength, max_iter=1000).fit(inputs, truth, weight)
             rows, intercept = found.coef_, found.intercept_
             if len(rows) == 1:
                 rows, intercept = np.stack([0 * rows[0], rows[0]]), np.append(0.0, intercept)
@@ -46,7 +55,8 @@ class LinearModel(nn.Module):
             start = np.full(n_levels, intercept.min() - np.log(len(truth)))
             coefficients[found.classes_], start[found.classes_] = rows, intercept
         else:
-            ridge = (RidgeCV(RIDGES) if len(truth) >= LEAST_ROWS else Ridge(MIDDLE_RIDGE)).fit(inputs, truth)
+            ridge = RidgeCV(RIDGES) if len(truth) >= LEAST_ROWS else Ridge(MIDDLE_RIDGE)
+            ridge.fit(inputs, truth, weight)
             coefficients, start = ridge.coef_[None], np.array([ridge.intercept_])
         self.coefficients = torch.from_numpy((coefficients / scale).T.copy()).to(features.device)
         self.intercept = torch.from_numpy(start - coefficients @ (centre / scale)).to(features.device)

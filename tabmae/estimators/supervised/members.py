@@ -69,6 +69,7 @@ class Ensemble(nn.Module):
         target: Tensor,
         pretrained: MaskedAutoencoder,
         generator: torch.Generator,
+        sample_weight: Tensor | None = None,
     ) -> Self:
         """Fit the members on labelled rows and weigh them by rows that they did not learn.
 
@@ -78,6 +79,7 @@ class Ensemble(nn.Module):
         copies : the n rows as they came, and masked copies of them, each completed without its hidden cells.
         target : (n,), codes, or numbers in standard deviations from the mean.
         pretrained : what the network starts from.
+        sample_weight : (n,), how far each row counts, 1 on the mean; None for alike.
         """
         fold = folds(target, min(N_FOLDS, len(target)), generator, self.n_levels)
         judging, together = copies[:2], joined(copies)
@@ -87,39 +89,44 @@ class Ensemble(nn.Module):
         def all_copies(learnt: Tensor) -> Tensor:
             return torch.cat([learnt + number * n_rows for number in range(n_copies)])
 
+        def counts(learnt: Tensor) -> Tensor | None:
+            return None if sample_weight is None else sample_weight[learnt]
+
         def linear(strength: float) -> Learner:
-            return lambda learnt, _: LinearModel().fit(features[learnt], target[learnt], self.n_levels, strength)
+            def learner(learnt: Tensor, _: int) -> nn.Module:
+                given = features[learnt], target[learnt], self.n_levels, strength
+                return LinearModel().fit(*given, sample_weight=counts(learnt))
+
+            return learner
 
         def trees(learnt: Tensor, _: int) -> nn.Module:
             learnt = learnt[torch.randperm(len(learnt), generator=generator)[:MAX_FOREST_ROWS].to(device)]
-            return Forest().fit(features[learnt], target[learnt], self.n_levels, draw_seed(generator))
+            given = features[learnt], target[learnt], self.n_levels, draw_seed(generator)
+            return Forest().fit(*given, sample_weight=counts(learnt))
 
         def boosting(learnt: Tensor, _: int) -> nn.Module:
-            return BoostedTrees().fit(
-                together.features[all_copies(learnt)],
-                target[learnt].repeat(n_copies),
-                self.n_levels,
-                draw_seed(generator),
-            )
+            rows, number = all_copies(learnt), all_copies(learnt) % n_rows
+            given = together.features[rows], target[number], self.n_levels, draw_seed(generator)
+            return BoostedTrees().fit(*given, sample_weight=counts(number))
 
         def network(learnt: Tensor, number: int) -> nn.Module:
-            start = cast(LinearModel, lines[number])
-            return FineTuned(pretrained, start, n_outputs).fit(together, target, learnt, self.n_levels, generator)
+            model = FineTuned(pretrained, cast(LinearModel, lines[number]), n_outputs)
+            return model.fit(together, target, learnt, self.n_levels, generator, sample_weight)
 
-        truth = target[fold >= 0]
-        judges = truth.repeat(len(judging))
+        truth, weight = target[fold >= 0], counts(fold >= 0)
+        judges, heard = truth.repeat(len(judging)), None if weight is None else weight.repeat(len(judging))
         strengths = STRENGTHS if self.n_levels else STRENGTHS[-1:]
         tried = [self._bag(linear(strength), fold, judging) for strength in strengths]
-        lines, of_lines = min(tried, key=lambda bag: float(self._error(bag[1], judges)))
+        lines, of_lines = min(tried, key=lambda bag: float(self._error(bag[1], judges, heard)))
         found = {"linear": (lines, of_lines)}
         for name, learner in (("trees", trees), ("boosting", boosting), ("network", network)):
             if name in names:
                 found[name] = self._bag(learner, fold, judging)
         self.members = nn.ModuleDict({name: found[name][0] for name in names})
         predicted = torch.stack([found[name][1] for name in names])
-        self.weights = self._weighed(predicted, judges)
+        self.weights = self._weighed(predicted, judges, heard)
         answers = [*predicted, torch.einsum("m,mnk->nk", self.weights, predicted)]
-        self.held_out_errors = torch.stack([self._error(answer[: len(truth)], truth) for answer in answers])
+        self.held_out_errors = torch.stack([self._error(answer[: len(truth)], truth, weight) for answer in answers])
         return self
 
     def predict(self, rows: Rows) -> Tensor:
@@ -144,21 +151,24 @@ class Ensemble(nn.Module):
             models.append(model)
         return models, predicted[:, fold >= 0].flatten(0, 1)
 
-    def _weighed(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def _weighed(self, predicted: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Weights of members by what they predict (M, n, K) of rows that they did not learn."""
-        errors = torch.stack([self._error(answer, target) for answer in predicted]).cpu()
+        errors = torch.stack([self._error(answer, target, sample_weight) for answer in predicted]).cpu()
         believed = errors.clamp_min(LEAST_ERROR) ** -SHARPNESS
         start = believed / believed.sum() if believed.sum().isfinite() else torch.ones_like(believed) / len(believed)
         if self.n_levels:
-            return stacking.fit_levels(predicted, target, start).to(predicted)
+            return stacking.fit_levels(predicted, target, start, sample_weight).to(predicted)
         everywhere = torch.ones(len(target), 1, dtype=torch.bool)
-        return stacking.fit(predicted, target[:, None], everywhere, start)[0].to(predicted)
+        return stacking.fit(predicted, target[:, None], everywhere, start, sample_weight)[0].to(predicted)
 
-    def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def _error(self, predicted: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Root mean squared error, or log loss, of predictions (n, K)."""
-        if not self.n_levels:
-            return (predicted[:, 0] - target).square().mean().sqrt()
-        return predicted.gather(1, target[:, None]).clamp(LEAST_PROBABILITY, 1).log().abs().mean()
+        if self.n_levels:
+            errors = predicted.gather(1, target[:, None])[:, 0].clamp(LEAST_PROBABILITY, 1).log().abs()
+        else:
+            errors = (predicted[:, 0] - target).square()
+        mean = errors.mean() if sample_weight is None else (errors * sample_weight).sum() / sample_weight.sum()
+        return mean if self.n_levels else mean.sqrt()
 
 
 def answer(model: nn.Module, rows: Rows) -> Tensor:

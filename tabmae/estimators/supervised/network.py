@@ -78,13 +78,22 @@ class FineTuned(nn.Module):
         latent = self.model.encode(rows.values.to(weight), rows.visible, guess).mean(1)
         return self.linear(rows.features).to(weight) + self.head(F.dropout(latent, HEAD_DROPOUT, self.training))
 
-    def fit(self, copies: Rows, target: Tensor, learnt: Tensor, n_levels: int, generator: torch.Generator) -> FineTuned:
+    def fit(
+        self,
+        copies: Rows,
+        target: Tensor,
+        learnt: Tensor,
+        n_levels: int,
+        generator: torch.Generator,
+        sample_weight: Tensor | None = None,
+    ) -> FineTuned:
         """Train on copies of labelled rows.
 
         Parameters
         ----------
         copies : R * n rows, every copy in the order of the target. target : (n,), numbers, or codes below `n_levels`.
         learnt : (m,), positions of the rows to learn. n_levels : 0 for numbers.
+        sample_weight : (n,), how far each row's error counts, 1 on the mean; None for alike.
         """
         n_rows, n_learnt = len(target), len(learnt)
         n_copies = len(copies.values) // n_rows
@@ -101,8 +110,13 @@ class FineTuned(nn.Module):
                 copy = torch.randint(n_copies, row.shape, device=row.device)
                 found = self(copies.take(copy * n_rows + row))
                 truth = target[row]
-                loss = F.cross_entropy(found, truth) if n_levels else F.mse_loss(found[:, 0], truth.to(found))
-                loss.backward()
+                if n_levels:
+                    errors = F.cross_entropy(found, truth, reduction="none")
+                else:
+                    errors = (found[:, 0] - truth.to(found)).square()
+                if sample_weight is not None:
+                    errors = errors * sample_weight[row].to(errors)
+                errors.mean().backward()
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step(LR * share_of_lr(step, n_steps))
         self._set_precision(base.INFERENCE)

@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 
 from tabmae.errors import DataError, kind_of, listed
+from tabmae.estimators.learner import checked_weight
 from tabmae.schema import open_table
 
 LEAST_LABELS = 2
@@ -111,3 +112,20 @@ def numbers_of(labels: NDArray[Any]) -> Tensor:
 def weights_of(known: NDArray[np.bool_], sample_weight: Any) -> NDArray[Any] | None:
     """Weights of the rows that have a label, None where all count alike."""
     return None if sample_weight is None else np.asarray(sample_weight)[known]
+
+
+def with_weight(known: NDArray[np.bool_], sample_weight: Any) -> tuple[NDArray[np.bool_], Tensor | None]:
+    """The rows (n,) that have a label and a positive weight, and the weights of these, 1 on the mean; float64 (m,).
+
+    Raises
+    ------
+    DataError : the weights are not one finite number a row that is not negative, or none of a labelled row is positive.
+    """
+    if sample_weight is None:
+        return known, None
+    weight = checked_weight(sample_weight, len(known)).double()
+    counted = known & (weight > 0).numpy()
+    if not counted.any():
+        raise DataError("`sample_weight` must not be zero for all labelled rows; it is. Give some a positive weight.")
+    weight = weight[torch.from_numpy(counted)]
+    return counted, weight / weight.mean()
