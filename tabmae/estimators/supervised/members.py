@@ -110,15 +110,16 @@ class Ensemble(nn.Module):
             return BoostedTrees().fit(*given, sample_weight=counts(number))
 
         def network(learnt: Tensor, number: int) -> nn.Module:
-            model = FineTuned(pretrained, cast(LinearModel, lines[number]), n_outputs)
+            model = FineTuned(pretrained, cast(LinearModel, found["linear"][0][number]), n_outputs)
             return model.fit(together, target, learnt, self.n_levels, generator, sample_weight)
 
         truth, weight = target[fold >= 0], counts(fold >= 0)
         judges, heard = truth.repeat(len(judging)), None if weight is None else weight.repeat(len(judging))
-        strengths = STRENGTHS if self.n_levels else STRENGTHS[-1:]
-        tried = [self._bag(linear(strength), fold, judging) for strength in strengths]
-        lines, of_lines = min(tried, key=lambda bag: float(self._error(bag[1], judges, heard)))
-        found = {"linear": (lines, of_lines)}
+        found: dict[str, tuple[nn.ModuleList, Tensor]] = {}
+        if {"linear", "network"} & set(names):
+            strengths = STRENGTHS if self.n_levels else STRENGTHS[-1:]
+            tried = [self._bag(linear(strength), fold, judging) for strength in strengths]
+            found["linear"] = min(tried, key=lambda bag: float(self._error(bag[1], judges, heard)))
         for name, learner in (("trees", trees), ("boosting", boosting), ("network", network)):
             if name in names:
                 found[name] = self._bag(learner, fold, judging)
