@@ -278,7 +278,7 @@ def test_quality_tells_the_held_out_error_of_each_column(mixed: pd.DataFrame, mo
     quality = model.quality_
     assert quality.index.tolist() == mixed.columns.tolist()
     weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct"]
-    assert quality.columns.tolist() == ["kind", "n", "error", "baseline_error", "skill", *weights]
+    assert quality.columns.tolist() == ["kind", "skill", "n", "error", "baseline_error", *weights]
     assert (quality["n"] > 0).all() and (quality["n"] < 0.3 * len(mixed)).all()
     assert quality["kind"].tolist() == ["number"] * 4 + ["category"] * 3 + ["number"]
     np.testing.assert_allclose(quality["skill"], 1 - quality["error"] / quality["baseline_error"])

@@ -225,6 +225,8 @@ class MaskedTableEstimator(TabularEstimator):
             rows_of_quality.append((column.kind, len(target), float(error), float(baseline)))
         quality = pd.DataFrame(rows_of_quality, columns=["kind", "n", "error", "baseline_error"])
         quality["skill"] = 1 - quality["error"] / quality["baseline_error"].where(quality["baseline_error"] > 0)
+        # Skill comes early, since a narrow terminal shows the first and the last columns alone.
+        quality = quality[["kind", "skill", "n", "error", "baseline_error"]]
         quality[list(WEIGHTS)] = believed_weights(self.model_)
         quality.index = self._column_index()
         self.quality_ = quality

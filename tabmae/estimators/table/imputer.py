@@ -101,10 +101,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     Attributes
     ----------
-    quality_ : DataFrame, a row a column: `kind`, `n` held-out cells, their `error` (root mean squared error in
-        standard deviations of the column, or share of wrong levels), `baseline_error` of the mean or mode, `skill`,
-        the share of the baseline's error that is gone, and `weight_mean`, `weight_gaussian`, `weight_network`,
-        `weight_trees`, `weight_direct` (trees that know nothing of the Gaussian's guess), how far each member is
+    quality_ : DataFrame, a row a column: `kind`, `skill`, the share of the baseline's error that is gone, `n` held-out
+        cells, their `error` (root mean squared error in standard deviations of the column, or share of wrong levels),
+        `baseline_error` of the mean or mode, and `weight_mean`, `weight_gaussian`, `weight_network`, `weight_trees`,
+        `weight_direct` (trees that know nothing of the Gaussian's guess), how far each member is
         believed (of a category, `weight_mean` is that of its frequencies).
     history_ : list of dicts, one a check. n_iter_ : epochs trained.
     schema_ : what each column is. model_ : the torch module. size_ : what the "auto" parameters became.
