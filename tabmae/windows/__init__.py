@@ -1,11 +1,10 @@
-"""Series <-> panels on a regular grid, and windows of them: the only room that sees a time stamp.
+"""Series <-> panels on a regular grid: the only room that sees a time stamp.
 
 Contract: `SeriesSchema.read` gives a `Panel`; `write` fills the gaps of a table, every observed cell as it came.
 """
 
 from tabmae.windows.calendar import calendar_columns, unseen_cycles
 from tabmae.windows.containers import in_library_of
-from tabmae.windows.cuts import join_windows, window_starts
 from tabmae.windows.panel import Panel
 from tabmae.windows.seasons import season_of
 from tabmae.windows.series_schema import SeriesSchema
@@ -15,8 +14,6 @@ __all__ = [
     "SeriesSchema",
     "calendar_columns",
     "in_library_of",
-    "join_windows",
     "season_of",
     "unseen_cycles",
-    "window_starts",
 ]
