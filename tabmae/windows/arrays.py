@@ -32,7 +32,6 @@ def read_array(X: Any) -> Panel:
         (n_steps,) * n_series,
         values,
         np.empty((len(values), 0)),
-        np.empty((n_series, 0)),
     )
 
 

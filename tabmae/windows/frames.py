@@ -57,38 +57,24 @@ def read_panel(
     rows: Rows,
     channels: Sequence[Hashable],
     future: Sequence[Hashable],
-    static: Sequence[Hashable],
 ) -> Panel:
     """Read the columns of a frame onto the grid of its rows."""
-    check_columns(frame, [*channels, *future, *static])
+    check_columns(frame, [*channels, *future])
     numbers = numbers_of(frame, [*channels, *future])
     rows.check_no_conflict(numbers)
     on_grid = rows.spread(numbers)
-    fixed = rows.spread(numbers_of(frame, static))
     return Panel(
         rows.ids,
         tuple(rows.starts),
         tuple(rows.lengths.tolist()),
         np.ascontiguousarray(on_grid[:, : len(channels)]),
         np.ascontiguousarray(on_grid[:, len(channels) :]),
-        first_observed(fixed, rows.lengths),
     )
 
 
 def numbers_of(frame: pd.DataFrame, names: Sequence[Hashable]) -> NDArray[np.float64]:
     """Columns as float64 (n, number of columns)."""
     return read_numbers({name: frame[name] for name in names}, len(frame))
-
-
-def first_observed(on_grid: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The first value that is not missing of each series, (S, K), NaN without any."""
-    out = np.full((len(lengths), on_grid.shape[1]), np.nan)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    for place, column in enumerate(on_grid.T):
-        seen = np.flatnonzero(~np.isnan(column))
-        series, first = np.unique(owner[seen], return_index=True)
-        out[series, place] = column[seen[first]]
-    return out
 
 
 def write_panel(

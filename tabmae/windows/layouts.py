@@ -32,7 +32,6 @@ class Layout(NamedTuple):
     future_cols: tuple[Any, ...]
     static_cols: tuple[Any, ...]
     id_dtype: str | None
-    numeric_static: tuple[Any, ...]
 
 
 def find_layout(
@@ -88,8 +87,7 @@ def find_layout(
             "Convert them with pandas.to_numeric."
         )
     id_dtype = None if owner is None else str(frame[owner].dtype)
-    numeric = tuple(name for name in static if is_numeric(frame[name]))
-    return Layout(wide, owner, time_col, tuple(channels), tuple(future), tuple(static), id_dtype, numeric)
+    return Layout(wide, owner, time_col, tuple(channels), tuple(future), tuple(static), id_dtype)
 
 
 def warn_of_left_out(rest: pd.DataFrame) -> None:

@@ -44,7 +44,7 @@ def read_numbers(columns: Mapping[Hashable, pd.Series], n_rows: int) -> NDArray[
     if wrong:
         raise DataError(
             f"Columns must hold numbers; {listed(wrong)} hold {listed(dict.fromkeys(wrong.values()))}. Convert them "
-            "with pandas.to_numeric, or leave them out of `target_cols`, `future_cols` and `static_cols`."
+            "with pandas.to_numeric, or leave them out of `target_cols` and `future_cols`."
         )
     sparse = [name for name, column in columns.items() if isinstance(column.dtype, pd.SparseDtype)]
     if sparse:

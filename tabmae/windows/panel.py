@@ -21,7 +21,6 @@ class Panel:
     lengths : steps of each series on the complete grid, absent stamps included.
     values : float64 (T, C), NaN where missing or absent; series after series.
     future : float64 (T, K), the columns known ahead, NaN where missing or absent; K may be 0.
-    static : float64 (S, number of numeric static columns), the first observed value of each series, NaN without any.
     """
 
     ids: tuple[Hashable, ...]
@@ -29,7 +28,6 @@ class Panel:
     lengths: tuple[int, ...]
     values: NDArray[np.float64]
     future: NDArray[np.float64]
-    static: NDArray[np.float64]
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:

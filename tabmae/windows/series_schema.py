@@ -32,7 +32,7 @@ class SeriesSchema:
         one series without an id.
     freq : a pandas offset, or an integer for integer stamps and arrays.
     future_cols, static_cols : columns known ahead, and columns that are the same within a series.
-    id_dtype : dtype of the ids. numeric_static : the static columns that are numeric.
+    id_dtype : dtype of the ids.
     """
 
     layout: str
@@ -43,7 +43,6 @@ class SeriesSchema:
     future_cols: tuple[str, ...] = ()
     static_cols: tuple[str, ...] = ()
     id_dtype: str | None = None
-    numeric_static: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -88,7 +87,7 @@ class SeriesSchema:
         rows = self._rows(frame)
         if not of_fit:
             rows.warn_of_coarse_steps()
-        return read_panel(frame, rows, self._names(X), self.future_cols, self.numeric_static)
+        return read_panel(frame, rows, self._names(X), self.future_cols)
 
     def write(self, panel: Panel, values: NDArray[np.float64], X: Any) -> Any:
         """Fill the gaps of X, whose panel this is, with values (T, C).
@@ -168,7 +167,7 @@ class SeriesSchema:
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> "SeriesSchema":
         """Give back the schema that `to_dict` put into a dict."""
-        lists = ("channels", "future_cols", "static_cols", "numeric_static")
+        lists = ("channels", "future_cols", "static_cols")
         return cls(**{name: loaded(value) if name in lists else value for name, value in d.items()})
 
     @property

@@ -393,5 +393,4 @@ def some_series(panel: Panel, chosen: slice) -> Panel:
         lengths=panel.lengths[chosen],
         values=panel.values[low:high],
         future=panel.future[low:high],
-        static=panel.static[chosen],
     )

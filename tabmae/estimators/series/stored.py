@@ -59,7 +59,7 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     weights = {f"model.{name}": tensor.contiguous() for name, tensor in estimator.model_.state_dict().items()}
     weights |= {f"forecaster.{name}": tensor for name, tensor in estimator.forecaster_.state_dict().items()}
     weights |= {f"detector.{name}": tensor for name, tensor in usual.items()}
-    for part in ("values", "future", "static"):
+    for part in ("values", "future"):
         weights[f"tail.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(tail, part)))
     for part in ("mean", "deviation", "coefficients"):
         weights[f"regressors.{part}"] = torch.from_numpy(np.ascontiguousarray(getattr(estimator.regressors_, part)))
@@ -99,7 +99,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     usual = {name.removeprefix("detector."): part for name, part in weights.items() if name.startswith("detector.")}
     estimator.detector_ = SeriesDetector.restored(state["detector"], usual)
     tail = state["tail"]
-    arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future", "static"))
+    arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future"))
     starts = tuple(stamp(start) for start in tail["starts"])
     estimator.tail_ = Panel(tuple(from_json(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
