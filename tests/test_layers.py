@@ -80,7 +80,6 @@ SIDEWAYS = {
     ("estimators.learner", "estimators.parameters"),
     ("estimators.learner", "estimators.tabular"),
     ("report", "plotting"),
-    ("report", "evaluation"),
 }
 """Imports within a floor: (from, to). Besides, every room may import `errors`."""
 
@@ -90,7 +89,6 @@ RESERVED = {
     "matplotlib": ("plotting", "demo"),
     "optuna": ("tuning",),
     "polars": (),
-    "ray": ("scale",),
 }
 """Packages that only these rooms import, in functions too where the package may be absent."""
 
