@@ -20,10 +20,7 @@ from sklearn.utils import check_random_state
 from tabmae.errors import DataError, ParameterError, check_choice, check_number, kind_of, listed
 from tabmae.metrics import accuracy, rmse
 from tabmae.missingness import ampute
-from tabmae.pooling import pool
 from tabmae.schema import TableSchema, missing_cells, open_table, take_rows
-
-__all__ = ["BASELINES", "RESULT", "Baseline", "evaluate", "pool"]
 
 BASELINES = ("mean", "knn", "iterative")
 MAX_INDICATORS = 10

@@ -240,7 +240,9 @@ def test_the_network_alone_answers_until_weights_are_set(with_expert: bool) -> N
     for same in (model.eval(), weighed([0, 0, 1, 0, 0], [0, 1, 0, 0], with_expert)):
         answer = same(values, visible)
         assert torch.equal(answer.mean, network.mean) and torch.equal(answer.point(), network.point())
-        torch.testing.assert_close(answer.log_density(values), network.log_density(values))
+        numbers, codes = values[:, answer.numbers], values[:, answer.categories]
+        torch.testing.assert_close(answer.number_log_density(numbers), network.number_log_density(numbers))
+        torch.testing.assert_close(answer.level_log_probability(codes), network.level_log_probability(codes))
 
 
 def test_the_mean_of_training_and_the_expert_answer_when_they_alone_are_believed() -> None:

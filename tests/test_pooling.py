@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import tabmae.evaluation
 from tabmae.errors import DataError, ParameterError
 from tabmae.pooling import pool
 
@@ -85,10 +84,6 @@ def test_one_coefficient_may_come_as_any_sequence() -> None:
     slopes, squares = pd.Series(ESTIMATES[:, 0], name="slope"), pd.Series(VARIANCES[:, 0], name="square")
     pd.testing.assert_frame_equal(pool(slopes, squares), expected)
     pd.testing.assert_frame_equal(pool(list(slopes), tuple(squares)), expected)
-
-
-def test_the_evaluation_room_and_the_shop_window_show_it() -> None:
-    assert tabmae.evaluation.pool is tabmae.pool is pool
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_index_columns_order_and_attributes_are_kept(index: pd.Index) -> None:
     decoded = schema.decode(schema.encode(frame)[0], frame)
     pd.testing.assert_index_equal(decoded.index, frame.index, exact=True)
     pd.testing.assert_index_equal(decoded.columns, frame.columns, exact=True)
-    assert decoded.attrs == frame.attrs and decoded.iloc[1, 1] == "u" and schema.feature_names is None
+    assert decoded.attrs == frame.attrs and decoded.iloc[1, 1] == "u"
 
 
 def test_arrow_metadata_is_kept() -> None:

@@ -28,16 +28,13 @@ def test_numbers_are_standardised_by_the_observed_cells_and_categories_ranked_by
     assert (number.mean, number.low, number.high, number.n_observed, number.whole) == (3.0, 1.0, 5.0, 3, True)
     assert number.scale == pytest.approx(np.std([1, 3, 5])) and not number.integer and number.n_levels == 0
     assert category.levels == ("often", "rare", "late") and schema.n_levels == (0, 3)
-    assert schema.feature_names == ["x", "c"]
     values, observed = schema.encode(frame)
     np.testing.assert_allclose(values[:, 0], np.array([-2, 0, 0, 2]) / number.scale, rtol=1e-6)
     np.testing.assert_array_equal(values[:, 1], [1, 0, 0, 2])
     np.testing.assert_array_equal(observed[:, 0], [True, True, False, True])
 
 
-def test_arrays_have_no_names_and_int_names_are_no_feature_names() -> None:
-    assert TableSchema.fit(np.eye(2)).feature_names is None
-    assert TableSchema.fit(pd.DataFrame(np.eye(2))).feature_names is None
+def test_the_columns_of_arrays_go_by_their_positions() -> None:
     assert [column.name for column in TableSchema.fit(np.eye(2)).columns] == [0, 1]
 
 

@@ -307,13 +307,14 @@ def test_errors_are_the_loss_of_the_mean_the_likelihood_and_the_cross_entropy() 
     values, _ = table()
     numbers, categories = [0, 2, 4], [1, 3]
     distribution = build().predict(torch.randn(40, 5, D_TOKEN, generator=seeded(2)))
-    log_density = distribution.log_density(values)
+    density = distribution.number_log_density(values[:, numbers])
+    probability = distribution.level_log_probability(values[:, categories])
     for loss, function in LOSSES.items():
-        expected = function(distribution.mean, values[:, numbers]) - LIKELIHOOD_WEIGHT * log_density[:, numbers]
+        expected = function(distribution.mean, values[:, numbers]) - LIKELIHOOD_WEIGHT * density
         errors = build(loss).errors(distribution, values)
         torch.testing.assert_close(errors[:, numbers], expected)
-        torch.testing.assert_close(errors[:, categories], -LEVEL_WEIGHT * log_density[:, categories])
-    torch.testing.assert_close(build("nll").errors(distribution, values)[:, numbers], -log_density[:, numbers])
+        torch.testing.assert_close(errors[:, categories], -LEVEL_WEIGHT * probability)
+    torch.testing.assert_close(build("nll").errors(distribution, values)[:, numbers], -density)
 
 
 @pytest.mark.parametrize("n_levels", [(0, 0), (3, 2), (0,), (4,)])

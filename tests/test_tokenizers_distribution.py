@@ -280,9 +280,8 @@ def test_probabilities_sum_to_one_and_are_the_density() -> None:
         assert probabilities.shape == (N_ROWS, n_levels)
         torch.testing.assert_close(probabilities.sum(1), torch.ones(N_ROWS, dtype=torch.float64))
         for code in range(n_levels):
-            values = torch.full((N_ROWS, 5), float(code), dtype=torch.float64)
-            torch.testing.assert_close(belief.log_density(values)[:, feature].exp(), probabilities[:, code])
-            torch.testing.assert_close(belief.level_log_probability(values[:, :2])[:, k].exp(), probabilities[:, code])
+            codes = torch.full((N_ROWS, 2), float(code), dtype=torch.float64)
+            torch.testing.assert_close(belief.level_log_probability(codes)[:, k].exp(), probabilities[:, code])
 
 
 def test_draws_of_categories_keep_their_odds_and_never_name_the_rare_class() -> None:
@@ -350,10 +349,12 @@ def test_the_likelihood_may_keep_its_gradient_off_the_location() -> None:
 @pytest.mark.parametrize("moved", [False, True])
 def test_the_distribution_of_one_feature_is_that_feature_s(moved: bool) -> None:
     belief = distribution(moved=moved)
-    whole = belief.log_density(belief.point())
-    for feature in [*belief.numbers.tolist(), *belief.categories.tolist()]:
-        alone = belief.of(feature)
-        assert torch.equal(alone.point()[:, 0], belief.point()[:, feature])
-        torch.testing.assert_close(alone.log_density(belief.point()[:, [feature]])[:, 0], whole[:, feature])
+    point = belief.point()
+    for features, name in ((belief.numbers, "number_log_density"), (belief.categories, "level_log_probability")):
+        whole = getattr(belief, name)(point[:, features])
+        for k, feature in enumerate(features.tolist()):
+            alone = belief.of(feature)
+            assert torch.equal(alone.point()[:, 0], point[:, feature])
+            torch.testing.assert_close(getattr(alone, name)(point[:, [feature]])[:, 0], whole[:, k])
     first = belief.of(int(belief.numbers[0]))
     torch.testing.assert_close(first.quantile(0.3)[:, 0], belief.quantile(0.3)[:, 0])

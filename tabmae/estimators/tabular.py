@@ -44,7 +44,6 @@ class TabularEstimator(BaseEstimator, ABC):
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
         tags.input_tags.string = True
-        tags.non_deterministic = False
         return tags
 
     def _check_columns(self, X: Any, *, reset: bool) -> None:

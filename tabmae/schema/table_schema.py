@@ -87,12 +87,6 @@ class TableSchema:
         return cls(columns, table.named)
 
     @property
-    def feature_names(self) -> list[str] | None:
-        """The columns' names when all are strings, else None."""
-        names = [column.name for column in self.columns if isinstance(column.name, str)]
-        return names if self.named and len(names) == len(self.columns) else None
-
-    @property
     def n_levels(self) -> tuple[int, ...]:
         """Count of levels of each column, 0 for numbers."""
         return tuple(column.n_levels for column in self.columns)

@@ -119,15 +119,11 @@ class CellDistribution:
         rare = self.has_rare[:, None] & (level == self.n_modelled[:, None] - 1)
         return self.log_levels.masked_fill(rare, -math.inf)
 
-    def log_density(self, values: Tensor) -> Tensor:
-        """Log density of numbers (per standard deviation), log probability of categories; (B, F), nats."""
-        result = self._whole(self.direct.dtype)
-        result[:, self.numbers] = self.number_log_density(values[:, self.numbers])
-        result[:, self.categories] = self.level_log_probability(values[:, self.categories])
-        return result
-
     def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
-        """Log density of the numeric cells at `target` (B, Fn); `detach_direct` keeps its gradient off the location."""
+        """Log density of the numeric cells at `target` (B, Fn), in nats per standard deviation.
+
+        `detach_direct` keeps its gradient off the location.
+        """
         target = self._unshifted(target)
         direct = self.direct.detach() if detach_direct else self.direct
         standard = (target - direct) / self.scale
@@ -140,7 +136,7 @@ class CellDistribution:
         return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
 
     def level_log_probability(self, codes: Tensor) -> Tensor:
-        """Log probability of the categorical cells' codes (B, Fc); rare codes share one class."""
+        """Log probability of the categorical cells' codes (B, Fc), in nats; rare codes share one class."""
         position = codes.long().clamp_min(0).minimum(self.n_modelled - 1)
         return torch.gather(self.log_levels, 2, position[:, :, None])[:, :, 0]
 

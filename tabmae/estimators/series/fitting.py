@@ -113,7 +113,7 @@ def fit_windows(
     if "gaussian" in series_experts(estimator.experts):
         experts = [fit_expert(line, drawn, channels, size.window) for channels in groups]
     loss = "huber" if estimator.loss == "auto" else estimator.loss
-    model = build(estimator, size, n_channels, experts, groups, generator, loss).to(device)
+    model = build(size, n_channels, experts, groups, generator, loss).to(device)
     history = trained(estimator, model, size, drawn, generator)
     judgement = judged_by(model, drawn, believed=bool(history))
     return Fitted(model.eval(), size, history, judgement)
@@ -305,7 +305,6 @@ def missed(expert: Stationary, cells: Tensor, observed: Tensor, hidden: Tensor) 
 
 
 def build(
-    estimator: Any,
     size: Size,
     n_channels: int,
     experts: list[Stationary],

@@ -89,7 +89,7 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     for expert, ridge in zip(experts, state["ridges"], strict=True):
         expert.ridge = ridge
     loaded = {name.removeprefix("model."): part for name, part in weights.items() if name.startswith("model.")}
-    model = build(estimator, size, n_channels, experts, groups, torch.Generator(), state["loss"])
+    model = build(size, n_channels, experts, groups, torch.Generator(), state["loss"])
     model.load_state_dict(loaded)
     estimator.model_ = model.to(base.device_or_cpu(estimator)).eval()
     estimator.forecaster_ = restored(state["forecaster"])
