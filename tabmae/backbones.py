@@ -39,12 +39,12 @@ class Backbone(nn.Module, ABC):
 class MLP(Backbone):
     """Fully connected layers over all tokens of a row at once.
 
-    `width` is 16 * D unless given. Shapes: latent (B, 1, width). `seen` is not used.
+    Shapes: latent (B, 1, 16 * D). `seen` is not used.
     """
 
-    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float, width: int | None = None) -> None:
+    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float) -> None:
         super().__init__()
-        width = 16 * d_token if width is None else width
+        width = 16 * d_token
         layers: list[nn.Module] = []
         for d_in in [n_tokens * d_token] + [width] * (depth - 1):
             layers += [nn.Linear(d_in, width), nn.ReLU(), nn.Dropout(dropout)]
@@ -62,21 +62,17 @@ class MLP(Backbone):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2).
+    """Self-attention of heads of about 16 (Vaswani et al. 2017, section 3.2).
 
     `attended`, bool (B, N), is False at the keys that nobody may look at.
     """
 
-    def __init__(self, d_token: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, d_token: int, dropout: float) -> None:
         super().__init__()
-        if d_token % n_heads:
-            raise ParameterError(
-                f"`n_heads` must divide the width of a token, {d_token}; got {n_heads}. Pass a divisor of {d_token}."
-            )
         # No bias: softmax cancels the one of the keys, which would never get a gradient.
         self.project = nn.Linear(d_token, 3 * d_token, bias=False)
         self.output = nn.Linear(d_token, d_token)
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads, self.dropout = count_heads(d_token), dropout
 
     def forward(self, tokens: Tensor, attended: Tensor | None = None) -> Tensor:
         heads = self.project(tokens).unflatten(2, (3, self.n_heads, -1))  # (B, N, 3, H, D / H)
@@ -95,10 +91,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm Transformer block: attention, then a GELU feed-forward layer of four times the width."""
 
-    def __init__(self, d_token: int, n_heads: int, dropout: float) -> None:
+    def __init__(self, d_token: int, dropout: float) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(d_token)
-        self.attention = Attention(d_token, n_heads, dropout)
+        self.attention = Attention(d_token, dropout)
         self.feedforward_norm = nn.LayerNorm(d_token)
         self.feedforward = nn.Sequential(
             nn.Linear(d_token, 4 * d_token), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * d_token, d_token)
@@ -114,14 +110,13 @@ class Block(nn.Module):
 class Transformer(Backbone):
     """Pre-norm Transformer over full-length tokens, mask tokens included.
 
-    `n_heads` is chosen for heads of about 16 unless given. Shapes: latent (B, N, D). `seen` is not used.
+    Shapes: latent (B, N, D). `seen` is not used.
     """
 
-    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float, n_heads: int | None = None) -> None:
+    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float) -> None:
         super().__init__()
-        n_heads = count_heads(d_token) if n_heads is None else n_heads
         self.position = learned_vectors(n_tokens, d_token)
-        self.blocks = nn.ModuleList(Block(d_token, n_heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(d_token, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(d_token)
         self.decoder = nn.Linear(d_token, d_token)
 
@@ -148,17 +143,16 @@ class AsymmetricTransformer(Backbone):
     one block, of half the width.
     """
 
-    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float, n_heads: int | None = None) -> None:
+    def __init__(self, n_tokens: int, d_token: int, depth: int, dropout: float) -> None:
         super().__init__()
-        n_heads = count_heads(d_token) if n_heads is None else n_heads
         d_decoder = max(d_token // 2, D_DECODER_LOW)
         self.position = learned_vectors(n_tokens, d_token)
-        self.blocks = nn.ModuleList(Block(d_token, n_heads, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(d_token, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(d_token)
         self.bridge = nn.Linear(d_token, d_decoder)
         self.mask_token = learned_vectors(1, d_decoder)
         self.decoder_position = learned_vectors(n_tokens, d_decoder)
-        self.decoder_block = Block(d_decoder, count_heads(d_decoder), dropout)
+        self.decoder_block = Block(d_decoder, dropout)
         self.decoder_norm = nn.LayerNorm(d_decoder)
         self.decoder = nn.Linear(d_decoder, d_token)
 
