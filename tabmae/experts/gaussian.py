@@ -93,12 +93,12 @@ class Gaussian(nn.Module):
                 held_out = _every_tenth(observed)
                 trained = observed & ~held_out
             mean, covariance, shrinkage = _chosen(standard, trained, held_out)
-            mean, covariance, _ = _em(standard, observed, shrinkage, mean, covariance)
+            mean, covariance = _em(standard, observed, shrinkage, mean, covariance)
         elif warm_start:
             start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
-            mean, covariance, _ = _em(standard, observed, shrinkage, *start)
+            mean, covariance = _em(standard, observed, shrinkage, *start)
         else:
-            mean, covariance, _ = _em(standard, observed, shrinkage)
+            mean, covariance = _em(standard, observed, shrinkage)
         covariance = torch.lerp(covariance, covariance.diagonal().diag(), self.diagonal)
         self.shrinkage = torch.tensor(shrinkage, dtype=torch.float64, device=values.device)
         self.mean = location + mean * scale
@@ -278,7 +278,7 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
-        mean, covariance, _ = _em(values, observed, shrinkage, mean, covariance, max_iter=20, tol=1e-2)
+        mean, covariance = _em(values, observed, shrinkage, mean, covariance, max_iter=20, tol=1e-2)
         fitted[shrinkage] = (mean, covariance)
         predicted, _ = _conditional(
             torch.where(observed[rows], values[rows] - mean, 0),
@@ -304,8 +304,8 @@ def _em(
     covariance: Tensor | None = None,
     max_iter: int = 50,
     tol: float = 1e-3,
-) -> tuple[Tensor, Tensor, list[float]]:
-    """EM under the prior, from the given start; also the penalised log likelihood after each pass, which never falls.
+) -> tuple[Tensor, Tensor]:
+    """EM under the prior, from the given start; the penalised log likelihood never falls from pass to pass.
 
     The hidden block of the precision is inverted once a pattern: (Lambda_hh)^-1 is both the conditional covariance and
     the solver of the conditional mean.
@@ -322,14 +322,10 @@ def _em(
     patterns, counts, owner = patterns[order], counts[order], torch.argsort(order)[owner]
     sizes, rows_by_pattern = patterns.sum(1).tolist(), torch.argsort(owner, stable=True)
     ends = [0, *counts.cumsum(0).tolist()]
-    trace: list[float] = []
     for _ in range(max_iter):
-        factor = torch.linalg.cholesky(covariance + 1e-10 * identity)
-        precision = torch.cholesky_inverse(factor)
-        log_det = 2 * factor.diagonal().log().sum()
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance + 1e-10 * identity))
         filled = torch.where(observed, values - mean, 0)
         uncertainty = torch.zeros_like(covariance)
-        objective = -0.5 * prior * (log_det + precision.trace()) - 0.5 * n_rows * log_det
         start = 0
         while start < len(patterns):
             stop = _chunk_end(sizes, start, n_columns)
@@ -341,15 +337,12 @@ def _em(
                 weight = counts[start:stop]
                 flat = (columns[:, :, None] * n_columns + columns[:, None, :]).reshape(-1)
                 uncertainty.view(-1).index_add_(0, flat, (inverse * weight[:, None, None]).reshape(-1))
-                objective = objective - (block.diagonal(dim1=1, dim2=2).log().sum(1) * weight).sum()
                 for rows in rows_by_pattern[ends[start] : ends[stop]].split(max(1, MAX_CHUNK_CELLS // width**2)):
                     pattern = owner[rows] - start
                     pull = torch.gather(filled[rows] @ precision, 1, columns[pattern]) * real[pattern]
                     mean_hidden = -(inverse[pattern] @ pull[:, :, None])[:, :, 0]
                     filled[rows] = filled[rows].scatter_add(1, columns[pattern], mean_hidden)
             start = stop
-        objective = objective - 0.5 * ((filled @ precision) * filled).sum()
-        trace.append(objective.item())
         shift = filled.mean(0)
         scatter = filled.T @ filled - n_rows * torch.outer(shift, shift) + uncertainty
         updated = (scatter + prior * identity) / (n_rows + prior)
@@ -357,4 +350,4 @@ def _em(
         mean, covariance = mean + shift, (updated + updated.T) / 2
         if change < tol:
             break
-    return mean, covariance, trace
+    return mean, covariance
