@@ -33,7 +33,7 @@ from tabmae.estimators.members import (
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
-from tabmae.saving import save
+from tabmae.saving import part_of, save
 from tabmae.schema import Column, TableSchema, open_table, take_rows
 from tabmae.schema.cells import objects
 from tabmae.threads import threads_if
@@ -318,7 +318,7 @@ class MaskedTableEstimator(TabularEstimator):
             self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
         self.quality_ = pd.DataFrame(state["quality"])
         self.quality_.index = self._column_index()
-        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        weights = part_of(tensors, "model.")
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]

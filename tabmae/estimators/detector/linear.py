@@ -23,6 +23,7 @@ from tabmae.estimators.detector.network import (
 )
 from tabmae.estimators.detector.slips import bounded
 from tabmae.experts.gaussian import Gaussian
+from tabmae.saving import part_of
 
 MAX_JUDGED_CELLS = 100_000
 """Cells that say what is usual; rows with holes of their own need an inverse each."""
@@ -87,10 +88,7 @@ class CellGaussian:
         """A fitted one from its state."""
         cells = cls(n_levels)
         cells.scale, cells.spread, cells.usual = (tensors[name] for name in ("scale", "spread", "usual"))
-        prefix = "gaussian."
-        cells.gaussian.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
+        cells.gaussian.load_state_dict(part_of(tensors, "gaussian."))
         return cells
 
     def _expanded(self, values: Tensor, observed: Tensor) -> Cells:

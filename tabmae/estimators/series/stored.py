@@ -24,6 +24,7 @@ from tabmae.estimators.series.standard import Scales
 from tabmae.experts.bridges import Bridges
 from tabmae.experts.seasonal import Seasonal
 from tabmae.experts.stationary import Stationary
+from tabmae.saving import part_of
 from tabmae.schema.levels import from_json, to_json
 from tabmae.windows import Panel, SeriesSchema
 
@@ -88,16 +89,12 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     experts = [Stationary(size.window, len(group)) for group in groups] if state["ridges"] else []
     for expert, ridge in zip(experts, state["ridges"], strict=True):
         expert.ridge = ridge
-    loaded = {name.removeprefix("model."): part for name, part in weights.items() if name.startswith("model.")}
     model = build(size, n_channels, experts, groups, torch.Generator(), state["loss"])
-    model.load_state_dict(loaded)
+    model.load_state_dict(part_of(weights, "model."))
     estimator.model_ = model.to(base.device_or_cpu(estimator)).eval()
     estimator.forecaster_ = restored(state["forecaster"])
-    estimator.forecaster_.load_state_dict(
-        {name.removeprefix("forecaster."): part for name, part in weights.items() if name.startswith("forecaster.")}
-    )
-    usual = {name.removeprefix("detector."): part for name, part in weights.items() if name.startswith("detector.")}
-    estimator.detector_ = SeriesDetector.restored(state["detector"], usual)
+    estimator.forecaster_.load_state_dict(part_of(weights, "forecaster."))
+    estimator.detector_ = SeriesDetector.restored(state["detector"], part_of(weights, "detector."))
     tail = state["tail"]
     arrays = (weights[f"tail.{part}"].numpy() for part in ("values", "future"))
     starts = tuple(stamp(start) for start in tail["starts"])
