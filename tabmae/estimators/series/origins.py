@@ -48,30 +48,29 @@ def origins_of(
 
     `least` : steps of a history, unless no origin of its series has as many.
     """
-    places = [
-        (i, origin)
-        for i, (values, split) in enumerate(zip(filled, splits, strict=True))
-        for origin in range(max(split, min(least, len(values) - horizon), 2), len(values) - horizon + 1)
-    ]
-    if not places:
+    lengths, judging = np.array([len(values) for values in filled]), np.array(splits)
+    first = np.maximum(np.maximum(judging, np.minimum(least, lengths - horizon)), 2)
+    counts = np.maximum(lengths - horizon + 1 - first, 0)
+    ends = np.cumsum(counts)
+    if not ends[-1]:
         return None
     wanted = max(MAX_ORIGINS, ORIGINS_A_SERIES * len(filled))
     most = max(20, min(wanted, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
-    step = max(1, -(-len(places) // most))
-    chosen = places[len(places) - 1 :: -step][::-1]
+    step = max(1, -(-int(ends[-1]) // most))
+    chosen = np.arange(ends[-1] - 1, -1, -step)[::-1]
+    series = np.searchsorted(ends, chosen, side="right")
+    origin = first[series] + chosen - (ends - counts)[series]
     n_channels = filled[0].shape[1]
     history = torch.zeros(len(chosen), context, n_channels)
     shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
     future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
-    for row, (i, origin) in enumerate(chosen):
-        past = filled[i][max(0, origin - context) : origin]
+    for row, (i, now) in enumerate(zip(series.tolist(), origin.tolist(), strict=True)):
+        past = filled[i][max(0, now - context) : now]
         history[row] = torch.from_numpy(led_in(past, context))
-        shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, origin - context) : origin])
-        future[row] = torch.from_numpy(filled[i][origin : origin + horizon])
-        known[row] = torch.from_numpy(observed[i][origin : origin + horizon].astype(float))
-    series, origin = np.array(chosen).T
-    lengths, first = np.array([len(values) for values in filled])[series], np.array(splits)[series]
-    later = in_later_half(origin, lengths, first, context, horizon)
+        shown[row, context - len(past) :] = torch.from_numpy(observed[i][max(0, now - context) : now])
+        future[row] = torch.from_numpy(filled[i][now : now + horizon])
+        known[row] = torch.from_numpy(observed[i][now : now + horizon].astype(float))
+    later = in_later_half(origin, lengths[series], judging[series], context, horizon)
     weighed = torch.from_numpy(series + len(filled) * later)
     return Origins(history, shown, future, known > 0, torch.from_numpy(series), torch.from_numpy(origin), weighed)
 
