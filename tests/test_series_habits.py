@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from generated_series import SEASON, seasonal, wide
+from sklearn.utils import get_tags
 
 from tabmae import DataError, ParameterError, TimeSeriesMAE, plot_detection
 
@@ -72,3 +73,8 @@ def test_nothing_to_hide_cannot_be_scored() -> None:
     found = TimeSeriesMAE(max_epochs=0, random_state=0).fit(table)
     with pytest.raises(DataError, match="^X must have observed cells to be scored on"):
         found.score(table * np.nan)
+
+
+def test_scikit_learn_is_told_of_gaps_and_of_arrays_of_three_axes() -> None:
+    tags = get_tags(TimeSeriesMAE())
+    assert tags.input_tags.allow_nan and tags.input_tags.three_d_array and not tags.target_tags.required

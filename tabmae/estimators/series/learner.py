@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.random import RandomState
 from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -333,6 +334,11 @@ class SeriesLearner(BaseEstimator):
 
     def _set_state(self, state: dict[str, Any], weights: dict[str, Tensor]) -> None:
         restore(self, state, weights)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.three_d_array = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
