@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tabmae.estimators.table import TabMAE, TabMAEEncoder
     from tabmae.evaluation import evaluate
     from tabmae.missingness import ampute
-    from tabmae.plotting import plot_detection, plot_explanation, plot_series
+    from tabmae.plotting import plot_detection, plot_explanation, plot_imputed, plot_missing, plot_series
     from tabmae.pooling import pool
     from tabmae.report import html_report, imputed_cells
     from tabmae.scale import impute_parquet, sample_parquet
@@ -51,6 +51,8 @@ __all__ = [
     "load",
     "plot_detection",
     "plot_explanation",
+    "plot_imputed",
+    "plot_missing",
     "plot_series",
     "pool",
     "sample_parquet",
@@ -77,6 +79,8 @@ _ROOMS = {
     "imputed_cells": "tabmae.report",
     "plot_detection": "tabmae.plotting",
     "plot_explanation": "tabmae.plotting",
+    "plot_imputed": "tabmae.plotting",
+    "plot_missing": "tabmae.plotting",
     "plot_series": "tabmae.plotting",
     "pool": "tabmae.pooling",
     "sample_parquet": "tabmae.scale",

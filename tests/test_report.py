@@ -13,9 +13,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, html_report, imputed_cells
+from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, html_report, imputed_cells, plot_imputed, plot_missing
 from tabmae.errors import DataError, ParameterError
-from tabmae.plotting import plot_imputed, plot_missing
 from tabmae.report.cells import some_cells
 
 EVIL = "<script>alert('x')</script> & $\\frac{$"
