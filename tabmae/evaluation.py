@@ -241,7 +241,7 @@ class _Truth:
             names = [self.schema.columns[place].name for place in np.flatnonzero(left.any(axis=0))]
             raise DataError(
                 f"{method} must impute every missing cell; it left {int(left.sum())} in columns {listed(names)}. "
-                "Leave it out, or let it impute the rest by the mean."
+                "Remove the method from `baselines`, or have it fill the rest, for example with the mean."
             )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

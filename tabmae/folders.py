@@ -16,7 +16,7 @@ def check_target(target: Path) -> None:
     above = next((folder for folder in target.parents if folder.exists()), target)
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise SavedModelError(
-            f"`folder` must be in a folder that can be written to; {str(above)!r} is none. Pass another folder."
+            f"`folder` must lie in a folder that can be written to; {str(above)!r} is not one. Pass another folder."
         )
     if not target.exists():
         return

@@ -439,7 +439,7 @@ def bad_files(room: Path) -> dict[str, Path]:
         ("impute TABLE OUT --model MODEL --save NEW", "--save keeps a model that is fitted here; .*"),
         ("impute TABLE OUT --save ROOM", "`folder` must be new, empty or a saved model; .*"),
         ("impute TABLE OUT --save MIXED --force", "`folder` must be new, empty or a saved model; .* 'notes.txt'."),
-        ("impute TABLE OUT --save IN_FILE", "`folder` must be in a folder that can be written to; '.*' is none."),
+        ("impute TABLE OUT --save IN_FILE", "`folder` must lie in a folder that can be written to; '.*' is not one."),
         ("impute SERIES OUT --model MODEL", "A table must hold the columns that the model learnt; it lacks 'zip', .*"),
         ("impute TABLE OUT --level 100", "Invalid value for '--level': 100.0 is not in the range 1<=x<100."),
         ("impute TABLE OUT --level nan", "Invalid value for '--level': nan is not a finite number."),

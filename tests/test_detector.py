@@ -583,7 +583,7 @@ def test_a_failed_fit_leaves_the_detector_as_it_was(detector: TabMAEDetector) ->
 @pytest.mark.parametrize("n_rows", [4, 5, 12, 37])
 def test_tiny_tables_are_served_without_alarms_that_they_cannot_give(n_rows: int, tmp_path: Path) -> None:
     rows = normal_rows(n_rows)
-    message = f"X must have at least 38 rows with an observed cell to call 5% .* got {n_rows}. `predict` will call none"
+    message = f"X must have at least 38 rows with an observed cell for a p-value to reach 5%; got {n_rows}, with which"
     with pytest.warns(UserWarning, match=message) as warned:
         detector = TabMAEDetector(max_epochs=1, d_token=4, random_state=0).fit(rows)
     assert {warning.filename for warning in warned} == {__file__}

@@ -212,10 +212,10 @@ def test_a_file_is_not_replaced(tmp_path: Path) -> None:
 
 def test_a_folder_whose_parent_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SavedModelError, match="`folder` must be in a folder that can be written to; '.*file' is none"):
+    with pytest.raises(SavedModelError, match="`folder` must lie in a folder that can be written to; '.*file' is not"):
         save(fitted(), tmp_path / "file" / "new" / "model")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or Path(path) != tmp_path)
-    with pytest.raises(SavedModelError, match="`folder` must be in a folder that can be written to"):
+    with pytest.raises(SavedModelError, match="`folder` must lie in a folder that can be written to"):
         save(fitted(), tmp_path / "new" / "model")
     assert os.listdir(tmp_path) == ["file"]
 

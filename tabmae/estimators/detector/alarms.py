@@ -28,7 +28,7 @@ def alarm_threshold(held_out_scores: Tensor, n_rows: int) -> float:
     if n_alarms:
         return float(held_out_scores[-n_alarms])
     warn(
-        f"X must have at least {LEAST_ROWS} rows with an observed cell to call {FALSE_ALARMS:.0%} of normal rows "
-        f"outliers; got {n_rows}. `predict` will call none an outlier. Pass more rows, or compare `anomaly_score`."
+        f"X must have at least {LEAST_ROWS} rows with an observed cell for a p-value to reach {FALSE_ALARMS:.0%}; "
+        f"got {n_rows}, with which `predict` flags none. Pass more rows, or compare `anomaly_score`."
     )
     return math.inf

@@ -52,8 +52,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     """Impute the missing cells of a table of numbers, categories, booleans and dates.
 
     A masked autoencoder learns to predict cells hidden from it at random, from the visible ones. It starts from the
-    conditional mean of a Gaussian fitted by EM, two sweeps of forests start from both, and trees that know no Gaussian
-    learn what the sweeps complete; cells held out of training decide, column by column, how far each is believed.
+    conditional mean of a Gaussian fitted by EM, two sweeps of forests start from both, and further trees are trained on
+    the completed rows without the Gaussian's estimate; cells held out of training decide, column by column, how far
+    each is believed.
     Numbers are imputed within the range of the observed cells, or beyond it where the Gaussian is sure to be there: at
     most as far as the range is wide, never past a bound that several cells share, nor past zero where no cell is; whole
     numbers and columns of few values stay within.
