@@ -112,7 +112,7 @@ def evaluate(
     Parameters
     ----------
     estimator : TabMAE or any imputer with `fit` and `transform`; a clone of it is fitted.
-    X : pandas or polars DataFrame, Arrow table or 2-D array, (n, F).
+    X : pandas or polars DataFrame, Arrow table, 2-D array or tensor, or list of rows, (n, F).
     fraction, mechanism : of the cells to hide, as in `ampute`.
     test_size : share of the rows, in [0, 1), that are kept from fit and only transformed.
     baselines : names out of "mean", "knn" and "iterative", or a dict from names to estimators (or to these names).

@@ -11,8 +11,10 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
+from torch import Tensor
 
 from tabmae.errors import DataError, ParameterError, check_choice, check_number, listed
+from tabmae.schema.tables import array_of_rows
 
 MECHANISMS = ("mcar", "mar", "mnar")
 PATTERNS = ("cell", "run", "block")
@@ -35,7 +37,8 @@ def ampute(
 
     Parameters
     ----------
-    X : pandas or polars DataFrame, Arrow table or 2-D array, (n, F). Cells that are missing already are left alone.
+    X : pandas or polars DataFrame, Arrow table, 2-D array or tensor, or list of rows, (n, F). Cells that are missing
+        already are left alone.
     fraction : float in (0, 1), default 0.3
         Share of the known cells to hide in each touched column. Under "mcar" with `pattern="cell"` exactly
         `round(fraction * known)` cells of the column are hidden; otherwise it is the expected share.
@@ -58,7 +61,7 @@ def ampute(
     -------
     X_missing : a new table of X's type. pandas columns that lose a cell keep their dtype where it can hold a missing
         value; NumPy integers become float64 (`Int64` or `UInt64` beyond 2**53) and NumPy bool becomes `boolean`.
-        Integer and bool arrays become float64, string arrays object with NaN.
+        Integer and bool arrays become float64, string arrays object with NaN, tensors arrays.
     hidden : bool (n, F), True exactly where a known cell was hidden now.
 
     Raises
@@ -83,6 +86,7 @@ def ampute(
     hint = "Pass the share of columns that stay complete, for example 0.5."
     check_number("observed_fraction", observed_fraction, low=0, high=1, low_open=True, high_open=True, hint=hint)
     check_choice("pattern", pattern, PATTERNS)
+    given, X = X, _opened(X)
     view = _pandas_view(X)
     rng = check_random_state(random_state)
     if rng is not random_state:
@@ -100,7 +104,15 @@ def ampute(
     hidden[:, touched] = drawn & known[:, touched]
     for column in np.flatnonzero(known.any(axis=0) & (hidden == known).all(axis=0)):
         hidden[rng.choice(np.flatnonzero(known[:, column])), column] = False
-    return _with_holes(X, hidden), hidden
+    X_missing = _with_holes(X, hidden)
+    return X_missing.tolist() if isinstance(given, list | tuple) else X_missing, hidden
+
+
+def _opened(X: Any) -> Any:
+    """Give rows and tensors as an array, any other table as it is."""
+    if isinstance(X, list | tuple):
+        return array_of_rows(X)
+    return np.asarray(X.detach().cpu()) if isinstance(X, Tensor) else X
 
 
 def _pandas_view(X: Any) -> pd.DataFrame:
@@ -117,7 +129,7 @@ def _pandas_view(X: Any) -> pd.DataFrame:
         try:
             view = nw.from_native(X, eager_only=True).to_pandas()
         except TypeError:
-            wanted = "a pandas or polars DataFrame, an Arrow table or a 2-D NumPy array"
+            wanted = "a pandas or polars DataFrame, an Arrow table, a 2-D array or a list of rows"
             raise DataError(f"X must be {wanted}; got {type(X).__name__}. Convert it first.") from None
     if any(pd.api.types.is_complex_dtype(dtype) for dtype in view.dtypes):
         raise DataError("X must hold no complex numbers. Pass their real and imaginary parts as columns.")

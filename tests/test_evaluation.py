@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -114,6 +115,16 @@ def test_an_array_is_evaluated_by_positions(table: pd.DataFrame) -> None:
     scores = evaluate(SimpleImputer(), table[["x", "y"]].to_numpy(), baselines=["mean"], random_state=0)
     assert scores["column"].tolist() == [0, 1] * 4
     np.testing.assert_allclose(scores.loc[scores["method"] == "SimpleImputer", "skill"], 0, atol=1e-6)
+
+
+def test_rows_and_tensors_are_evaluated_as_their_array_is() -> None:
+    array = np.random.default_rng(0).normal(size=(60, 3)).cumsum(axis=1).astype(np.float32)
+    model = TabMAE(max_epochs=1, d_token=4, random_state=0)
+    kept = [column for column in RESULT if column != "seconds"]
+    wanted = evaluate(model, array, baselines=["mean"], random_state=0)[kept]
+    rows: Any = array.tolist()
+    for X in (rows, torch.from_numpy(array)):
+        pd.testing.assert_frame_equal(evaluate(model, X, baselines=["mean"], random_state=0)[kept], wanted, rtol=1e-5)
 
 
 def test_without_test_rows_there_is_only_the_sample_of_fit(table: pd.DataFrame) -> None:

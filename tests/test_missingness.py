@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
@@ -75,12 +76,13 @@ def test_a_split_by_the_same_seed_has_its_share_of_the_hidden_cells() -> None:
 def test_every_container_of_the_same_values_loses_the_same_cells(
     table: pd.DataFrame, mechanism: str, pattern: str
 ) -> None:
-    polars = pl.from_pandas(table)
+    polars, rows = pl.from_pandas(table), table.astype(object).where(table.notna(), None).to_numpy()
     containers: list[Any] = [
         polars,
         polars.to_arrow(),
         table.astype({"city": "category", "n": "Int64"}),
-        table.astype(object).where(table.notna(), None).to_numpy(),
+        rows,
+        rows.tolist(),
     ]
     _, wanted = ampute(table, 0.3, mechanism, pattern=pattern, random_state=3)
     for container in containers:
@@ -232,6 +234,17 @@ def test_arrays_take_the_nearest_dtype_that_holds_a_missing_value(dtype: str, wa
     np.testing.assert_array_equal(X_missing[~hidden], X[~hidden].astype(wanted))
 
 
+def test_rows_come_back_as_rows_and_tensors_as_arrays() -> None:
+    rows = [[1, "a"], [2, "b"], [3, "c"]]
+    X_missing, hidden = ampute(rows, 0.3, random_state=0)
+    assert rows == [[1, "a"], [2, "b"], [3, "c"]] and hidden.sum() == 2
+    assert all((cell == rows[i][j]) != hidden[i, j] for i, row in enumerate(X_missing) for j, cell in enumerate(row))
+    tensor = torch.arange(12.0).reshape(6, 2)
+    wanted = ampute(tensor.numpy(), 0.3, random_state=0)
+    for found, expected in zip(ampute(tensor, 0.3, random_state=0), wanted, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 TABLE = np.arange(12.0).reshape(6, 2)
 
 
@@ -247,7 +260,8 @@ TABLE = np.arange(12.0).reshape(6, 2)
         (TABLE, {"columns": "a"}, ParameterError, "`columns` must be a list of columns; got 'a'"),
         (TABLE[0], {}, DataError, "X must have two dimensions, rows and columns; got 1"),
         (TABLE[:0], {}, DataError, r"X must have a row and a column at least; got shape \(0, 2\)"),
-        (TABLE.tolist(), {}, DataError, "X must be a pandas or polars DataFrame, an Arrow table or a 2-D NumPy array"),
+        (12.0, {}, DataError, "X must be a pandas .*, an Arrow table, a 2-D array or a list of rows; got float"),
+        ([[1.0], [1.0, 2.0]], {}, DataError, "Rows of X must be of one length"),
         (pl.DataFrame({"a": [1]}).lazy(), {}, DataError, "X must be a pandas or polars DataFrame.*LazyFrame"),
         (TABLE * 1j, {}, DataError, "X must hold numbers, strings or dates; got an array of complex128"),
         (pd.DataFrame(TABLE * 1j), {}, DataError, "X must hold no complex numbers"),
