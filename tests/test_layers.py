@@ -66,6 +66,7 @@ HALLS = ("experts", "estimators")
 SIDEWAYS = {
     ("schema", "sentinels"),
     ("windows", "sentinels"),
+    ("windows", "schema"),
     ("missingness", "schema"),
     ("experts.boosting", "experts.trees"),
     ("experts.boosting", "threads"),

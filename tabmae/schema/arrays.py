@@ -76,7 +76,7 @@ def put_numbers(array: NDArray[Any], where: NDArray[np.bool_], numbers: NDArray[
         limits = np.finfo(array.dtype)
         out[where] = np.clip(numbers, limits.min, limits.max)
     elif kind == "b":
-        out[where] = numbers > 0.5
+        out[where] = numbers >= 0.5
     else:
         out[where] = clip_integers(numbers, array.dtype)
     return out

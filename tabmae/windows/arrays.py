@@ -46,7 +46,7 @@ def write_array(X: Any, values: NDArray[np.float64]) -> Any:
     array = open_array(X)
     fills = values.reshape(array.shape)
     missing = np.asarray(pd.isna(array), dtype=bool)
-    out = filled_array(array, missing & ~np.isnan(fills), fills[missing & ~np.isnan(fills)])
+    out = filled_array(array, missing, fills)
     return out.tolist() if isinstance(X, list | tuple) else out
 
 

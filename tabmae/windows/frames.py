@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tabmae.errors import DataError, listed
+from tabmae.schema.pandas_table import PandasTable
 from tabmae.windows.containers import given_back, open_frame, rebuilt
 from tabmae.windows.layouts import TIMES
 from tabmae.windows.numbers import filled, read_numbers
@@ -116,10 +117,7 @@ def write_panel(
 
 def gaps(column: pd.Series) -> NDArray[np.bool_]:
     """The missing cells of a column; NaN is missing in every dtype."""
-    missing = column.isna().to_numpy(dtype=bool)
-    if not isinstance(column.dtype, np.dtype) and pd.api.types.is_float_dtype(column.dtype):
-        return missing | np.isnan(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    return missing
+    return PandasTable(column.to_frame()).missing(0)
 
 
 def completed_numbers(column: pd.Series, sources: NDArray[np.int64], fills: NDArray[np.float64]) -> Any:

@@ -3,18 +3,18 @@
 Contract: a filled column has the dtype of the column that was read, and its observed cells as they came.
 """
 
-import math
 from collections.abc import Hashable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
-from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_object_dtype
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype, is_object_dtype
 
 from tabmae.errors import DataError, listed
+from tabmae.schema.arrays import put_numbers
+from tabmae.schema.cells import objects
+from tabmae.schema.pandas_table import PandasTable
 
 NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal")
 """What pandas calls objects that are numbers."""
@@ -94,59 +94,20 @@ def object_floats(array: NDArray[Any]) -> NDArray[np.float64]:
 def filled(column: pd.Series, where: NDArray[np.bool_], numbers: NDArray[np.float64]) -> Any:
     """The array of a column with numbers at the cells `where`; where the number is NaN, the cell stays as it is."""
     where = where & ~np.isnan(numbers)
-    numbers = numbers[where]
-    dtype: Any = column.dtype
-    if isinstance(dtype, np.dtype):
-        return filled_array(column.to_numpy(), where, numbers)
-    out = column.array.copy()
-    if where.any():
-        out[where] = pd.array(cast_numbers(numbers, dtype), dtype=dtype)
-    return out
+    return PandasTable(column.to_frame()).put_numbers(0, where, of_kind(column, numbers[where]), "number").values
 
 
 def filled_array(array: NDArray[Any], where: NDArray[np.bool_], numbers: NDArray[np.float64]) -> NDArray[Any]:
-    """A copy of an array with numbers at the cells `where`."""
-    out = array.copy()
-    if is_object_dtype(array.dtype):
-        types = set(map(type, array[~np.asarray(pd.isna(array), dtype=bool)].tolist()))
-        kind = types.pop() if len(types) == 1 else float
-        out[where] = [like_object(number, kind) for number in numbers.tolist()]
-    else:
-        out[where] = rounded(numbers, array.dtype)
-    return out
+    """A copy of an array of any shape with numbers at the cells `where`, unless they are NaN."""
+    where = where & ~np.isnan(numbers)
+    return put_numbers(array, where, of_kind(array.ravel(), numbers[where]), "number")
 
 
-def like_object(number: float, kind: type) -> Any:
-    """A number as an object like those around it: a bool, an integer, a decimal, or a float."""
-    if issubclass(kind, bool | np.bool_):
-        return number >= 0.5
-    if issubclass(kind, int | np.integer):
-        return round(number)
-    return Decimal(repr(number)) if issubclass(kind, Decimal) else number
-
-
-def cast_numbers(numbers: NDArray[np.float64], dtype: Any) -> Any:
-    """Numbers as an array of an extension dtype may be made of."""
-    if isinstance(dtype, pd.ArrowDtype):
-        kind = dtype.pyarrow_dtype
-        if pa.types.is_decimal(kind):
-            limit = 10.0 ** (kind.precision - kind.scale) * (1 - 1e-15) - 10.0**-kind.scale
-            return pd.arrays.ArrowExtensionArray(pa.array(np.clip(numbers, -limit, limit)).cast(kind))
-        return pd.arrays.ArrowExtensionArray(pa.array(rounded(numbers, np.dtype(dtype.numpy_dtype)), type=kind))
-    return rounded(numbers, np.dtype(bool) if isinstance(dtype, pd.BooleanDtype) else dtype.numpy_dtype)
-
-
-def rounded(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Finite numbers as the nearest that a numpy dtype holds."""
-    if dtype.kind == "b":
+def of_kind(column: pd.Series | NDArray[Any], numbers: NDArray[np.float64]) -> NDArray[Any]:
+    """Numbers for a column: whole ones for one of integers, objects like those of a column of integers or bools."""
+    kind = pd.api.types.infer_dtype(column, skipna=True) if is_object_dtype(column.dtype) else ""
+    if kind == "boolean":
         return numbers >= 0.5
-    if dtype.kind == "f":
-        limits = np.finfo(dtype)
-        return np.clip(numbers, float(limits.min), float(limits.max)).astype(dtype)
-    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    whole = np.rint(numbers)
-    # A float next to the largest integer may lie above it: the ends are set as integers.
-    inside = (whole > low) & (whole < math.nextafter(float(high), 0.0))
-    out = np.where(whole <= low, np.array(low, dtype=dtype), np.array(high, dtype=dtype))
-    out[inside] = whole[inside].astype(dtype)
-    return out
+    if kind == "integer":
+        return objects([round(number) for number in numbers.tolist()])
+    return np.rint(numbers) if is_integer_dtype(column.dtype) else numbers
