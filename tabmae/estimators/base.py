@@ -21,7 +21,7 @@ from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
-from tabmae.estimators.parameters import expert_names
+from tabmae.estimators.parameters import expert_names, is_auto
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
@@ -257,16 +257,12 @@ def chosen_size(estimator: Any, n_rows: int) -> Size:
     """Network and schedule of an estimator, "auto" filled in by the number of rows."""
     auto = auto_size(n_rows)
     given = {name: getattr(estimator, name) for name in ("backbone", "d_token", "depth", "dropout", "batch_size", "lr")}
-    return auto._replace(**{name: value for name, value in given.items() if not _is_auto(value)})
+    return auto._replace(**{name: value for name, value in given.items() if not is_auto(value)})
 
 
 def pays_threads(size: Size, n_features: int) -> bool:
     """Whether the network is so large that OpenMP's threads should share its work."""
     return size.backbone != "mlp" or n_features * size.d_token >= MIN_WIDTH_OF_THREADS
-
-
-def _is_auto(value: object) -> bool:
-    return isinstance(value, str) and value == "auto"
 
 
 def device_or_cpu(estimator: Any) -> torch.device:

@@ -1,4 +1,4 @@
-"""Checks of the parameters that every estimator shares, all before any work is done.
+"""Checks of the parameters that estimators share, all before any work is done.
 
 Contract: a wrong type, range or spelling is one `ParameterError`, an unknown parameter a `TypeError`; nothing is
 changed or stored.
@@ -61,28 +61,14 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def check_parameters(estimator: Any) -> None:
-    """Check every shared parameter of an estimator.
+    """Check every parameter that estimators of tables share.
 
     Raises
     ------
     ParameterError : names the first parameter that does not hold.
     """
-    if not (isinstance(estimator.mask_ratio, str) and estimator.mask_ratio == "auto"):
-        check_mask_ratio(estimator.mask_ratio)
-    if not callable(estimator.mask):
-        check_choice("mask", estimator.mask, MASKS)
-    if not callable(estimator.backbone):
-        check_choice("backbone", estimator.backbone, ("auto", *BACKBONES))
-    check_choice("loss", estimator.loss, ("auto", *LOSSES, "nll"))
+    check_training(estimator, masks=tuple(MASKS), losses=(*LOSSES, "nll"), experts=EXPERTS)
     check_choice("precision", estimator.precision, PRECISIONS)
-    for name, hint in COUNTS.items():
-        if getattr(estimator, name) != "auto":
-            check_number(name, getattr(estimator, name), low=1, integer=True, hint=hint)
-    if estimator.dropout != "auto":
-        hint = "Pass the share of units to drop, for example 0.1."
-        check_number("dropout", estimator.dropout, low=0, high=1, high_open=True, hint=hint)
-    if estimator.lr != "auto":
-        check_number("lr", estimator.lr, low=0, low_open=True, hint="Pass a step size, for example 0.003.")
     check_number("visible_weight", estimator.visible_weight, low=0, hint="Pass a weight, for example 0.1.")
     hint = "Pass the share of known cells to hold out, for example 0.1."
     check_number("validation_fraction", estimator.validation_fraction, low=0, high=0.5, hint=hint)
@@ -97,11 +83,38 @@ def check_parameters(estimator: Any) -> None:
     if estimator.time_budget is not None:
         hint = "Pass seconds, for example 60, or None for no limit."
         check_number("time_budget", estimator.time_budget, low=0, low_open=True, hint=hint)
-    check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
-    expert_names(estimator.experts)
     _check_feature_shape(estimator.feature_shape)
+
+
+def check_training(
+    estimator: Any, *, masks: Sequence[str], losses: Sequence[str], experts: Sequence[str], least_epochs: int = 1
+) -> None:
+    """Check the parameters of the network and its training, which tables and series share, with the names of each."""
+    if not is_auto(estimator.mask_ratio):
+        check_mask_ratio(estimator.mask_ratio)
+    if not callable(estimator.mask):
+        check_choice("mask", estimator.mask, masks)
+    if not callable(estimator.backbone):
+        check_choice("backbone", estimator.backbone, ("auto", *BACKBONES))
+    check_choice("loss", estimator.loss, ("auto", *losses))
+    for name, hint in COUNTS.items():
+        if not is_auto(getattr(estimator, name)):
+            low = least_epochs if name == "max_epochs" else 1
+            check_number(name, getattr(estimator, name), low=low, integer=True, hint=hint)
+    if not is_auto(estimator.dropout):
+        hint = "Pass the share of units to drop, for example 0.1."
+        check_number("dropout", estimator.dropout, low=0, high=1, high_open=True, hint=hint)
+    if not is_auto(estimator.lr):
+        check_number("lr", estimator.lr, low=0, low_open=True, hint="Pass a step size, for example 0.003.")
+    check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
+    expert_names(estimator.experts, experts)
     check_callbacks(estimator.callbacks)
     check_seed(estimator.random_state)
+
+
+def is_auto(value: object) -> bool:
+    """Whether a parameter is left to `fit`."""
+    return isinstance(value, str) and value == "auto"
 
 
 def check_seed(random_state: Any) -> None:
@@ -114,24 +127,24 @@ def check_seed(random_state: Any) -> None:
         ) from error
 
 
-def expert_names(experts: Any) -> tuple[str, ...]:
+def expert_names(experts: Any, choices: Sequence[str] = EXPERTS) -> tuple[str, ...]:
     """The experts asked for; "auto" is all that there are."""
-    if isinstance(experts, str) and experts == "auto":
-        return EXPERTS
+    if is_auto(experts):
+        return tuple(choices)
     if isinstance(experts, str) or not isinstance(experts, Iterable):
         raise ParameterError(
-            f"`experts` must be 'auto' or a tuple of names out of {list(EXPERTS)}; got {experts!r}. "
+            f"`experts` must be 'auto' or a tuple of names out of {list(choices)}; got {experts!r}. "
             "Pass () for the pure masked autoencoder."
         )
     names = tuple(experts)
     for name in names:
-        check_choice("experts", name, EXPERTS)
+        check_choice("experts", name, choices)
     return names
 
 
 def chosen_members(members: Any, choices: Sequence[str]) -> tuple[str, ...]:
     """The members asked for, in the order of `choices`; "auto" is all of them."""
-    if isinstance(members, str) and members == "auto":
+    if is_auto(members):
         return tuple(choices)
     if isinstance(members, str) or not isinstance(members, Sequence) or not len(members):
         raise ParameterError(

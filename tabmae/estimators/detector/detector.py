@@ -28,7 +28,7 @@ from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, 
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
-from tabmae.estimators.parameters import by_name, check_parameters, chosen_members
+from tabmae.estimators.parameters import by_name, check_parameters, chosen_members, is_auto
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.saving import register
 from tabmae.schema import TableSchema
@@ -242,9 +242,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         """Parameters of the network's estimator, "auto" filled in where a detector's is another."""
         given = {name: value for name, value in self.get_params(deep=False).items() if name not in OWN}
         auto = {"experts": EXPERTS, "dropout": DROPOUT}
-        changed = {
-            name: value for name, value in auto.items() if isinstance(given[name], str) and given[name] == "auto"
-        }
+        changed = {name: value for name, value in auto.items() if is_auto(given[name])}
         return {**given, **changed, "random_state": seed}
 
     def _check(self) -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tabmae.backbones import BACKBONES
-from tabmae.errors import ParameterError, check_choice, check_number
-from tabmae.estimators.parameters import COUNTS, check_callbacks, check_seed
+from tabmae.errors import check_number
+from tabmae.estimators.parameters import check_training, expert_names, is_auto
 from tabmae.losses import LOSSES
-from tabmae.masks import MASKS, SERIES_MASKS, check_mask_ratio
+from tabmae.masks import MASKS, SERIES_MASKS
 
 EXPERTS = ("gaussian", "linear", "persistence")
 HINTS = {
@@ -34,41 +33,13 @@ def check_series_parameters(estimator: Any) -> None:
         value = getattr(estimator, name)
         if not (name == "horizon" and value is None) and not is_auto(value):
             check_number(name, value, low=1, integer=True, hint=hint)
-    if not is_auto(estimator.mask_ratio):
-        check_mask_ratio(estimator.mask_ratio)
-    if not callable(estimator.mask):
-        check_choice("mask", estimator.mask, tuple(dict.fromkeys(("mixed", *SERIES_MASKS, *MASKS))))
-    if not callable(estimator.backbone):
-        check_choice("backbone", estimator.backbone, ("auto", *BACKBONES))
-    check_choice("loss", estimator.loss, ("auto", *LOSSES))
-    for name, hint in COUNTS.items():
-        if not is_auto(getattr(estimator, name)):
-            low = 0 if name == "max_epochs" else 1
-            check_number(name, getattr(estimator, name), low=low, integer=True, hint=hint)
-    if not is_auto(estimator.dropout):
-        hint = "Pass the share of units to drop, for example 0.1."
-        check_number("dropout", estimator.dropout, low=0, high=1, high_open=True, hint=hint)
-    if not is_auto(estimator.lr):
-        check_number("lr", estimator.lr, low=0, low_open=True, hint="Pass a step size, for example 0.003.")
-    check_number("verbose", estimator.verbose, low=0, integer=True, hint="Pass 1 for a progress bar.")
-    series_experts(estimator.experts)
-    check_callbacks(estimator.callbacks)
-    check_seed(estimator.random_state)
+    masks = tuple(dict.fromkeys(("mixed", *SERIES_MASKS, *MASKS)))
+    check_training(estimator, masks=masks, losses=tuple(LOSSES), experts=EXPERTS, least_epochs=0)
 
 
 def series_experts(experts: Any) -> tuple[str, ...]:
     """The experts asked for; "auto" is all that there are."""
-    if is_auto(experts):
-        return EXPERTS
-    if isinstance(experts, str) or not isinstance(experts, Iterable):
-        raise ParameterError(
-            f"`experts` must be 'auto' or a tuple of names out of {list(EXPERTS)}; got {experts!r}. "
-            "Pass () for the pure masked autoencoder."
-        )
-    names = tuple(experts)
-    for name in names:
-        check_choice("experts", name, EXPERTS)
-    return names
+    return expert_names(experts, EXPERTS)
 
 
 def checked_levels(level: Any) -> list[float]:
@@ -84,8 +55,3 @@ def checked_levels(level: Any) -> list[float]:
         check_number("level", each, low=0, high=100, low_open=True, high_open=True, hint=hint)
         check_number("level", each, low=1, hint=hint)  # 0.9 is meant as a share, and would be a needle's width
     return sorted(float(each) for each in levels)
-
-
-def is_auto(value: Any) -> bool:
-    """Whether a parameter is left to `fit`."""
-    return isinstance(value, str) and value == "auto"

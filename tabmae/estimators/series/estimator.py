@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tabmae.errors import DataError, ParameterError, check_choice, check_number
 from tabmae.estimators import base
-from tabmae.estimators.parameters import check_seed
+from tabmae.estimators.parameters import check_seed, is_auto
 from tabmae.estimators.series.backtesting import Ahead, Backtest, backtest, flat, forecast_columns
 from tabmae.estimators.series.checks import checked_levels
 from tabmae.estimators.series.completing import draw, in_batches
@@ -182,7 +182,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         check_is_fitted(self)
         n_steps = self._steps(horizon)
         is_array = self.schema_.layout == "array"
-        levels = ([] if is_array else list(LEVELS)) if isinstance(level, str) and level == "auto" else level
+        levels = ([] if is_array else list(LEVELS)) if is_auto(level) else level
         asked = checked_levels(() if levels is None else levels)
         panel = self._history(X)
         found = self._ahead(panel, n_steps, asked, self._future(panel, n_steps, X_future))

@@ -19,9 +19,9 @@ from torch import Tensor
 from tabmae.errors import DataError, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import SCORE_FRACTION
-from tabmae.estimators.parameters import by_name
+from tabmae.estimators.parameters import by_name, is_auto
 from tabmae.estimators.series.bridging import bridged_judgement, learnt_bridges
-from tabmae.estimators.series.checks import check_series_parameters, is_auto, series_experts
+from tabmae.estimators.series.checks import check_series_parameters, series_experts
 from tabmae.estimators.series.completing import Beyond, Completed, LinePrior, complete
 from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
