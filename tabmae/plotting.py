@@ -185,7 +185,7 @@ def plot_series(
     ahead = model.forecast(X, horizon, level=(80, 95), X_future=X_future)
     length = len(ahead) // (len(panel.ids) * len(schema.channels))
     begin = (number * len(schema.channels) + place) * length
-    ahead = ahead.iloc[begin : begin + length]
+    drawn = slice(begin, begin + length)  # forecasts come in the library of X
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     times = stamps.to_timestamp() if isinstance(stamps, pd.PeriodIndex) else stamps
@@ -198,9 +198,9 @@ def plot_series(
     later = schema.future_stamps(panel, length)[number]
     later = later.to_timestamp() if isinstance(later, pd.PeriodIndex) else later
     for per_cent, alpha in ((95, 0.18), (80, 0.3)):
-        sides = [ahead[f"TimeSeriesMAE-{side}-{per_cent}"].to_numpy() for side in ("lo", "hi")]
-        axes.fill_between(later, *sides, color=AHEAD, alpha=alpha, lw=0)
-    axes.plot(later, ahead["TimeSeriesMAE"].to_numpy(), color=AHEAD, lw=1.4, label="forecast, 80 and 95 %")
+        under, over = (np.asarray(ahead[f"TimeSeriesMAE-{side}-{per_cent}"])[drawn] for side in ("lo", "hi"))
+        axes.fill_between(later, under, over, color=AHEAD, alpha=alpha, lw=0)
+    axes.plot(later, np.asarray(ahead["TimeSeriesMAE"])[drawn], color=AHEAD, lw=1.4, label="forecast, 80 and 95 %")
     title = [str(part) for part in (panel.ids[number], schema.channels[place]) if part is not None]
     axes.set_title(", ".join(title), loc="left", fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from matplotlib.patches import Rectangle
 
@@ -91,6 +92,18 @@ def test_a_series_is_drawn_with_its_filled_gaps_and_its_forecast() -> None:
     assert np.array_equal(ahead, expected)
     with pytest.raises(DataError, match="`channel` must be one of"):
         plot_series(model, frame, channel="cellar")
+
+
+def test_series_of_other_libraries_are_drawn_as_those_of_pandas() -> None:
+    stamps = pd.date_range("2024-01-01", periods=60, freq="h")
+    wave = np.sin(np.arange(60) / 2)
+    frame = pd.concat([pd.DataFrame({"unique_id": name, "ds": stamps, "y": k + wave}) for k, name in enumerate("ab")])
+    model = TimeSeriesMAE(horizon=6, max_epochs=0, random_state=0).fit(frame)
+    tables = (frame, pl.from_pandas(frame), pa.Table.from_pandas(frame, preserve_index=False))
+    expected, *others = ([line.get_ydata() for line in plot_series(model, X, id="b").axes[0].lines] for X in tables)
+    for lines in others:
+        for line, same in zip(lines, expected, strict=True):
+            np.testing.assert_allclose(np.asarray(line), np.asarray(same))
 
 
 def test_a_picture_tells_the_level_of_its_bounds_to_the_digit(detector: TabMAEDetector, table: pd.DataFrame) -> None:
