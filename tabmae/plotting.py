@@ -207,9 +207,9 @@ def plot_series(
     axes.margins(x=0.01)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0.4, 1.0))
     if isinstance(later, pd.DatetimeIndex):
-        locator = AutoDateLocator(maxticks=8)
+        locator = AutoDateLocator(later.tz, maxticks=8)
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, later.tz))
     return figure
 
 

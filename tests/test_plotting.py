@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from matplotlib.dates import num2date
 from matplotlib.patches import Rectangle
 
 from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, plot_explanation, plot_series
@@ -104,6 +105,16 @@ def test_series_of_other_libraries_are_drawn_as_those_of_pandas() -> None:
     for lines in others:
         for line, same in zip(lines, expected, strict=True):
             np.testing.assert_allclose(np.asarray(line), np.asarray(same))
+
+
+def test_days_begin_at_midnight_in_the_zone_of_the_series() -> None:
+    hours = pd.date_range("2024-01-01", periods=120, freq="h", tz="Asia/Tokyo")
+    frame = pd.DataFrame({"y": np.sin(np.arange(120) / 4)}, index=hours)
+    model = TimeSeriesMAE(horizon=12, max_epochs=0, random_state=0).fit(frame)
+    axis = plot_series(model, frame).axes[0].xaxis
+    begun = num2date(axis.get_majorticklocs(), tz=hours.tz)
+    assert {day.hour for day in begun} == {0}
+    assert axis.get_major_formatter().format_ticks(axis.get_majorticklocs().tolist())[1] == f"{begun[1].day:02d}"
 
 
 def test_a_picture_tells_the_level_of_its_bounds_to_the_digit(detector: TabMAEDetector, table: pd.DataFrame) -> None:
