@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 
 from tabmae.errors import DataError, check_number, listed
 from tabmae.estimators.detector import TabMAEDetector
@@ -107,13 +108,10 @@ def plot_detection(detection: Detection, id: Any = None) -> Figure:
     points = detection.points
     *owner, time = [name for name in points.columns[: points.columns.get_loc("value")] if name != "channel"]
     if owner:
-        owners = points[owner[0]]
-        chosen = owners[points["score"].idxmax() if points["score"].notna().any() else 0] if id is None else id
-        points = points[owners == chosen]
-        if points.empty:
-            raise DataError(
-                f"`id` must name a series that was judged; got {id!r}. Pass one of the column {owner[0]!r}."
-            )
+        codes, there = pd.factorize(points[owner[0]])
+        oddest = codes[int(points["score"].fillna(-np.inf).argmax())]
+        number = oddest if id is None else _position("id", id, tuple(pd.Index(there).tolist()))
+        points, chosen = points[codes == number], there[number]
         title = f"{chosen}: "
     else:
         title = ""
@@ -167,11 +165,14 @@ def plot_series(
 
     Raises
     ------
-    DataError : X has no such series or channel.
+    DataError : X has no such series or channel; `model` is something else.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
+    if not isinstance(model, TimeSeriesMAE):
+        raise DataError(f"`model` must be a TimeSeriesMAE; got {type(model).__name__}. Pass plot_series(model, X).")
+    check_is_fitted(model)
     check_number("n_steps", n_steps, low=2, integer=True, hint="Pass the steps to draw, for example 200.")
     schema = model.schema_
     panel = schema.read(X)
@@ -317,8 +318,9 @@ def _position(name: str, wanted: Any, there: tuple[Any, ...]) -> int:
     """Where a series or channel stands; the first where none is named."""
     if wanted is None:
         return 0
-    if wanted not in there:
-        raise DataError(f"`{name}` must be one of X's; got {wanted!r}. X has {listed(there)}.")
+    if not pd.api.types.is_hashable(wanted) or wanted not in there:
+        given = repr(wanted) if pd.api.types.is_hashable(wanted) else f"a {type(wanted).__name__}"
+        raise DataError(f"`{name}` must be one of {listed(there)}; got {given}. Pass one of them, or None.")
     return there.index(wanted)
 
 

@@ -1,6 +1,7 @@
 """Claims about pictures: they draw the row or series that was asked for, and what was expected of it."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.dates import num2date
 from matplotlib.patches import Rectangle
+from sklearn.exceptions import NotFittedError
 
 from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, plot_explanation, plot_series
 from tabmae.errors import DataError, ParameterError
@@ -93,6 +95,10 @@ def test_a_series_is_drawn_with_its_filled_gaps_and_its_forecast() -> None:
     assert np.array_equal(ahead, expected)
     with pytest.raises(DataError, match="`channel` must be one of"):
         plot_series(model, frame, channel="cellar")
+    with pytest.raises(DataError, match=r"^`model` must be a TimeSeriesMAE; got Detection\. Pass"):
+        plot_series(cast(Any, model.detect(frame)), frame)
+    with pytest.raises(NotFittedError):
+        plot_series(TimeSeriesMAE(), frame)
 
 
 def test_series_of_other_libraries_are_drawn_as_those_of_pandas() -> None:

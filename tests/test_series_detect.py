@@ -359,8 +359,10 @@ def test_a_picture_shades_what_is_flagged(model: TimeSeriesMAE, tmp_path: Path) 
     waves = np.random.default_rng(0).normal(size=(4, 80, 1))
     detection = fitted(waves, window=8).detect(waves)
     assert len(plot_detection(detection, id=2).axes) == 2
-    with pytest.raises(DataError, match="`id` must name a series that was judged; got 9"):
+    with pytest.raises(DataError, match=r"^`id` must be one of 0, 1, 2, 3; got 9\. Pass one of them"):
         plot_detection(detection, id=9)
+    with pytest.raises(DataError, match=r"^`id` must be one of 0, 1, 2, 3; got a DataFrame\."):
+        plot_detection(detection, table)
 
 
 def test_a_level_that_has_left_the_range_of_fit_is_told() -> None:
