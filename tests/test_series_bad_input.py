@@ -244,3 +244,12 @@ def test_a_function_that_returns_anything_but_a_mask_is_refused(kind: str) -> No
 
     with pytest.raises(ParameterError, match="^`mask` must return a bool tensor of the shape of `observed`"):
         TimeSeriesMAE(**SMALL, mask=mask).fit(HOLES)
+
+
+@pytest.mark.parametrize(("answer", "name"), [("detect", "value"), ("detect", "peak"), ("backtest", "cutoff")])
+def test_ids_named_as_a_column_of_an_answer_are_refused(answer: str, name: str) -> None:
+    frame = seasonal(120).rename(columns={"unique_id": name})
+    model = TimeSeriesMAE(horizon=2, max_epochs=0, id_col=name, random_state=0).fit(frame)
+    assert model.forecast().columns[0] == name
+    with pytest.raises(DataError, match=f"^The ids and stamps of series must not be named as .*; got '{name}'"):
+        getattr(model, answer)(frame)

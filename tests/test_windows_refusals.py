@@ -105,6 +105,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "dict": (lambda: {"ds": [1]}, "X must be a pandas or polars DataFrame.*got dict"),
     "batch": (lambda: pa.RecordBatch.from_pydict({"ds": [1]}), "X must be a pandas or polars DataFrame"),
     "128 bits": (lambda: pl.DataFrame({"y": pl.Series([1], dtype=pl.Int128)}), "Columns must have a type that Arrow"),
+    "stamps named as an answer": (
+        lambda: wide(z=2.0).rename_axis("channel"),
+        r"The ids and stamps of series must not be named as a column of an answer; got 'channel'\. Rename them",
+    ),
     "series without time": (lambda: pd.Series([1.0, 2.0], name="y"), "X must hold a column 'ds' of time stamps"),
 }
 

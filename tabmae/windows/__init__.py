@@ -7,13 +7,14 @@ from tabmae.windows.calendar import calendar_columns, unseen_cycles
 from tabmae.windows.containers import in_library_of
 from tabmae.windows.panel import Panel
 from tabmae.windows.seasons import season_of
-from tabmae.windows.series_schema import SeriesSchema
+from tabmae.windows.series_schema import SeriesSchema, refuse_taken
 
 __all__ = [
     "Panel",
     "SeriesSchema",
     "calendar_columns",
     "in_library_of",
+    "refuse_taken",
     "season_of",
     "unseen_cycles",
 ]

@@ -3,7 +3,7 @@
 Contract: `write` leaves every observed cell as it came; nothing but this room knows what a step's stamp is.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from tabmae.windows.inference import refuse_single_steps
 from tabmae.windows.layouts import find_layout
 from tabmae.windows.panel import Panel
 from tabmae.windows.rows import Rows
+
+CHANNEL = ("channel",)
+"""The column of a long frame that names the channels."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class SeriesSchema:
         freq = freq or owners.freq()
         if Rows.locate(owners, freq).lengths.max() < 2:
             refuse_single_steps(len(owners.ids))
+        refuse_taken((found.id_col, found.time_col), CHANNEL if len(found.channels) > 1 else ())
         layout = "wide" if found.wide else "long"
         return cls(layout, found.channels, found.id_col, found.time_col, freq, *found[4:])
 
@@ -143,8 +147,13 @@ class SeriesSchema:
         """Lay out columns, each (sum of the lengths of `stamps`, C), as a long frame.
 
         Rows are ordered by series, channel and stamp; "channel" names the channel where there is more than one.
+
+        Raises
+        ------
+        DataError : the ids or stamps are named as one of the columns.
         """
         n_channels = len(self.channels)
+        refuse_taken((self.id_col, self.time_col), columns)
         lengths = np.array([len(index) for index in stamps], dtype=np.int64)
         owner = np.repeat(np.arange(len(stamps)), lengths)
         cell = np.arange(len(owner) * n_channels)
@@ -156,7 +165,7 @@ class SeriesSchema:
         out[self.time_col] = stamps[0].append(stamps[1:]).take(rows)
         if n_channels > 1:
             names = pd.Index(self.channels, tupleize_cols=False)
-            out["channel"] = names.take(order % n_channels)
+            out[CHANNEL[0]] = names.take(order % n_channels)
         out |= {name: np.asarray(column).reshape(-1)[order] for name, column in columns.items()}
         return pd.DataFrame(out)
 
@@ -216,6 +225,16 @@ def refuse_roles(**roles: Sequence[str] | None) -> None:
     named = [name for name, given in roles.items() if given]
     if named:
         raise ParameterError(f"`{named[0]}` must name columns of a table; got an array. Pass a pandas DataFrame.")
+
+
+def refuse_taken(keys: Sequence[str | None], columns: Collection[str]) -> None:
+    """Refuse names of the columns of ids and stamps that columns of an answer have, too."""
+    taken = [name for name in keys if name in columns]
+    if taken:
+        raise DataError(
+            f"The ids and stamps of series must not be named as a column of an answer; got {listed(taken)}. "
+            "Rename them, and fit again."
+        )
 
 
 def saved(value: Any) -> Any:

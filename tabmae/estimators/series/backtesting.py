@@ -15,7 +15,7 @@ from tabmae.errors import DataError, check_number
 from tabmae.estimators.series.checks import checked_levels
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, last_steps
-from tabmae.windows import Panel
+from tabmae.windows import Panel, refuse_taken
 
 
 class Backtest(NamedTuple):
@@ -39,6 +39,7 @@ def backtest(estimator: Any, X: Any, n_windows: int, step: int | None, horizon: 
     step = n_steps if step is None else step
     check_number("step", step, low=1, integer=True, hint="Pass the steps between two origins, for example 24.")
     levels = checked_levels(() if level is None else level)
+    refuse_taken((estimator.schema_.id_col, estimator.schema_.time_col), ("cutoff", "y"))
     panel = estimator.schema_.read(X)
     needed = n_steps + (n_windows - 1) * step + 2
     short = [i for i, length in enumerate(panel.lengths) if length < needed]

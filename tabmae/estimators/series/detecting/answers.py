@@ -19,7 +19,10 @@ from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, standardised
-from tabmae.windows import Panel, SeriesSchema
+from tabmae.windows import Panel, SeriesSchema, refuse_taken
+
+POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
+EVENTS = ("start", "end", "peak", "peak_score", "channels")
 
 
 class Detection(NamedTuple):
@@ -104,8 +107,12 @@ class AnswersOfDetection:
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
+        check_is_fitted(self)
+        schema = self.schema_
+        refuse_taken((schema.id_col, schema.time_col), POINTS)
+        refuse_taken((schema.id_col,), EVENTS)
         panel, found, level, scale = judged(self, X)
-        detector, schema = self.detector_, self.schema_
+        detector = self.detector_
         p_value = p_values(detector, found)
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
@@ -143,6 +150,6 @@ def event_table(
             places = (event.start, event.end, event.peak)
             channels = [schema.channels[c] for c in event.channels]
             rows.append((name, *(stamps[i][place] for place in places), event.peak_score, channels))
-    table = pd.DataFrame(rows, columns=["id", "start", "end", "peak", "peak_score", "channels"])
+    table = pd.DataFrame(rows, columns=["id", *EVENTS])
     table = table.drop(columns="id") if schema.id_col is None else table.rename(columns={"id": schema.id_col})
     return table, flag
