@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tabmae import TabMAE, TimeSeriesMAE
+from tabmae import DataError, TabMAE, TimeSeriesMAE
 from tabmae.sentinels import marks_of, sentinels_of, strangers_of
 
 USUAL = np.random.default_rng(0).normal(20, 5, size=200)
@@ -132,3 +132,15 @@ def test_series_warn_of_numbers_as_text_that_are_no_channel() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TimeSeriesMAE(horizon=2, max_epochs=0, target_cols=["load"]).fit(series)
+
+
+@pytest.mark.parametrize("target_cols", [None, ["temp"]])
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_text_that_leaves_series_without_a_channel_is_told_of(target_cols: list[str] | None, wide: bool) -> None:
+    stamps = pd.date_range("2024", periods=len(USUAL), freq="h")
+    series = pd.DataFrame({"ds": stamps, "temp": ["err", *USUAL[1:].astype(str)]})
+    with (
+        pytest.warns(UserWarning, match=r"are no channels: 'temp' \(but for 'err'\)\. Convert"),
+        pytest.raises(DataError),
+    ):
+        TimeSeriesMAE(target_cols=target_cols).fit(series.set_index("ds") if wide else series)

@@ -67,6 +67,8 @@ def find_layout(
         )
     rest = [name for name in frame.columns if name not in {*keys, *future, *static} and not INDEX.match(str(name))]
     channels = targets or [name for name in rest if is_numeric(frame[name])]
+    if not targets:
+        warn_of_left_out(frame[[name for name in rest if name not in channels]])
     if wide and not targets and len(channels) < len(rest):
         other = [name for name in rest if name not in channels]
         raise DataError(
@@ -78,10 +80,9 @@ def find_layout(
             "X must hold a numeric column that is no id, stamp, future or static column; it has "
             f"{listed(frame.columns)}. Convert the values with pandas.to_numeric."
         )
-    if not targets:
-        warn_of_left_out(frame[[name for name in rest if name not in channels]])
     textual = [name for name in [*channels, *future] if not holds_numbers(frame[name])]
     if textual:
+        warn_of_left_out(frame[textual])
         raise DataError(
             f"`target_cols` and `future_cols` must name columns of numbers; {listed(textual)} are not. "
             "Convert them with pandas.to_numeric."
