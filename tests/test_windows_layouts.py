@@ -82,6 +82,15 @@ def test_columns_may_be_tuples_and_some_of_them_no_channels() -> None:
     assert out[("b", 1)].dropna().tolist() == [2**60 + step for step in KEPT]
 
 
+def test_stamps_in_an_index_that_is_no_index_of_times_are_read_as_a_column() -> None:
+    values = pd.DataFrame({"y": np.arange(6.0)})
+    for index in (DAYS.astype(str), pd.Index(DAYS.date), pd.RangeIndex(6)):
+        frame = values.set_axis(index)
+        with pytest.raises(DataError, match=r"X\.reset_index\(names='ds'\)"):
+            SeriesSchema.fit(frame)
+        assert SeriesSchema.fit(frame.reset_index(names="ds")).channels == ("y",)
+
+
 def test_a_frame_without_ids_is_one_series() -> None:
     frame = wide_frame().reset_index(names="ds")
     schema = SeriesSchema.fit(frame)

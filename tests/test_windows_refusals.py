@@ -40,6 +40,18 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "names twice": (lambda: frame().set_axis(["unique_id", "y", "y"], axis=1), "Column names must be unique; 'y'"),
     "odd names": (lambda: frame().set_axis(["unique_id", "ds", 1.5], axis=1), "Column names must be strings"),
     "no stamp": (lambda: frame(ds=DAYS.where(DAYS[2] != DAYS)), "Every row must have a time stamp.*in 1 rows.*row 2"),
+    "no stamp in the index": (
+        lambda: wide().set_axis(DAYS.where(DAYS[2] != DAYS)),
+        r"Every row must have a time stamp; the index has none in 1 rows.*row 2\. Drop.*X\[X\.index\.notna",
+    ),
+    "ids in the index": (
+        lambda: frame().set_index("unique_id"),
+        r"The ids of series must be a column; X has them in its index, 'unique_id'\. Pass X\.reset_index",
+    ),
+    "text in the index": (
+        lambda: wide().set_axis(DAYS.astype(str)),
+        r"X must hold a column 'ds'.*no column of 'y' holds times\. .*in the index, as X\.reset_index\(names='ds'\)",
+    ),
     "no id": (lambda: frame(unique_id=["a", None] * 3), "Every row must have a series id.*in 3 rows.*row 1"),
     "no time": (lambda: frame()[["y"]], "X must hold a column 'ds' of time stamps.*no column of 'y' holds times"),
     "two times": (lambda: frame(t=DAYS, u=DAYS).drop(columns="ds"), "X must hold a column 'ds'.*columns 't', 'u' all"),

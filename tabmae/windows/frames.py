@@ -31,6 +31,12 @@ def read_owners(frame: pd.DataFrame, id_col: Hashable, time_col: Hashable, *, wi
                 "X must have the layout of fit, a wide frame with its stamps in the index; got "
                 f"{type(frame.index).__name__}. Pass X.set_index({time_col!r})."
             )
+        missing = frame.index.isna()
+        if missing.any():
+            raise DataError(
+                f"Every row must have a time stamp; the index has none in {missing.sum()} rows, the first of them row "
+                f"{int(missing.argmax())}. Drop these rows: X[X.index.notna()]."
+            )
         return Owners.read(None, read_stamps(frame.index.to_series(), frame.index.name or "index"))
     check_columns(frame, [time_col] if id_col is None else [id_col, time_col])
     ids = None if id_col is None else frame[id_col]

@@ -140,7 +140,8 @@ def time_column(frame: pd.DataFrame, id_col: Any, time_col: str, taken: set[Any]
     given = f"columns {listed(found)} all hold times" if found else f"no column of {listed(frame.columns)} holds times"
     raise DataError(
         f"X must hold a column {time_col!r} of time stamps, one column of times, or a DatetimeIndex; {given}. "
-        "Pass the name of the column as `time_col`."
+        f"Pass the name of the column as `time_col`; stamps or steps that are in the index, as X.reset_index(names="
+        f"{time_col!r})."
     )
 
 
@@ -153,6 +154,10 @@ def id_column(frame: pd.DataFrame, id_col: Any) -> Any:
     """The column of ids; None for a single series, which lacks the column of the default name."""
     if id_col is None or id_col in frame.columns:
         return id_col
+    if frame.index.name == id_col:
+        raise DataError(
+            f"The ids of series must be a column; X has them in its index, {id_col!r}. Pass X.reset_index()."
+        )
     if id_col == "unique_id":
         return None
     raise DataError(
