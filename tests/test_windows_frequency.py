@@ -61,7 +61,7 @@ def test_an_hour_that_comes_twice_needs_a_zone() -> None:
     stamps = pd.date_range("2024-10-26", periods=48, freq="h", tz="Europe/Berlin")
     frame = pd.DataFrame({"ds": stamps, "y": np.arange(48.0)})
     assert SeriesSchema.fit(frame).read(frame).lengths == (48,)
-    with pytest.raises(DataError, match=r"A series must have one row per time stamp.*if the clock was set back"):
+    with pytest.raises(DataError, match=r"must have one row per time stamp.*if the clock was set back"):
         fitted(stamps, "h").read(frame.assign(ds=stamps.tz_localize(None)))
 
 

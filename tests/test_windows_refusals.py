@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "conflict without ids": (
         lambda: pd.concat([frame(), frame(y=2.0)]).drop(columns="unique_id"),
-        "A series must have one row per time stamp.*name the column of ids by `id_col`",
+        "Without a column of ids, X must have one row per time stamp.*name the column of ids by `id_col`",
     ),
     "irregular": (
         lambda: frame(ds=[*DAYS[:4], DAYS[4] + pd.Timedelta("1h"), DAYS[5]]),

@@ -132,14 +132,13 @@ class Rows:
             str(self.stamps[row]) if self.ids == (None,) else f"{self.ids[self.codes[row]]!r} at {self.stamps[row]}"
             for row in rows[:1000].tolist()
         )
-        remedy = "Keep one of them, or average them"
-        if self.ids == (None,):
+        rule, remedy = "A series must have one row per time stamp", "Keep one of them, or average them"
+        if self.ids == (None,):  # the rule alone is what the command line says
+            rule = "Without a column of ids, X must have one row per time stamp"
             remedy += "; name the column of ids by `id_col` if X holds several series"
         if isinstance(self.stamps, pd.DatetimeIndex) and self.stamps.tz is None:
             remedy += "; use a time zone if the clock was set back"
-        raise DataError(
-            f"A series must have one row per time stamp; found different values for {listed(pairs)}. {remedy}."
-        )
+        raise DataError(f"{rule}; found different values for {listed(pairs)}. {remedy}.")
 
     def grid(self, where: NDArray[np.bool_] | None = None) -> pd.Index:
         """The stamps of all steps, or of the steps `where`."""
