@@ -1,5 +1,6 @@
 """`TimeSeriesMAE` fills the gaps of series: what it leaves alone, how good it is, and what else it tells of them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from generated_series import SCALES, frame_with_runs, rooted, seasonal, waves, w
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tabmae import TimeSeriesMAE
+from tabmae import TimeSeriesMAE, load
 from tabmae.estimators.series import estimator as estimators
 
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
@@ -143,6 +144,27 @@ def test_units_go_through(layout: str) -> None:
         frames = [HOLES.assign(y=a * HOLES["y"] + b) for a, b in ((1.0, 0.0), (1000.0, -7.0))]
         one, other = (TimeSeriesMAE(**SMALL).fit(X).impute(X)["y"].to_numpy() for X in frames)
     np.testing.assert_allclose(other, 1000 * one - 7, rtol=1e-4, atol=0.1)
+
+
+def test_gaps_of_what_is_never_negative_are_not_filled_below_zero(tmp_path: Path) -> None:
+    hours = np.arange(600)
+    clear = np.repeat(np.random.default_rng(0).uniform(0.2, 1, size=25), 24)
+    truth = 100 * clear * np.maximum(0, np.sin(2 * np.pi * (hours - 6) / 24))
+    table = pd.DataFrame({"sun": truth}, index=pd.date_range("2024-01-01", periods=600, freq="h"))
+    holes = table.where((hours % 90 < 60)[:, None])
+    found = {}
+    for shift in (0, 1000):  # which lifts the nights off zero, and the model is of any level
+        model = TimeSeriesMAE(horizon=6, max_epochs=0, random_state=0).fit(holes + shift)
+        parts = (model.impute(holes + shift), *model.predict_interval(holes + shift))
+        found[shift] = [(part["sun"] - shift).to_numpy() for part in parts]
+        model.save(tmp_path / str(shift))
+        pd.testing.assert_frame_equal(load(tmp_path / str(shift)).impute(holes + shift), parts[0])
+    assert min(part.min() for part in found[0]) == 0 and found[1000][0].min() < -1
+    for part, free in zip(found[0], found[1000], strict=True):
+        np.testing.assert_allclose(part, np.maximum(free, 0), atol=1e-3)
+    assert rooted(found[0][0] - truth) < rooted(found[1000][0] - truth)
+    cold = TimeSeriesMAE(horizon=6, max_epochs=0, random_state=0).fit(holes - 20)
+    assert cold.impute(holes.where(holes > 20)).to_numpy().min() < 0
 
 
 def test_draws_differ_keep_what_is_observed_and_follow_their_seed(model: TimeSeriesMAE) -> None:

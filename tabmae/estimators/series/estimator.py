@@ -98,8 +98,9 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         Returns
         -------
         X of the same container with missing values filled and absent stamps inserted; observed values as they came.
+        Where neither fit nor a series has a value below zero, none is filled in.
         """
-        panel, filled, _ = self._completed(X)
+        panel, (filled, _, _) = self._completed(X)
         return self.schema_.write(panel, filled, X)
 
     def transform(self, X: Any) -> Any:
@@ -119,8 +120,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
-        panel, filled, half = self._completed(X, level)
-        return self.schema_.write(panel, filled - half, X), self.schema_.write(panel, filled + half, X)
+        panel, (_, lower, upper) = self._completed(X, level)
+        return self.schema_.write(panel, lower, X), self.schema_.write(panel, upper, X)
 
     def sample(
         self,
@@ -249,18 +250,20 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         cells = torch.zeros(1, self.model_.window * self.model_.n_channels, device=self.model_.share.device)
         return int(self.model_.encode(cells, cells > 0).shape[-1])
 
-    def _completed(self, X: Any, level: float = 0.0) -> tuple[Panel, Matrix, Matrix]:
-        """Panel, its cells completed and half the width of their intervals that hold `level`, both in units."""
+    def _completed(self, X: Any, level: float = 0.0) -> tuple[Panel, list[Matrix]]:
+        """Panel, and in units: its cells completed, and the bounds of their intervals that hold `level`."""
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        values, centre, scale = standardised(without_slips(panel), self.scales_)
+        believed = without_slips(panel)
+        values, centre, scale = standardised(believed, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         found = self._complete(line, values, panel.lengths)
         half = self.intervals_.half_width(found.deviation, line.observed, level)
         mean, wide = (part[line.place].double().numpy() for part in (found.mean, half))
         observed = np.isfinite(panel.values)
         filled = np.where(observed, panel.values, mean * scale + centre)
-        return panel, filled, np.where(observed, 0, wide * scale)
+        wide, floor = np.where(observed, 0, wide * scale), self.scales_.floor(believed)
+        return panel, [np.maximum(part, floor) for part in (filled, filled - wide, filled + wide)]
 
     def _history(self, X: Any) -> Panel:
         """What a forecast of series can feel of them; of those of fit for None."""

@@ -45,27 +45,35 @@ class Scales:
     mean, deviation : (C,), of all observed cells of fit. typical : (C,), deviation of a series of fit that is not
         short.
     own : id -> (2, C), level and scale of the series of fit; None where all share one, those to come too.
+    signed : bool (C,), channels of which fit saw a value below zero; None for all.
     """
 
     def __init__(
-        self, mean: Matrix, deviation: Matrix, own: dict[Hashable, Matrix] | None, typical: Matrix | None = None
+        self,
+        mean: Matrix,
+        deviation: Matrix,
+        own: dict[Hashable, Matrix] | None,
+        typical: Matrix | None = None,
+        signed: NDArray[np.bool_] | None = None,
     ) -> None:
         self.mean, self.deviation, self.own = mean, deviation, own
         self.typical = deviation if typical is None else typical
+        self.signed = np.ones(len(mean), dtype=bool) if signed is None else signed
 
     @classmethod
     def fit(cls, panel: Panel, *, shared: bool) -> Self:
         """Learn the scales of a panel; `shared` for windows of one process."""
         mean, deviation = moments(panel.values)
+        signed = np.fmin.reduce(panel.values) < 0
         if shared:
-            return cls(mean, deviation, None)
+            return cls(mean, deviation, None, signed=signed)
         if len(panel.ids) == 1:
-            return cls(mean, deviation, {panel.ids[0]: np.stack([mean, deviation])})
+            return cls(mean, deviation, {panel.ids[0]: np.stack([mean, deviation])}, signed=signed)
         each = [np.stack(moments(panel.series(i), (mean, deviation))) for i in range(len(panel.ids))]
         if np.median(panel.lengths) < OWN_STEPS and alike(*np.stack(each, 1)):
-            return cls(mean, deviation, None)
+            return cls(mean, deviation, None, signed=signed)
         known = np.stack([np.isfinite(panel.series(i)).sum(0) for i in range(len(panel.ids))])
-        found = cls(mean, deviation, {}, typical_deviation(np.stack(each)[:, 1], known, deviation))
+        found = cls(mean, deviation, {}, typical_deviation(np.stack(each)[:, 1], known, deviation), signed)
         found.own = {name: found.of_one(panel.series(i)) for i, name in enumerate(panel.ids)}
         return found
 
@@ -91,6 +99,11 @@ class Scales:
         few = np.where(count == 1, self.typical, scale ** (1 - drawn) * self.typical**drawn)
         return np.stack([level, np.where((count == 0) | (drawn == 0), scale, few)])
 
+    def floor(self, panel: Panel) -> Matrix:
+        """Least value (sum of lengths, C) to fill in: 0 where neither fit nor the series has one below, else none."""
+        least = np.stack([np.fmin.reduce(panel.series(i), initial=np.inf) for i in range(len(panel.ids))])
+        return np.repeat(np.where((least < 0) | self.signed, -np.inf, 0.0), panel.lengths, axis=0)
+
     def _of_new(self, values: Matrix) -> Matrix:
         """Level and scale (2, C) of a series (T, C) that fit has not seen; after one series that one's, if alike."""
         both, new = np.stack([self.mean, self.deviation]), self.of_one(values)
@@ -101,7 +114,7 @@ class Scales:
         """Values for JSON, ids as `named` gives them."""
         own = None if self.own is None else [[named(name), pair.tolist()] for name, pair in self.own.items()]
         shared = {name: getattr(self, name).tolist() for name in ("mean", "deviation", "typical")}
-        return {**shared, "own": own}
+        return {**shared, "own": own, "signed": self.signed.tolist()}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any], name_of: Callable[[Any], Any]) -> Self:
@@ -109,7 +122,8 @@ class Scales:
         own = state["own"]
         pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
         typical = np.array(state.get("typical", state["deviation"]))
-        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical)
+        signed = np.array(state["signed"]) if "signed" in state else None
+        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical, signed)
 
 
 def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix) -> Matrix:
