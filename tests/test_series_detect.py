@@ -166,6 +166,19 @@ def test_a_channel_has_scores_of_its_own(model: TimeSeriesMAE) -> None:
     assert abs(scores.index.get_loc(scores["load"].idxmax()) - 700) <= 6
 
 
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+def test_a_table_of_no_events_has_the_types_of_one_with_some(zone: str | None) -> None:
+    stamps = pd.date_range("2024-01-01", periods=80, freq="h", tz=zone)
+    calm = pd.DataFrame({"unique_id": 7, "ds": stamps, "y": np.random.default_rng(0).normal(size=80)})
+    odd = calm.assign(y=calm["y"].where(calm.index != 50, 40.0))
+    model = fitted(calm, window=8)
+    some, none = (model.detect(table, alpha=1e-6).events for table in (odd, calm))
+    assert len(some) == 1 and not len(none)
+    assert some.dtypes.to_dict() == none.dtypes.to_dict()
+    assert some["peak"].tolist() == [stamps[50]] and some["unique_id"].tolist() == [7]
+    assert (none["end"] - none["start"]).sum() == pd.Timedelta(0)
+
+
 def test_a_series_is_scored_alone() -> None:
     frames = [machine(seed, 600).reset_index().assign(unique_id=f"s{seed}") for seed in range(3)]
     table = pd.concat(frames).rename(columns={"when": "ds"})

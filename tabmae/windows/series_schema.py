@@ -161,13 +161,20 @@ class SeriesSchema:
         rows = order // n_channels
         out: dict[str, Any] = {}
         if self.id_col is not None:
-            out[self.id_col] = self._ids(panel).take(owner[rows])
+            out[self.id_col] = self.ids(panel).take(owner[rows])
         out[self.time_col] = stamps[0].append(stamps[1:]).take(rows)
         if n_channels > 1:
             names = pd.Index(self.channels, tupleize_cols=False)
             out[CHANNEL[0]] = names.take(order % n_channels)
         out |= {name: np.asarray(column).reshape(-1)[order] for name, column in columns.items()}
         return pd.DataFrame(out)
+
+    def ids(self, panel: Panel) -> pd.Index:
+        """The ids as they came: in the dtype of fit where it holds them."""
+        try:
+            return pd.Index(panel.ids, dtype=self.id_dtype, tupleize_cols=False)
+        except (TypeError, ValueError):
+            return pd.Index(panel.ids, tupleize_cols=False)
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` needs, in strings, numbers, lists and None."""
@@ -211,13 +218,6 @@ class SeriesSchema:
         if isinstance(X, pd.Series) and len(self.channels) == 1:
             return (0 if X.name is None else X.name,)
         return self.channels
-
-    def _ids(self, panel: Panel) -> pd.Index:
-        """The ids as they came: in the dtype of fit where it holds them."""
-        try:
-            return pd.Index(panel.ids, dtype=self.id_dtype, tupleize_cols=False)
-        except (TypeError, ValueError):
-            return pd.Index(panel.ids, tupleize_cols=False)
 
 
 def refuse_roles(**roles: Sequence[str] | None) -> None:

@@ -142,14 +142,22 @@ def event_table(
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """A row an event, and whether each stamp (T,) is odd and in one."""
     ratios, scores = np.nan_to_num(found.ratios), np.nan_to_num(found.scores)
-    stamps, flag, rows = schema.stamps(panel), np.zeros(len(odd), dtype=bool), []
-    for i, name in enumerate(panel.ids):
+    stamps, flag = schema.stamps(panel), np.zeros(len(odd), dtype=bool)
+    owner, events = [], []
+    for i in range(len(panel.ids)):
         own = slice(panel.offsets[i], panel.offsets[i + 1])
         for event in events_of(odd[own], scores[own], ratios[own], window):
             flag[own][event.start : event.end + 1] = odd[own][event.start : event.end + 1]
-            places = (event.start, event.end, event.peak)
-            channels = [schema.channels[c] for c in event.channels]
-            rows.append((name, *(stamps[i][place] for place in places), event.peak_score, channels))
-    table = pd.DataFrame(rows, columns=["id", *EVENTS])
-    table = table.drop(columns="id") if schema.id_col is None else table.rename(columns={"id": schema.id_col})
-    return table, flag
+            owner.append(i)
+            events.append(event)
+    number = np.array(owner, dtype=np.int64)
+    # Columns have their types where there is no event, too.
+    begins, whole = np.asarray(panel.offsets, dtype=np.int64)[number], stamps[0].append(stamps[1:])
+    ids = {} if schema.id_col is None else {schema.id_col: schema.ids(panel).take(number)}
+    places = {
+        name: whole.take(begins + np.array([getattr(event, name) for event in events], dtype=np.int64))
+        for name in ("start", "end", "peak")
+    }
+    scored = {"peak_score": np.array([event.peak_score for event in events], dtype=np.float64)}
+    channels = pd.Series([[schema.channels[c] for c in event.channels] for event in events], dtype=object)
+    return pd.DataFrame({**ids, **places, **scored, "channels": channels}), flag
