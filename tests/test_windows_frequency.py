@@ -99,6 +99,15 @@ def test_integer_stamps_stay_integers() -> None:
     assert schema.future_stamps(panel, 2)[0].tolist() == [60, 70]
 
 
+@pytest.mark.parametrize("first", [0, 190001, 202401, 20240101, 2024010100, 1_700_000_000])
+def test_counts_that_look_like_dates_for_a_while_are_counts(first: int) -> None:
+    for n_steps in (10, 40):
+        frame = pd.DataFrame({"ds": first + np.arange(n_steps), "y": 1.0})
+        assert SeriesSchema.fit(frame).freq == 1
+    dates = pd.DataFrame({"ds": [202411, 202412, 202501], "y": 1.0})
+    assert SeriesSchema.fit(dates, freq=1).freq == 1
+
+
 @pytest.mark.parametrize("freq", ["M", "Q", "W-WED", "D", "h", "Y"])
 def test_periods_stay_periods(freq: str) -> None:
     periods = pd.period_range("2020-01-01", periods=9, freq=freq)

@@ -87,6 +87,14 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "Time stamps must be regular",
     ),
     "irregular integers": (lambda: frame(ds=[0, 2, 4, 5, 8, 10]), "Time stamps must be regular.*4 and 5"),
+    "days as integers": (
+        lambda: frame(ds=[20240129, 20240130, 20240131, 20240201, 20240202, 20240203]),
+        r"Time stamps that are integers must count steps; 20240129, .* and 1 more are dates\. .*format='%Y%m%d'",
+    ),
+    "months as integers": (
+        lambda: frame(ds=[202310, 202311, 202312, 202401, 202402, 202403]),
+        "Time stamps that are integers must count steps; 202310, .*format='%Y%m'",
+    ),
     "hours and days": (
         lambda: pd.concat([stamped("h", 30, "a"), stamped("D", 20, "b")]),
         "All series must have one frequency; series 'a' steps.* 01:00:00, series 'b' from",

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.tseries.frequencies import to_offset
 
-from tabmae.errors import DataError
+from tabmae.errors import DataError, listed
 from tabmae.windows.frequency import NANOSECONDS, dates, in_zone, local, ticks
 
 NEARLY_A_DAY = pd.Timedelta(20, "h")
@@ -28,6 +28,9 @@ SHORTEST_MONTH = 28
 
 ANCHORS = ("MS", "ME", "BMS", "BME", "SMS", "SME")
 """Calendars whose dates are tried, the most common first; then those of another day of the month."""
+
+WRITTEN = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H"}
+"""Digits of integers that may be dates, and how they are written then."""
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -61,6 +64,7 @@ def inferred_freq(ids: Sequence[Hashable], codes: NDArray[np.int64], stamps: pd.
     if isinstance(stamps, pd.PeriodIndex):
         return str((to_offset(stamps.freq).base * checked_step(neighbours, time)).freqstr)
     if not isinstance(stamps, pd.DatetimeIndex):
+        refuse_written_dates(stamps)
         return checked_step(neighbours, time)
     if step * pd.Timedelta(1, stamps.unit) >= NEARLY_A_DAY:
         by_days = freq_of_days(neighbours)
@@ -68,6 +72,20 @@ def inferred_freq(ids: Sequence[Hashable], codes: NDArray[np.int64], stamps: pd.
             return by_days
     width = checked_step(neighbours, time)
     return name_of_width(width * NANOSECONDS[stamps.unit])
+
+
+def refuse_written_dates(stamps: pd.Index) -> None:
+    """Refuse integers that are all dates, such as 20240131, after which 20240132 would come."""
+    unique = stamps.unique()
+    for digits, pattern in WRITTEN.items():
+        if unique.min() < 1900 * 10 ** (digits - 4) or unique.max() >= 2200 * 10 ** (digits - 4):
+            continue
+        several = (unique // 100).nunique() > 1  # a short count may look like days of one month
+        if several and pd.to_datetime(unique.astype(str), format=pattern, errors="coerce").notna().all():
+            raise DataError(
+                f"Time stamps that are integers must count steps; {listed(unique)} are dates. Parse the column of "
+                f"stamps first, pandas.to_datetime(column, format={pattern!r}), or pass `freq` if they do count."
+            )
 
 
 def name_of_width(nanoseconds: int) -> str:
