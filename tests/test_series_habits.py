@@ -41,6 +41,17 @@ def test_a_forecast_comes_back_in_the_library_of_its_history(model: TimeSeriesMA
     assert isinstance(model.forecast(), pd.DataFrame)
 
 
+def test_ids_of_a_forecast_can_be_joined_with_those_of_its_history(model: TimeSeriesMAE) -> None:
+    table = pl.from_pandas(FRAME)
+    for kind in (pl.Categorical, pl.Enum(["s0", "s1"]), pl.String):
+        levels = table.with_columns(pl.col("unique_id").cast(kind))
+        found = model.forecast(levels)
+        assert found.schema["unique_id"] == levels.schema["unique_id"]
+        assert len(levels.join(found, on=["unique_id", "ds"], how="full")) == len(levels) + len(found)
+    arrow = pa.Table.from_pandas(FRAME.astype({"unique_id": "category"}), preserve_index=False)
+    assert pa.types.is_dictionary(model.forecast(arrow).schema.field("unique_id").type)
+
+
 def test_series_of_coarser_steps_than_in_fit_are_warned_of(model: TimeSeriesMAE) -> None:
     daily = FRAME[FRAME["unique_id"] == "s0"].head(30)
     daily = daily.assign(ds=pd.date_range("2024-01-01", periods=30, freq="D"))

@@ -16,6 +16,11 @@ from tabmae.errors import DataError, listed
 VIEWS = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}
 """Arrow types that cannot be taken by index, and those that can."""
 
+LEVELS = (nw.Categorical, nw.Enum)
+
+CHANNEL = "channel"
+"""The column of a long frame that names the channels."""
+
 KINDS = "a pandas or polars DataFrame, an Arrow table, a Series with a DatetimeIndex, or an array (n, T, C)"
 
 
@@ -114,13 +119,14 @@ def given_back(frame: pd.DataFrame, like: Any) -> Any:
 
 
 def in_library_of(frame: pd.DataFrame, like: Any) -> Any:
-    """A pandas frame of other columns in the library of a table; columns of times of one name have the type there."""
+    """A pandas frame of other columns in the library of a table; times and levels of one name have the type there."""
     if like is None or isinstance(like, pd.DataFrame | pd.Series | np.ndarray):
         return frame
     opened = nw.from_native(like, eager_only=True)
     table = pa.table({name: pa.array(frame[name].array) for name in frame.columns})
     own = nw.from_arrow(table, backend=opened.implementation)
-    shared = [name for name in frame.columns if name in opened.columns and opened.schema[name].is_temporal()]
+    there = {name: opened.schema[name] for name in frame.columns if name in opened.columns and name != CHANNEL}
+    shared = [name for name, kind in there.items() if kind.is_temporal() or isinstance(kind, LEVELS)]
     return own.with_columns(nw.col(name).cast(opened.schema[name]) for name in shared).to_native()
 
 

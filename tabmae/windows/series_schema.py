@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tabmae.errors import DataError, ParameterError, listed
 from tabmae.windows.arrays import is_array, read_array, write_array
-from tabmae.windows.containers import open_frame
+from tabmae.windows.containers import CHANNEL, open_frame
 from tabmae.windows.frames import check_columns, numbers_of, read_owners, read_panel, write_panel
 from tabmae.windows.frequency import checked_freq, stamps_after
 from tabmae.windows.future import refuse_lacking, spread_ahead, starts_of
@@ -21,9 +21,6 @@ from tabmae.windows.inference import refuse_single_steps
 from tabmae.windows.layouts import find_layout
 from tabmae.windows.panel import Panel
 from tabmae.windows.rows import Rows
-
-CHANNEL = ("channel",)
-"""The column of a long frame that names the channels."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class SeriesSchema:
         freq = freq or owners.freq()
         if Rows.locate(owners, freq).lengths.max() < 2:
             refuse_single_steps(len(owners.ids))
-        refuse_taken((found.id_col, found.time_col), CHANNEL if len(found.channels) > 1 else ())
+        refuse_taken((found.id_col, found.time_col), (CHANNEL,) if len(found.channels) > 1 else ())
         layout = "wide" if found.wide else "long"
         return cls(layout, found.channels, found.id_col, found.time_col, freq, *found[4:])
 
@@ -165,7 +162,7 @@ class SeriesSchema:
         out[self.time_col] = stamps[0].append(stamps[1:]).take(rows)
         if n_channels > 1:
             names = pd.Index(self.channels, tupleize_cols=False)
-            out[CHANNEL[0]] = names.take(order % n_channels)
+            out[CHANNEL] = names.take(order % n_channels)
         out |= {name: np.asarray(column).reshape(-1)[order] for name, column in columns.items()}
         return pd.DataFrame(out)
 
