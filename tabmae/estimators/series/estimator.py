@@ -166,7 +166,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         X : histories, with gaps or without; None goes on from the series of fit.
         horizon : steps; None for that of fit. Longer ones are forecast from the forecasts before them.
         level : per cent that intervals are to hold; "auto" is (80, 95), for arrays none.
-        X_future : the columns `future_cols` after the end of every series.
+        X_future : the columns `future_cols` after the end of every series; a missing value of theirs has no effect.
 
         Returns
         -------
