@@ -70,7 +70,7 @@ def plant(rows: np.ndarray, scale: np.ndarray, seed: int) -> tuple[np.ndarray, n
 
 
 def by_tabmae(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-    cells = TabMAEDetector(members=("network",), random_state=seed).fit(train).explain(rows)
+    cells = TabMAEDetector(members=("network", "forests"), random_state=seed).fit(train).explain(rows)
     return cells["contribution"].to_numpy().reshape(rows.shape)
 
 

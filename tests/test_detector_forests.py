@@ -167,6 +167,25 @@ def test_forests_count_by_what_they_leave_unexplained_and_twice_as_far_as_the_ne
     np.testing.assert_allclose(detector.anomaly_score(new, by_member=True)["forests"] * (1 - skill), found["forests"])
 
 
+def test_wanted_cells_are_judged_as_among_all(forests: CellForests) -> None:
+    values, observed = cells_of(50, seed=1)
+    wanted = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    expected = torch.where(wanted, forests.surprise(values, observed), 0)
+    torch.testing.assert_close(forests.surprise(values, observed, wanted), expected, rtol=0, atol=0)
+    assert (expected > 0).any()
+
+
+def test_forests_blame_the_cells_that_break_a_curve() -> None:
+    odd = waves(300, 1)
+    odd = odd[np.abs(odd[:, 1]) > 0.5] * [1, -1, 1]
+    odd[:, 2] = np.where(np.arange(len(odd)) % 2, -1.5, 1.5)  # as odd as a column of its own can be, hardly
+    shares = []
+    for members in (("network",), ("network", "forests")):
+        cells = TabMAEDetector(**QUICK, members=members).fit(waves(500, 0)).explain(odd)
+        shares.append((cells["contribution"].to_numpy().reshape(odd.shape).argmax(1) < 2).mean())
+    assert shares[1] > 0.9 and shares[1] > shares[0] + 0.1
+
+
 def test_forests_learn_from_normal_rows_alone_unless_they_are_asked_for() -> None:
     rows = waves(100, 0)
     some_odd = TabMAEDetector(**QUICK, contamination=0.1).fit(rows)

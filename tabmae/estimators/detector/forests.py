@@ -146,12 +146,16 @@ class CellForests:
         self.skill = explained_share(self._targets(values)[:, :, 0], observed, errors[:, :, 0], self.n_levels)
         self.of_fit = mean_of_rows(self._above(surprise), observed)
 
-    def surprise(self, values: Tensor, observed: Tensor) -> Tensor:
-        """By how many nats each cell of rows (B, F) is less likely, given the others, than cells of its column usually
-        are; float64 (B, F), 0 where a cell is missing, its column without a forest, or it is no less likely."""
+    def surprise(self, values: Tensor, observed: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """By how many nats each wanted cell of rows (B, F), or each observed one, is less likely, given the others,
+        than cells of its column usually are; float64 (B, F), 0 where a cell is missing or not wanted, its column
+        without a forest, or it is no less likely."""
         found = []
-        for rows, shown in zip(values.split(MAX_ROWS_AT_ONCE), observed.split(MAX_ROWS_AT_ONCE), strict=True):
-            errors, spreads = self._judged(rows, shown, self._inputs(rows, shown) if self.forests else [])
+        wanted = observed if wanted is None else wanted
+        parts = (part.split(MAX_ROWS_AT_ONCE) for part in (values, observed, wanted))
+        for rows, shown, asked in zip(*parts, strict=True):
+            inputs = self._inputs(rows, shown) if self.forests else []
+            errors, spreads = self._judged(rows, shown, inputs, wanted=asked)
             found.append(self._above(surprise_of(errors, spreads, self.spread).mean(2)))
         return torch.cat(found)
 
@@ -219,7 +223,12 @@ class CellForests:
         return others
 
     def _judged(
-        self, values: Tensor, observed: Tensor, inputs: list[Tensor], half: Tensor | None = None
+        self,
+        values: Tensor,
+        observed: Tensor,
+        inputs: list[Tensor],
+        half: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Errors of numbers and their predicted spread on each scale, float64 (B, F, S); the surprise at levels stands
         among the errors, and its spread is NaN. NaN both where a cell is not judged.
@@ -227,14 +236,16 @@ class CellForests:
         Parameters
         ----------
         half : (B,), 1 or 2 for rows that the other half of the trees learnt; None where no tree did.
+        wanted : bool (B, F), the observed cells to judge; None for all.
         """
         errors = torch.full((*values.shape, len(SCALES)), torch.nan, dtype=torch.float64)
         spreads = errors.clone()
-        strange = self._strange(values, observed)
+        wanted = observed if wanted is None else wanted
+        strange = self._strange(values, observed) & wanted
         targets = self._targets(values)
         for feature, forest in self.forests.items():
             errors[strange[:, feature], feature] = STRANGE
-            known = observed[:, feature] & ~strange[:, feature]
+            known = wanted[:, feature] & ~strange[:, feature]
             for fold in (0,) if half is None else (1, 2):
                 rows = torch.nonzero(known if half is None else known & (half == fold))[:, 0]
                 if not len(rows):

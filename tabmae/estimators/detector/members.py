@@ -130,13 +130,15 @@ class Members:
         return blame(self._surprise, values, observed).float().double()
 
     def _surprise(self, values: Tensor, observed: Tensor, wanted: Tensor) -> Tensor:
-        """Mean of what surprises the network and the Gaussian at each wanted cell, (B, F), in nats."""
+        """Mean of what surprises the network, the Gaussian and the forests at each wanted cell, (B, F), in nats."""
         assert self.network is not None
-        by_network = self.network.surprise(values, observed, wanted)
-        if self.linear is None:
-            return by_network
-        strange = self.network.strange_cells(values, observed)
-        return (by_network + self.linear.surprise(values, observed, wanted, strange)) / 2
+        parts = [self.network.surprise(values, observed, wanted)]
+        if self.linear is not None:
+            strange = self.network.strange_cells(values, observed)
+            parts.append(self.linear.surprise(values, observed, wanted, strange))
+        if self.forests is not None:
+            parts.append(self.forests.surprise(values, observed, wanted))
+        return torch.stack(parts).mean(0)
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         nats = {name: self.evidence[name].nats(found[name]) for name in self.names}
