@@ -91,16 +91,17 @@ def test_a_cell_is_blamed_for_what_it_does_to_the_others() -> None:
     assert found.tolist() == [[15, 6, 4, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_network_and_gaussian_count_alike_in_what_a_cell_is_blamed_for(detector: TabMAEDetector) -> None:
+def test_network_gaussian_and_forests_count_alike_in_what_a_cell_is_blamed_for(detector: TabMAEDetector) -> None:
     values, observed = detector._read(broken(normal_rows(100, seed=1)))
     members = detector.members_
-    assert members.network is not None and members.linear is not None
-    both = (members.network.surprise(values, observed) + members.linear.surprise(values, observed)) / 2
-    assert torch.equal(members._surprise(values, observed, observed), both)
+    assert members.network is not None and members.linear is not None and members.forests is not None
+    judges = (members.network, members.linear, members.forests)
+    mean = torch.stack([judge.surprise(values, observed) for judge in judges]).mean(0)
+    assert torch.equal(members._surprise(values, observed, observed), mean)
     found = members.blame(values, observed)
-    least = both.argmin(1, keepdim=True)
-    torch.testing.assert_close(found.gather(1, least), both.gather(1, least))
-    assert (found[:, 1] > both[:, 1]).double().mean() > 0.9
+    least = mean.argmin(1, keepdim=True)
+    torch.testing.assert_close(found.gather(1, least), mean.gather(1, least))
+    assert (found[:, 1] > mean[:, 1]).double().mean() > 0.9
 
 
 def test_only_the_most_surprising_cells_of_a_wide_row_are_judged_again() -> None:
