@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tabmae.experts import stationary
-from tabmae.experts.stationary import Conditional, Stationary, block_toeplitz, lag_covariances
+from tabmae.experts.stationary import CLIP, Conditional, Stationary, block_toeplitz, clipped, lag_covariances
 
 WINDOW, N_CHANNELS = 6, 2
 SIZE = WINDOW * N_CHANNELS
@@ -258,3 +258,16 @@ def test_joint_noise_follows_its_generator_and_is_zero_where_nothing_is_hidden()
     one, again, other = (knowing().joint_noise(visible, seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, again) and not torch.equal(one, other)
     assert not one[visible.all(1)].any()
+
+
+def test_eigenvalues_are_found_where_the_fastest_way_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = torch.randn(30, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    singular = half @ half.T
+    expected = clipped(singular)
+    assert torch.linalg.eigvalsh(expected).min() == pytest.approx(CLIP)
+
+    def given_up(matrix: Tensor) -> None:
+        raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+
+    monkeypatch.setattr("torch.linalg.eigh", given_up)
+    torch.testing.assert_close(clipped(singular), expected)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
+import scipy.linalg
 import torch
 from torch import Tensor, nn
 
@@ -264,5 +265,9 @@ def clipped(covariance: Tensor) -> Tensor:
     least.diagonal().sub_(CLIP)
     if not int(torch.linalg.cholesky_ex(least).info):
         return covariance
-    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    try:
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+    except torch.linalg.LinAlgError:  # its divide and conquer gives up where most eigenvalues are nearly zero
+        found = scipy.linalg.eigh(covariance.cpu().numpy(), driver="ev")
+        eigenvalues, vectors = (torch.from_numpy(part).to(covariance) for part in found)
     return (vectors * eigenvalues.clamp_min(CLIP)) @ vectors.T
