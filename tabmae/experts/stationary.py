@@ -267,7 +267,7 @@ def clipped(covariance: Tensor) -> Tensor:
         return covariance
     try:
         eigenvalues, vectors = torch.linalg.eigh(covariance)
-    except torch.linalg.LinAlgError:  # its divide and conquer gives up where most eigenvalues are nearly zero
+    except RuntimeError:  # LinAlgError: divide and conquer gives up where most eigenvalues are nearly zero
         found = scipy.linalg.eigh(covariance.cpu().numpy(), driver="ev")
         eigenvalues, vectors = (torch.from_numpy(part).to(covariance) for part in found)
     return (vectors * eigenvalues.clamp_min(CLIP)) @ vectors.T
