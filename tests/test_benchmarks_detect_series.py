@@ -145,6 +145,8 @@ def test_a_run_is_not_repeated_and_the_table_has_a_line_a_method_and_member(data
     run(data, rows)
     assert rows.read_text() == before
     text = report([rows])
+    assert "1 series that nobody looked at in development" in text.split("**SMAP**")[0]
+    assert "1 series of development" in text.split("**SMAP**")[1]
     for line in ("**NAB**", "**SMAP**", "| k-means of windows (KMeansAD) |", "| its gaussian alone |"):
         assert line in text
 
