@@ -68,8 +68,12 @@ def test_observed_values_come_back_as_they_were_and_none_is_missing(X: Any, max_
 
 def test_polars_and_tensors_come_back_as_they_went_in() -> None:
     table = pl.from_pandas(HOLES, nan_to_null=True)
-    found = TimeSeriesMAE(**EXPERTS_ONLY).fit(table).impute(table)
+    fitted = TimeSeriesMAE(**EXPERTS_ONLY).fit(table)
+    found = fitted.impute(table)
     assert isinstance(found, pl.DataFrame) and found.schema == table.schema and found["y"].null_count() == 0
+    for frame in (fitted.anomaly_score(table), *fitted.sample(table, 2, horizon=3), fitted.forecast(table)):
+        assert isinstance(frame, pl.DataFrame)
+        assert all(frame.schema[name] == table.schema[name] for name in ("unique_id", "ds"))
     tensor = torch.from_numpy(np.stack([with_runs(series) for series in waves()])).float()
     filled = TimeSeriesMAE(**EXPERTS_ONLY).fit(tensor).impute(tensor)
     assert isinstance(filled, Tensor) and filled.dtype == torch.float32 and not filled.isnan().any()

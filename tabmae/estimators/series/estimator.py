@@ -365,8 +365,10 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         for _ in range(n_samples):
             residuals = self.forecaster_.draw(n_steps, known, generator).double().numpy()
             drawn = np.maximum(mean + residuals * width, floor)
-            is_array = self.schema_.layout == "array"
-            yield drawn if is_array else self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)})
+            if self.schema_.layout == "array":
+                yield drawn
+            else:
+                yield in_library_of(self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)}), X)
 
 
 def floor_of(history: Matrix, horizon: int) -> Matrix:

@@ -19,7 +19,7 @@ from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, standardised
-from tabmae.windows import Panel, SeriesSchema, refuse_taken
+from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
 POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
 EVENTS = ("start", "end", "peak", "peak_score", "channels")
@@ -68,8 +68,8 @@ class AnswersOfDetection:
 
         Returns
         -------
-        Long frame: id, time, `channel` with `by_channel` where there are several, `score`; for an array an array (n, T)
-        or (n, T, C). NaN where nothing is observed.
+        Long frame of X's library: id, time, `channel` with `by_channel` where there are several, `score`; for an array
+        an array (n, T) or (n, T, C). NaN where nothing is observed.
 
         A score is of the windows that hold a stamp: their missed cells, each patch hidden in turn; their distance from
         the mean by the Gaussian; and from the nearest of clusters, and where there is a season of their shapes. Each is
@@ -86,7 +86,7 @@ class AnswersOfDetection:
             whole = scores.reshape(len(panel.ids), -1, scores.shape[1])
             return whole if by_channel else whole[:, :, 0]
         schema = schema if by_channel else replace(schema, channels=schema.channels[:1])
-        return schema.frame(panel, schema.stamps(panel), {"score": scores})
+        return in_library_of(schema.frame(panel, schema.stamps(panel), {"score": scores}), X)
 
     def detect(self, X: Any, alpha: float = 0.01) -> Detection:
         """Find odd stamps of series, tell what was expected of them, and join them to events.
