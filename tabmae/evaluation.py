@@ -143,6 +143,7 @@ def evaluate(
     """
     hint = "Pass the share of rows to keep from fit, for example 0.3."
     check_number("test_size", test_size, low=0, high=1, high_open=True, hint=hint)
+    _checked("`estimator`", estimator)
     rng = check_random_state(random_state)
     # One stream for the split and the holes: two of one seed would hide the very rows that are split off.
     order = rng.permutation(open_table(X).n_rows)
@@ -153,7 +154,7 @@ def evaluate(
         for name in BASELINES
     }
     own = type(estimator).__name__
-    methods = {own: clone(_checked("`estimator`", estimator))} | _chosen(baselines, simple, own)
+    methods = {own: clone(estimator)} | _chosen(baselines, simple, own)
     n_out = min(round(test_size * len(order)), len(order) - 2)
     samples = {"in": np.sort(order[n_out:]), "out": np.sort(order[:n_out])}
     truth = _Truth(X, hidden, X_missing, samples["in"], categorical)
@@ -192,6 +193,11 @@ def _checked(name: str, method: Any) -> Any:
     if isinstance(method, type) or not (hasattr(method, "fit") and hasattr(method, "transform")):
         raise ParameterError(
             f"{name} must be an imputer, with `fit` and `transform`; got {kind_of(method)}. Pass for example TabMAE()."
+        )
+    if hasattr(method, "backtest"):
+        raise ParameterError(
+            f"{name} must be an imputer of tables; got {kind_of(method)}, of series. Its `quality_` tells how well it "
+            "fills gaps, and its `backtest` how well it forecasts."
         )
     return method
 

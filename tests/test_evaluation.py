@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from tabmae.errors import DataError, ParameterError
+from tabmae.estimators.series import TimeSeriesMAE
 from tabmae.estimators.table import TabMAE
 from tabmae.evaluation import RESULT, Baseline, evaluate
 from tabmae.schema import missing_cells
@@ -178,6 +179,8 @@ def test_an_estimator_that_does_not_impute_is_refused(table: pd.DataFrame) -> No
         evaluate("mean", table)
     with pytest.raises(ParameterError, match=r"^`estimator` must be an imputer.*got the class Baseline\."):
         evaluate(Baseline, table)
+    with pytest.raises(ParameterError, match="^`estimator` must be an imputer of tables; got TimeSeriesMAE, of series"):
+        evaluate(TimeSeriesMAE(), table)
     nothing_done = FunctionTransformer(lambda X: X)
     with pytest.raises(
         DataError, match=r"^FunctionTransformer must impute every missing cell; it left \d+ in .* from `baselines`"
