@@ -167,6 +167,9 @@ def test_gaps_of_what_is_never_negative_are_not_filled_below_zero(tmp_path: Path
     for part, free in zip(found[0], found[1000], strict=True):
         np.testing.assert_allclose(part, np.maximum(free, 0), atol=1e-3)
     assert rooted(found[0][0] - truth) < rooted(found[1000][0] - truth)
+    model = load(tmp_path / "0")
+    assert min(draw.to_numpy().min() for draw in model.sample(holes, 3)) == 0
+    assert model.detect(holes).points[["expected", "lower", "upper"]].to_numpy().min() >= 0
     cold = TimeSeriesMAE(horizon=6, max_epochs=0, random_state=0).fit(holes - 20)
     assert cold.impute(holes.where(holes > 20)).to_numpy().min() < 0
 

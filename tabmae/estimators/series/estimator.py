@@ -152,11 +152,13 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         if horizon is not None:
             return list(self._paths(X, n_samples, horizon, X_future, generator))
         panel = self.schema_.read(X)
-        values, level, scale = standardised(without_slips(panel), self.scales_)
-        line = laid_out(values, panel.lengths, self.model_.window)
+        believed = without_slips(panel)
+        values, level, scale = standardised(believed, self.scales_)
+        line, floor = laid_out(values, panel.lengths, self.model_.window), self.scales_.floor(believed)
         beyond = self._beyond(line, values, panel.lengths)
         drawn = (draw(self.model_, line, beyond, self.intervals_.spread, generator) for _ in range(n_samples))
-        return [self.schema_.write(panel, cells[line.place].double().numpy() * scale + level, X) for cells in drawn]
+        in_units = (cells[line.place].double().numpy() * scale + level for cells in drawn)
+        return [self.schema_.write(panel, np.maximum(cells, floor), X) for cells in in_units]
 
     def forecast(self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None) -> Any:
         """Forecast the steps after the end of every series.

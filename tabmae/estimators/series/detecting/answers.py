@@ -18,7 +18,7 @@ from tabmae.errors import check_number, listed, warn
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.slips import without_slips
-from tabmae.estimators.series.standard import Matrix, standardised
+from tabmae.estimators.series.standard import Matrix, Scales, standardised
 from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
 POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
@@ -56,6 +56,7 @@ class AnswersOfDetection:
     """The methods of `TimeSeriesMAE` that find odd stamps."""
 
     detector_: SeriesDetector
+    scales_: Scales
     schema_: SeriesSchema
 
     def anomaly_score(self, X: Any, *, by_channel: bool = False) -> Any:
@@ -116,12 +117,14 @@ class AnswersOfDetection:
         p_value = p_values(detector, found)
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
+        floor = self.scales_.floor(panel)
+        expected, lower, upper = (np.maximum(part, floor) for part in (expected, expected - half, expected + half))
         events, flag = event_table(schema, panel, found, p_value <= alpha, detector.window)
         of_stamp = {"score": found.scores, "p_value": p_value, "flag": flag}
         points = schema.frame(
             panel,
             schema.stamps(panel),
-            {"value": panel.values, "expected": expected, "lower": expected - half, "upper": expected + half}
+            {"value": panel.values, "expected": expected, "lower": lower, "upper": upper}
             | {name: np.repeat(column[:, None], panel.values.shape[1], axis=1) for name, column in of_stamp.items()},
         )
         return Detection(points, events)
