@@ -189,13 +189,21 @@ def test_errors_are_told_by_weight() -> None:
     ("weight", "message"),
     [
         (np.ones(149), "`sample_weight` must hold 150 finite weights"),
-        (np.where(np.arange(150) < 100, 0.0, 1.0), "`sample_weight` must not be zero for all labelled rows"),
+        (
+            np.where(np.arange(150) < 99, 0.0, 1.0),
+            "`sample_weight` must be positive for at least 2 labelled rows; it is ",
+        ),
     ],
 )
 def test_weights_that_cannot_be_weights_are_refused(weight: Any, message: str) -> None:
     labels = pd.Series(FACTOR).where(np.arange(150) < 100)
     with pytest.raises(DataError, match=f"^{message}"):
         TabMAERegressor(**SMALL).fit(TABLE, labels, sample_weight=weight)
+
+
+def test_a_score_with_too_few_weights_is_refused(classifier: TabMAEClassifier) -> None:
+    with pytest.raises(DataError, match="^`sample_weight` must hold 150 finite weights"):
+        classifier.score(TABLE, HIGH, np.ones(149))
 
 
 def test_a_second_fit_forgets_the_first(classifier: TabMAEClassifier) -> None:

@@ -374,8 +374,9 @@ def weighed_rows(X: Any, sample_weight: ArrayLike | None) -> tuple[Any, Tensor |
 
 def checked_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
     """Weights of the rows as float32 (n,), the largest 1."""
+    given = sample_weight.detach().cpu() if isinstance(sample_weight, Tensor) else sample_weight
     try:
-        weight = torch.from_numpy(np.array(sample_weight, dtype=np.float64))
+        weight = torch.from_numpy(np.array(given, dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise DataError(f"`sample_weight` must hold numbers; {error}. Pass an array of shape (n_rows,).") from error
     wrong = int((~torch.isfinite(weight) | (weight < 0)).sum())

@@ -158,7 +158,8 @@ class SupervisedTableEstimator(TabularEstimator):
         if len(target) > MAX_LABELS:
             learnt = torch.randperm(len(target), generator=generator)[:MAX_LABELS]
             values, observed, target = values[learnt], observed[learnt], target[learnt]
-            sample_weight = None if sample_weight is None else sample_weight[learnt]
+            if sample_weight is not None:
+                sample_weight = sample_weight[learnt] / sample_weight[learnt].mean()
         shown = [observed]
         for _ in range(N_COPIES if len(target) <= MANY_LABELS else 1):
             hidden = bernoulli(observed, draw_ratio(MASK_RATIO, len(observed), generator), generator)

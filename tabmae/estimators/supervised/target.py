@@ -110,8 +110,11 @@ def numbers_of(labels: NDArray[Any]) -> Tensor:
 
 
 def weights_of(known: NDArray[np.bool_], sample_weight: Any) -> NDArray[Any] | None:
-    """Weights of the rows that have a label, None where all count alike."""
-    return None if sample_weight is None else np.asarray(sample_weight)[known]
+    """Weights of the rows that have a label, (m,), None where all count alike."""
+    if sample_weight is None:
+        return None
+    checked_weight(sample_weight, len(known))
+    return np.asarray(sample_weight)[known]
 
 
 def with_weight(known: NDArray[np.bool_], sample_weight: Any) -> tuple[NDArray[np.bool_], Tensor | None]:
@@ -119,13 +122,16 @@ def with_weight(known: NDArray[np.bool_], sample_weight: Any) -> tuple[NDArray[n
 
     Raises
     ------
-    DataError : the weights are not one finite number a row that is not negative, or none of a labelled row is positive.
+    DataError : the weights are not one finite number a row that is not negative, or too few labels have a positive one.
     """
     if sample_weight is None:
         return known, None
     weight = checked_weight(sample_weight, len(known)).double()
     counted = known & (weight > 0).numpy()
-    if not counted.any():
-        raise DataError("`sample_weight` must not be zero for all labelled rows; it is. Give some a positive weight.")
+    if counted.sum() < LEAST_LABELS:
+        raise DataError(
+            f"`sample_weight` must be positive for at least {LEAST_LABELS} labelled rows; it is for "
+            f"{int(counted.sum())} of {int(known.sum())}. Give more of them a positive weight."
+        )
     weight = weight[torch.from_numpy(counted)]
     return counted, weight / weight.mean()
