@@ -95,6 +95,14 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: frame(ds=[202310, 202311, 202312, 202401, 202402, 202403]),
         "Time stamps that are integers must count steps; 202310, .*format='%Y%m'",
     ),
+    "a year of months as integers": (
+        lambda: pd.DataFrame({"ds": range(202401, 202413), "y": 1.0}),
+        "Time stamps that are integers must count steps; 202401, .* and 7 more are dates",
+    ),
+    "minutes as integers": (
+        lambda: frame(ds=[202401012358, 202401012359, 202401020000, 202401020001, 202401020002, 202401020003]),
+        "Time stamps that are integers must count steps; .*format='%Y%m%d%H%M'",
+    ),
     "hours and days": (
         lambda: pd.concat([stamped("h", 30, "a"), stamped("D", 20, "b")]),
         "All series must have one frequency; series 'a' steps.* 01:00:00, series 'b' from",
@@ -127,7 +135,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "128 bits": (lambda: pl.DataFrame({"y": pl.Series([1], dtype=pl.Int128)}), "Columns must have a type that Arrow"),
     "stamps named as an answer": (
         lambda: wide(z=2.0).rename_axis("channel"),
-        r"The ids and stamps of series must not be named as a column of an answer; got 'channel'\. Rename them",
+        r"Columns of ids and stamps must have other names than columns that answers bring, 'channel'; got 'channel'\.",
     ),
     "series without time": (lambda: pd.Series([1.0, 2.0], name="y"), "X must hold a column 'ds' of time stamps"),
 }

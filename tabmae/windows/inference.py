@@ -29,8 +29,14 @@ SHORTEST_MONTH = 28
 ANCHORS = ("MS", "ME", "BMS", "BME", "SMS", "SME")
 """Calendars whose dates are tried, the most common first; then those of another day of the month."""
 
-WRITTEN = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H"}
-"""Digits of integers that may be dates, and how they are written then."""
+WRITTEN = {
+    6: ("%Y%m", 1, 12),
+    8: ("%Y%m%d", 1, 28),
+    10: ("%Y%m%d%H", 0, 23),
+    12: ("%Y%m%d%H%M", 0, 59),
+    14: ("%Y%m%d%H%M%S", 0, 59),
+}
+"""Digits of integers that may be dates: how they are written then, and the ends of what their last two run over."""
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -77,10 +83,12 @@ def inferred_freq(ids: Sequence[Hashable], codes: NDArray[np.int64], stamps: pd.
 def refuse_written_dates(stamps: pd.Index) -> None:
     """Refuse integers that are all dates, such as 20240131, after which 20240132 would come."""
     unique = stamps.unique()
-    for digits, pattern in WRITTEN.items():
+    for digits, (pattern, first, last) in WRITTEN.items():
         if unique.min() < 1900 * 10 ** (digits - 4) or unique.max() >= 2200 * 10 ** (digits - 4):
             continue
-        several = (unique // 100).nunique() > 1  # a short count may look like days of one month
+        # A short count may look like days of one month.
+        ends = (unique % 100).min() == first and (unique % 100).max() >= last
+        several = ends or (unique // 100).nunique() > 1
         if several and pd.to_datetime(unique.astype(str), format=pattern, errors="coerce").notna().all():
             raise DataError(
                 f"Time stamps that are integers must count steps; {listed(unique)} are dates. Parse the column of "

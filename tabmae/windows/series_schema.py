@@ -229,8 +229,8 @@ def refuse_taken(keys: Sequence[str | None], columns: Collection[str]) -> None:
     taken = [name for name in keys if name in columns]
     if taken:
         raise DataError(
-            f"The ids and stamps of series must not be named as a column of an answer; got {listed(taken)}. "
-            "Rename them, and fit again."
+            f"Columns of ids and stamps must have other names than columns that answers bring, {listed(columns)}; got "
+            f"{listed(taken)}. Rename them, and fit again."
         )
 
 
