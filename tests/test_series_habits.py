@@ -48,8 +48,16 @@ def test_ids_of_a_forecast_can_be_joined_with_those_of_its_history(model: TimeSe
         found = model.forecast(levels)
         assert found.schema["unique_id"] == levels.schema["unique_id"]
         assert len(levels.join(found, on=["unique_id", "ds"], how="full")) == len(levels) + len(found)
-    arrow = pa.Table.from_pandas(FRAME.astype({"unique_id": "category"}), preserve_index=False)
-    assert pa.types.is_dictionary(model.forecast(arrow).schema.field("unique_id").type)
+    arrow = pa.Table.from_pandas(FRAME, preserve_index=False)
+    ids = arrow.column("unique_id")
+    for kind in (pa.string(), pa.large_string(), *(pa.dictionary(i, pa.string()) for i in (pa.int8(), pa.int32()))):
+        history = arrow.set_column(arrow.column_names.index("unique_id"), "unique_id", ids.cast(kind))
+        found = model.forecast(history)
+        assert found.schema.field("unique_id").type == kind
+        keys = ["unique_id", "ds"]
+        assert len(pa.concat_tables([history.select(keys), found.select(keys)])) == len(history) + len(found)
+        if not pa.types.is_dictionary(kind):  # Arrow joins no columns of levels
+            assert len(history.join(found, keys, join_type="full outer")) == len(history) + len(found)
 
 
 def test_series_of_coarser_steps_than_in_fit_are_warned_of(model: TimeSeriesMAE) -> None:

@@ -10,6 +10,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.api.types import is_float_dtype
 
 from tabmae.errors import DataError, listed
 
@@ -124,6 +125,11 @@ def in_library_of(frame: pd.DataFrame, like: Any) -> Any:
         return frame
     opened = nw.from_native(like, eager_only=True)
     table = pa.table({name: pa.array(frame[name].array) for name in frame.columns})
+    if isinstance(like, pa.Table):
+        for place, name in enumerate(frame.columns):
+            if name in like.column_names and name != CHANNEL and not is_float_dtype(frame[name].dtype):
+                table = table.set_column(place, name, table.column(name).cast(like.schema.field(name).type))
+        return table
     own = nw.from_arrow(table, backend=opened.implementation)
     there = {name: opened.schema[name] for name in frame.columns if name in opened.columns and name != CHANNEL}
     shared = [name for name, kind in there.items() if kind.is_temporal() or isinstance(kind, LEVELS)]
