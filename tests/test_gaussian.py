@@ -445,12 +445,14 @@ def test_a_warm_start_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPat
     assert not torch.allclose(begun.covariance, cold, rtol=0.02, atol=1.0)
 
 
-def test_many_rows_are_thinned_to_equal_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_rows_a_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = correlated(101, 4)
     observed = observed_of(values, 0.3)
-    every_third = gaussian._em(values[::3], observed[::3], 0.01)
+    rows = gaussian.sampled(101, 40)
+    assert isinstance(rows, Tensor) and len(rows) == 40 and (rows.diff() > 0).all() and rows.max() < 101
+    of_sample = gaussian._em(values[rows], observed[rows], 0.01)
     monkeypatch.setattr(gaussian, "MAX_ROWS", 40)
-    for one, other in zip(gaussian._em(values, observed, 0.01), every_third, strict=True):
+    for one, other in zip(gaussian._em(values, observed, 0.01), of_sample, strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
@@ -480,3 +482,12 @@ def test_a_covariance_on_its_way_to_the_diagonal_keeps_the_variances_and_stays_t
     apart = ~torch.eye(4, dtype=torch.bool)
     torch.testing.assert_close(half.covariance[apart], free.covariance[apart] / 2)
     torch.testing.assert_close(half.precision @ half.covariance, torch.eye(4, dtype=torch.float64))
+
+
+def test_rows_in_a_rhythm_are_sampled_out_of_step() -> None:
+    first = torch.randn(12_000, 1, generator=torch.Generator().manual_seed(0))
+    values = torch.cat([first, -first], 1)
+    observed = torch.ones_like(values, dtype=torch.bool)
+    observed[::3, 1] = False  # of three rows, the one that equal steps would take
+    fitted = Gaussian(2).fit(values, observed)
+    assert fitted.covariance[0, 1] < -0.9

@@ -22,11 +22,11 @@ from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names, is_auto
-from tabmae.experts.gaussian import MAX_ROWS, Gaussian
+from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import CPU, Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
+from tabmae.training import Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
@@ -113,8 +113,8 @@ def build_model(
 ) -> MaskedAutoencoder:
     """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
     has_gaussian = "gaussian" in expert_names(estimator.experts)
-    with generators_kept():
-        seed_generators(CPU, draw_seed(generator))
+    with generators_kept(values.device):
+        seed_generators(values.device, draw_seed(generator))
         tokenizer = CellTokenizer.fit(
             values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=has_gaussian
         )
@@ -122,10 +122,10 @@ def build_model(
     expert = None
     if has_gaussian and 0 < tokenizer.n_expert_columns <= MAX_GAUSSIAN_COLUMNS:
         tokenizer.to(values.device)
-        thin = slice(None, None, max(1, -(-len(values) // MAX_ROWS)))
-        cells, shown = tokenizer.expand(values[thin], observed[thin])
+        rows = sampled(len(values), MAX_ROWS)
+        cells, shown = tokenizer.expand(values[rows], observed[rows])
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
-        expert.fit(cells, shown, tokenizer.expand(values[thin], held_out[thin])[1])
+        expert.fit(cells, shown, tokenizer.expand(values[rows], held_out[rows])[1])
     return MaskedAutoencoder(tokenizer, network, expert)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tabmae import stacking
 from tabmae.experts.direct import DirectTrees
-from tabmae.experts.gaussian import MAX_ROWS
+from tabmae.experts.gaussian import MAX_ROWS, sampled
 from tabmae.experts.trees import Forest
 from tabmae.model import Batch, MaskedAutoencoder, Members
 from tabmae.tokenizers import CellDistribution
@@ -142,8 +142,8 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
     if model.expert is not None:
         device = next(model.parameters()).device
-        step = max(1, -(-len(values) // MAX_ROWS))
-        cells, shown = model.tokenizer.expand(values[::step].to(device), observed[::step].to(device))
+        rows = sampled(len(values), MAX_ROWS)
+        cells, shown = model.tokenizer.expand(values[rows].to(device), observed[rows].to(device))
         model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
