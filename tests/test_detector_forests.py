@@ -186,6 +186,18 @@ def test_forests_blame_the_cells_that_break_a_curve() -> None:
     assert shares[1] > 0.9 and shares[1] > shares[0] + 0.1
 
 
+def test_a_column_without_a_forest_is_judged_by_the_others_alone() -> None:
+    rows = waves(300, 0)
+    rows[12:, 2] = np.nan
+    detector = TabMAEDetector(**QUICK, members=("network", "forests")).fit(rows)
+    members = detector.members_
+    assert members.network is not None and members.linear is not None and members.forests is not None
+    assert 2 not in members.forests.forests
+    cells = detector._read(waves(20, 1) + np.array([0, 0, 9]))
+    others = (members.network.surprise(*cells) + members.linear.surprise(*cells)) / 2
+    torch.testing.assert_close(members._surprise(*cells, cells[1])[:, 2], others[:, 2])
+
+
 def test_forests_learn_from_normal_rows_alone_unless_they_are_asked_for() -> None:
     rows = waves(100, 0)
     some_odd = TabMAEDetector(**QUICK, contamination=0.1).fit(rows)

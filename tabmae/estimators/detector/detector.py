@@ -337,9 +337,9 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         it does to the others included, 0 for missing cells; `expected`, the mean or the likeliest level; `lower` and
         `upper`, bounds of numbers and times, missing for categories.
 
-        Surprise is the mean of the network's, a Gaussian's on a logarithmic scale, and the forests' if they are
-        members, at each cell given the others, beyond what is usual in its column. The three most surprising cells of a
-        row are left out in turn; any other contributes its own surprise.
+        Surprise is the mean of what surprises the network, a Gaussian of the logarithms and, if forests are members,
+        the column's forest, at each cell given the others, beyond what is usual in its column. The three most
+        surprising cells of a row are left out in turn; any other contributes its own surprise.
 
         Raises
         ------

@@ -130,15 +130,18 @@ class Members:
         return blame(self._surprise, values, observed).float().double()
 
     def _surprise(self, values: Tensor, observed: Tensor, wanted: Tensor) -> Tensor:
-        """Mean of what surprises the network, the Gaussian and the forests at each wanted cell, (B, F), in nats."""
+        """What surprises network, Gaussian and the column's forest on the mean at each wanted cell, (B, F), in nats."""
         assert self.network is not None
         parts = [self.network.surprise(values, observed, wanted)]
+        n_judges = torch.ones(values.shape[1], dtype=torch.float64)
         if self.linear is not None:
             strange = self.network.strange_cells(values, observed)
             parts.append(self.linear.surprise(values, observed, wanted, strange))
+            n_judges += 1
         if self.forests is not None:
             parts.append(self.forests.surprise(values, observed, wanted))
-        return torch.stack(parts).mean(0)
+            n_judges[list(self.forests.forests)] += 1
+        return torch.stack(parts).sum(0) / n_judges
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
         nats = {name: self.evidence[name].nats(found[name]) for name in self.names}
