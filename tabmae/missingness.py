@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from tabmae.errors import DataError, ParameterError, check_choice, check_number, listed
-from tabmae.schema.tables import array_of_rows
+from tabmae.schema.tables import array_of_rows, array_of_tensor
 
 MECHANISMS = ("mcar", "mar", "mnar")
 PATTERNS = ("cell", "run", "block")
@@ -112,7 +112,7 @@ def _opened(X: Any) -> Any:
     """Give rows and tensors as an array, any other table as it is."""
     if isinstance(X, list | tuple):
         return array_of_rows(X)
-    return np.asarray(X.detach().cpu()) if isinstance(X, Tensor) else X
+    return array_of_tensor(X) if isinstance(X, Tensor) else X
 
 
 def _pandas_view(X: Any) -> pd.DataFrame:

@@ -264,6 +264,9 @@ def plot_imputed(model: TabMAE, X: Any) -> Figure:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
+    if not isinstance(model, TabMAE):
+        raise DataError(f"`model` must be a fitted TabMAE; got {type(model).__name__}. Pass TabMAE().fit(X).")
+    check_is_fitted(model)
     missing, schema = missing_cells(X), model.schema_
     completed = model.transform(X)
     values, _ = schema.encode(completed)

@@ -92,7 +92,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
     ------
     SavedModelError : the folder is absent, damaged, of a newer format, or not what it says.
     """
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     if not path.is_dir():
         given = "is not a folder" if path.exists() else "does not exist"
         raise SavedModelError(

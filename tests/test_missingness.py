@@ -241,6 +241,8 @@ def test_rows_come_back_as_rows_and_tensors_as_arrays() -> None:
     assert all((cell == rows[i][j]) != hidden[i, j] for i, row in enumerate(X_missing) for j, cell in enumerate(row))
     tensor = torch.arange(12.0).reshape(6, 2)
     wanted = ampute(tensor.numpy(), 0.3, random_state=0)
+    found = ampute(tensor.bfloat16().requires_grad_(), 0.3, random_state=0)
+    assert all(np.array_equal(*pair, equal_nan=True) for pair in zip(found, wanted, strict=True))
     for found, expected in zip(ampute(tensor, 0.3, random_state=0), wanted, strict=True):
         np.testing.assert_array_equal(found, expected)
 

@@ -153,3 +153,10 @@ def test_levels_that_differ_at_their_ends_and_numbers_with_a_tail_can_be_told_ap
     assert panels["income"].get_xlabel() == "the ends hold what lies beyond" and not panels["size"].get_xlabel()
     heights = [bar.get_height() for bar in panels["income"].patches if isinstance(bar, Rectangle)]
     assert sum(heights) == pytest.approx(2)
+
+
+def test_only_a_fitted_imputer_has_imputed_cells_to_draw(table: pd.DataFrame, detector: TabMAEDetector) -> None:
+    with pytest.raises(DataError, match="^`model` must be a fitted TabMAE; got TabMAEDetector"):
+        plot_imputed(cast(TabMAE, detector), table)
+    with pytest.raises(NotFittedError):
+        plot_imputed(TabMAE(), table)

@@ -268,6 +268,8 @@ def clipped(covariance: Tensor) -> Tensor:
     try:
         eigenvalues, vectors = torch.linalg.eigh(covariance)
     except RuntimeError:  # LinAlgError: divide and conquer gives up where most eigenvalues are nearly zero
+        if not covariance.isfinite().all():
+            raise
         found = scipy.linalg.eigh(covariance.cpu().numpy(), driver="ev")
         eigenvalues, vectors = (torch.from_numpy(part).to(covariance) for part in found)
     return (vectors * eigenvalues.clamp_min(CLIP)) @ vectors.T

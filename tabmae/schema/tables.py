@@ -12,6 +12,7 @@ import narwhals.dependencies as known
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -92,13 +93,19 @@ def table_of(X: Any) -> Table:
     if isinstance(X, list | tuple):
         return ListTable(two_axes(array_of_rows(X)))
     if hasattr(X, "__array__") and not hasattr(X, "__dataframe__"):
-        return ArrayTable(two_axes(np.asarray(X.detach().cpu() if isinstance(X, Tensor) else X)))
+        return ArrayTable(two_axes(array_of_tensor(X) if isinstance(X, Tensor) else np.asarray(X)))
     if isinstance(X, str | os.PathLike):
         raise DataError(f"X must be a table in memory; got {listed([X])}. Read it, for example by pandas.read_csv(X).")
     raise DataError(
         "X must be a pandas or polars DataFrame, an Arrow table, a 2-D array or a list of rows; "
         f"got {type(X).__name__}. Convert it, for example by pandas.DataFrame(X)."
     )
+
+
+def array_of_tensor(X: Tensor) -> NDArray[Any]:
+    """A tensor's numbers; bfloat16, which NumPy does not know, as float32."""
+    plain = X.detach().cpu()
+    return np.asarray(plain.float() if plain.dtype == torch.bfloat16 else plain)
 
 
 def array_of_rows(rows: Sequence[Any]) -> NDArray[Any]:
