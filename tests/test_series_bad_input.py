@@ -251,5 +251,5 @@ def test_ids_named_as_a_column_of_an_answer_are_refused(answer: str, name: str) 
     frame = seasonal(120).rename(columns={"unique_id": name})
     model = TimeSeriesMAE(horizon=2, max_epochs=0, id_col=name, random_state=0).fit(frame)
     assert model.forecast().columns[0] == name
-    with pytest.raises(DataError, match=f"^The ids and stamps of series must not be named as .*; got '{name}'"):
+    with pytest.raises(DataError, match=f"^Columns of ids and stamps must have other names than .*; got '{name}'"):
         getattr(model, answer)(frame)
