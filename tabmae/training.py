@@ -26,27 +26,20 @@ from tqdm import tqdm
 
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import TrainingError, TrainingInterruptedWarning, warn
+from tabmae.held_out import Autoencoder, HeldOut
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
-from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW
 from tabmae.schedule import share_averaged, share_of_lr
-from tabmae.series_model import SeriesAutoencoder
 
 BLOCK_CELLS = 400_000
-"""Cells for which the expert is asked at once, where a call a batch would cost more than it answers, and cells of the
-held-out rows that are predicted at once."""
+"""Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
 BLOCK_CELLS_IN_HASTE = 50_000
 """The same under a deadline, which a block may overrun."""
-MAX_CHECK_ROWS = 4096
 N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
-LARGEST_ERROR = 10.0
-"""Error of a held-out cell beyond which it counts no more: one spike would choose the weights of all other cells."""
-
 CPU = torch.device("cpu")
 
-Autoencoder = MaskedAutoencoder | SeriesAutoencoder
 Callback = Callable[[dict[str, float]], object]
 
 
@@ -186,7 +179,7 @@ class _Run:
         self.optimizer = AdamW(self.parameters, plan.weight_decay)
         self.averaged = deepcopy(model)
         self.means = [parameter for parameter in self.averaged.parameters() if parameter.requires_grad]
-        self.check = _HeldOut(model, values, observed, held_out, self.weight)
+        self.check = HeldOut(model, values, observed, held_out, self.weight)
         self.best: dict[str, Tensor] = {}
         self.progress = _Progress()
         self.taken_up_at = 0.0
@@ -332,37 +325,6 @@ class _Run:
         tensors |= {"checked": self.check.values, "held_out": self.check.cells, "generator": self.generator.get_state()}
         tensors |= {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         return _digest(tensors, repr((sorted(plan.items()), self.model.tokenizer.loss, str(self.model))))
-
-
-class _HeldOut:
-    """Error on held-out cells, predicted from the cells that training may see."""
-
-    def __init__(
-        self, model: Autoencoder, values: Tensor, observed: Tensor, held_out: Tensor | None, weight: Tensor
-    ) -> None:
-        cells = torch.zeros_like(observed) if held_out is None else held_out
-        rows = torch.nonzero(cells.any(1))[:, 0]
-        rows = rows[:: max(1, -(-len(rows) // MAX_CHECK_ROWS))]
-        self.exists = len(rows) > 0
-        self.visible, self.cells, self.weight = observed[rows], cells[rows], weight[rows]
-        self.values = torch.where(self.visible | self.cells, values[rows], 0)
-        self.size = max(1, BLOCK_CELLS // max(1, values.shape[1]))
-        self.guesses: list[Any] = [model.guess(*rows) for rows in self._parts()]
-
-    @torch.no_grad()
-    def error(self, model: Autoencoder) -> float:
-        if not self.exists:
-            return math.nan
-        model.eval()
-        errors = []
-        for (values, visible), guess in zip(self._parts(), self.guesses, strict=True):
-            distribution: Any = model.network(torch.where(visible, values, 0), visible, guess)
-            errors.append(model.tokenizer.errors(distribution, values))
-        return masked_mean(torch.cat(errors).clamp_max(LARGEST_ERROR), self.cells, self.weight).item()
-
-    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Values and visible cells of as many rows as are predicted at once."""
-        return zip(self.values.split(self.size), self.visible.split(self.size), strict=True)
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

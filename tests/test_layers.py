@@ -47,7 +47,8 @@ FLOORS = (
     ),
     ("tokenizers",),
     ("model", "series_model"),
-    ("training", "saving"),
+    ("held_out", "saving"),
+    ("training",),
     (
         *("estimators", "estimators.base", "estimators.growing", "estimators.members", "estimators.parameters"),
         *("estimators.tabular", "estimators.learner"),

@@ -12,7 +12,7 @@ from runs import QUICK, Outcome, Setting, StopError, held_out_of, raise_it, seed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tabmae import training
+from tabmae import held_out, training
 from tabmae.backbones import build_backbone
 from tabmae.errors import TrainingError
 from tabmae.losses import masked_mean
@@ -73,7 +73,7 @@ def test_cells_that_are_not_observed_are_never_read(whole: Outcome, junk: float)
 
 def test_held_out_cells_choose_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = iter([0.9, 0.7, 0.4, 0.5, 0.41, *[0.6] * 10])
-    monkeypatch.setattr(training._HeldOut, "error", lambda check, model: next(errors))
+    monkeypatch.setattr(held_out.HeldOut, "error", lambda check, model: next(errors))
     chosen = Setting().run()
     assert len(chosen.history) == N_CHECKS
     errors = iter([0.9, 0.7, 0.4])
@@ -164,7 +164,7 @@ def test_training_waits_for_a_better_error_as_many_epochs_as_patience_says(
     monkeypatch: pytest.MonkeyPatch, patience: int, n_checks: int
 ) -> None:
     errors = iter([0.9, 0.8, 0.7, *[0.7] * N_CHECKS])
-    monkeypatch.setattr(training._HeldOut, "error", lambda check, model: next(errors))
+    monkeypatch.setattr(held_out.HeldOut, "error", lambda check, model: next(errors))
     outcome = Setting(plan=replace(QUICK, max_epochs=2 * N_CHECKS, patience=patience)).run()
     assert len(outcome.history) == n_checks
     assert outcome.history[-1]["epoch"] == 2 * n_checks
@@ -234,7 +234,7 @@ def test_held_out_rows_are_predicted_in_parts_that_are_small_enough(monkeypatch:
         asked.append((model.training, len(values)))
         return network(model, values, *given)
 
-    monkeypatch.setattr(training, "BLOCK_CELLS", 10 * table()[0].shape[1])
+    monkeypatch.setattr(held_out, "MAX_CELLS", 10 * table()[0].shape[1])
     monkeypatch.setattr(MaskedAutoencoder, "network", spied)
     parts = Setting().run()
     checked = [n_rows for is_training, n_rows in asked if not is_training]
