@@ -24,13 +24,11 @@ from tabmae.estimators.series.detecting import AnswersOfDetection
 from tabmae.estimators.series.learner import SeriesLearner
 from tabmae.estimators.series.origins import led_in
 from tabmae.estimators.series.slips import without_slips
-from tabmae.estimators.series.standard import Matrix, laid_out, last_steps, standardised
+from tabmae.estimators.series.standard import Matrix, floor_of, laid_out, last_steps, standardised
 from tabmae.saving import register
 from tabmae.windows import Panel, in_library_of
 
 LEVELS = (80.0, 95.0)
-FALLING = 1.5
-"""How much faster than in its history a series' least value may fall in a forecast."""
 AT_ONCE = 4_000_000
 """Cells of the histories that are forecast at once."""
 
@@ -371,22 +369,6 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
                 yield drawn
             else:
                 yield in_library_of(self.schema_.frame(panel, stamps, {"TimeSeriesMAE": flat(drawn)}), X)
-
-
-def floor_of(history: Matrix, horizon: int) -> Matrix:
-    """The least value (C,) to forecast after a history (T, C), NaN where missing; none where values are negative.
-
-    What is never negative is not forecast below its least value, unless that has been falling: then at `FALLING` times
-    the pace.
-    """
-    half = max(1, len(history) // 2)
-    filled = np.where(np.isfinite(history), history, np.inf)
-    old, new = filled[:half].min(0, initial=np.inf), filled[half:].min(0, initial=np.inf)
-    fall = np.where(np.isfinite(old) & np.isfinite(new), np.maximum(0, np.where(np.isfinite(old), old, 0) - new), 0)
-    least = np.minimum(old, new)
-    fall = FALLING * fall * max(1, horizon / half)
-    floor: Matrix = np.where(np.isfinite(least) & (least >= 0), np.maximum(0, least - fall), -np.inf)
-    return floor
 
 
 def some_series(panel: Panel, chosen: slice) -> Panel:

@@ -32,6 +32,8 @@ PRIOR_CELLS = 5.0
 """Cells of the typical scale that stand beside those of a series that has hardly any."""
 MOST_TYPICAL = 4.0
 """Medians that the typical scale may be."""
+FALLING = 1.5
+"""How much faster than in its history a series' least value may fall in a forecast."""
 TINY = 1e-300
 
 Matrix = NDArray[np.float64]
@@ -234,3 +236,19 @@ def last_steps(panel: Panel, schema: SeriesSchema, n_steps: int) -> Panel:
     ends = np.cumsum(panel.lengths)
     steps = np.concatenate([np.arange(end - length, end) for end, length in zip(ends, kept, strict=True)])
     return replace(panel, starts=starts, lengths=kept, values=panel.values[steps], future=panel.future[steps])
+
+
+def floor_of(history: Matrix, horizon: int) -> Matrix:
+    """The least value (C,) to forecast after a history (T, C), NaN where missing; none where values are negative.
+
+    What is never negative is not forecast below its least value, unless that has been falling: then at `FALLING` times
+    the pace.
+    """
+    half = max(1, len(history) // 2)
+    filled = np.where(np.isfinite(history), history, np.inf)
+    old, new = filled[:half].min(0, initial=np.inf), filled[half:].min(0, initial=np.inf)
+    fall = np.where(np.isfinite(old) & np.isfinite(new), np.maximum(0, np.where(np.isfinite(old), old, 0) - new), 0)
+    least = np.minimum(old, new)
+    fall = FALLING * fall * max(1, horizon / half)
+    floor: Matrix = np.where(np.isfinite(least) & (least >= 0), np.maximum(0, least - fall), -np.inf)
+    return floor
