@@ -41,6 +41,14 @@ def test_a_forecast_comes_back_in_the_library_of_its_history(model: TimeSeriesMA
     assert isinstance(model.forecast(), pd.DataFrame)
 
 
+def test_times_are_forecast_as_times_where_the_history_has_them_as_text() -> None:
+    days = FRAME.assign(ds=pd.date_range("2024-01-01", periods=len(FRAME)).strftime("%Y-%m-%d"), unique_id="a")
+    fitted = TimeSeriesMAE(horizon=2, max_epochs=0, random_state=0).fit(days)
+    expected = fitted.forecast(days)["ds"].tolist()
+    for table in (pl.from_pandas(days), pa.Table.from_pandas(days, preserve_index=False)):
+        assert fitted.forecast(table).to_pandas()["ds"].tolist() == expected
+
+
 def test_ids_of_a_forecast_can_be_joined_with_those_of_its_history(model: TimeSeriesMAE) -> None:
     table = pl.from_pandas(FRAME)
     for kind in (pl.Categorical, pl.Enum(["s0", "s1"]), pl.String):

@@ -127,8 +127,12 @@ def in_library_of(frame: pd.DataFrame, like: Any) -> Any:
     table = pa.table({name: pa.array(frame[name].array) for name in frame.columns})
     if isinstance(like, pa.Table):
         for place, name in enumerate(frame.columns):
-            if name in like.column_names and name != CHANNEL and not is_float_dtype(frame[name].dtype):
-                table = table.set_column(place, name, table.column(name).cast(like.schema.field(name).type))
+            if name not in like.column_names or name == CHANNEL or is_float_dtype(frame[name].dtype):
+                continue
+            kind = like.schema.field(name).type
+            # Times stay times where the history has them as text.
+            if pa.types.is_temporal(kind) == pa.types.is_temporal(table.schema.field(name).type):
+                table = table.set_column(place, name, table.column(name).cast(kind))
         return table
     own = nw.from_arrow(table, backend=opened.implementation)
     there = {name: opened.schema[name] for name in frame.columns if name in opened.columns and name != CHANNEL}
