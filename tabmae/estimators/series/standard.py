@@ -124,8 +124,7 @@ class Scales:
         own = state["own"]
         pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
         typical = np.array(state.get("typical", state["deviation"]))
-        signed = np.array(state["signed"]) if "signed" in state else None
-        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical, signed)
+        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical, np.array(state["signed"]))
 
 
 def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix) -> Matrix:
