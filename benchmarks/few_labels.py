@@ -50,6 +50,8 @@ N_MASKED = 4
 LARGEST_SHARE = 0.7
 """Masked copies of a labelled row for boosted trees, and the largest share of cells that they miss."""
 N_TREES = 300
+LEVEL = 0.9
+"""Of the intervals about predicted numbers."""
 
 LABELS = {
     "boosting": "boosted trees, NaN left in",
@@ -174,6 +176,18 @@ def tasks(features: pd.DataFrame, target: pd.Series, kind: str, labels: list[int
     return found
 
 
+def intervals(model: Any, task: Task) -> dict[str, Any]:
+    """Shares of the numbers that intervals hold, and their widths in standard deviations; of ours alone."""
+    if not isinstance(model, TabMAERegressor):
+        return {}
+    held, width = {}, {}
+    for share, rows in task.asked.items():
+        lower, upper = model.predict_interval(rows, LEVEL)
+        held[share] = float(task.truth.between(lower, upper).mean())
+        width[share] = float((upper - lower).mean() / task.truth.std(ddof=0))
+    return {"coverage": held, "width": width}
+
+
 def measured(task: Task, method: str, seed: int) -> dict[str, Any]:
     """Fit and predict; scores by the share of hidden cells, and processor seconds."""
     begun = time.process_time()
@@ -181,7 +195,7 @@ def measured(task: Task, method: str, seed: int) -> dict[str, Any]:
     fitted = time.process_time()
     scores = {share: score(model, rows, task.truth, task.kind) for share, rows in task.asked.items()}
     seconds = {"fit_seconds": fitted - begun, "predict_seconds": (time.process_time() - fitted) / len(scores)}
-    return {"status": "ok", "scores": scores, **seconds}
+    return {"status": "ok", "scores": scores, **intervals(model, task), **seconds}
 
 
 def run_all(arguments: argparse.Namespace) -> None:
@@ -229,6 +243,21 @@ def tables(rows: pd.DataFrame) -> Iterator[str]:
             yield markdown(pd.DataFrame.from_dict(lines, orient="index"), {"CPU s": 1, "CPU s to predict": 1}, best)
 
 
+def interval_table(rows: pd.DataFrame) -> str:
+    """A table of what the intervals of regression hold, a line for each count of labels."""
+    found = rows[rows["coverage"].notna()] if "coverage" in rows else rows[:0]
+    lines = {}
+    for n_labels in sorted(found["labels"].unique(), key=lambda count: count or np.inf):
+        chosen = found[found["labels"] == n_labels]
+        line = {
+            f"{told}, {share:.0%} hidden": chosen[name].str[str(share)].mean()
+            for name, told in (("coverage", "held"), ("width", "width"))
+            for share in HOLES
+        }
+        lines[f"{n_labels or 'all'} labels"] = {"runs": str(len(chosen)), **line}
+    return markdown(pd.DataFrame.from_dict(lines, orient="index"), {}, {}) if lines else ""
+
+
 def few_at_a_glance(files: list[Path]) -> str:
     """Make one table of the runs with the fewest labels."""
     rows = read_table(files, KEY)
@@ -257,7 +286,12 @@ def report(files: list[Path]) -> str:
         f"Half of up to {rows['rows'].max():,} rows trains, with labels for as many of them as are said; the other "
         f"half is predicted. Cells are hidden there alone, at random, the same for every method; seeds {seeds}."
     )
-    return "\n\n".join([about, *tables(rows)])
+    told = (
+        f"**Intervals** of `TabMAERegressor` at {LEVEL:.0%}: shares of the numbers that they hold, and mean widths in "
+        "standard deviations of the target. Labelled rows have no cells hidden."
+    )
+    of_intervals = interval_table(rows[rows["method"] == "tabmae"])
+    return "\n\n".join([about, *tables(rows), *([told, of_intervals] if of_intervals else [])])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.few_labels import HOLES, fit_method, main, score, tasks
+from benchmarks.few_labels import HOLES, Task, fit_method, intervals, main, score, tasks
+from tabmae import TabMAERegressor
 
 N_ROWS = 80
 FEATURES = pd.DataFrame(np.random.default_rng(0).normal(size=(N_ROWS, 3)), columns=list("abc"))
@@ -78,3 +79,20 @@ def test_a_run_that_is_written_is_not_repeated_and_the_report_has_its_figures(
     assert all(f"{found:.3f}" in page.read_text() for row in few for found in row["scores"].values())
     for row in rows:
         assert f"{row['scores']['0.3']:.3f}" in printed
+
+
+def test_intervals_of_numbers_are_measured_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = FEATURES["a"] + 1
+    quick = TabMAERegressor(max_epochs=1, d_token=4, members=("linear",), random_state=0).fit(FEATURES, truth)
+    task = Task("regression", FEATURES, truth, {str(share): FEATURES for share in HOLES}, truth)
+    found = intervals(quick, task)
+    lower, upper = quick.predict_interval(FEATURES, 0.9)
+    assert found["coverage"]["0.3"] == pytest.approx(((lower <= truth) & (truth <= upper)).mean())
+    assert found["width"]["0.6"] == pytest.approx((upper - lower).mean() / truth.std(ddof=0))
+    about = {"dataset": "a", "rows": N_ROWS, "task": "regression", "labels": 50, "seed": 0, "method": "tabmae"}
+    seconds = {"fit_seconds": 1.0, "predict_seconds": 1.0, "commit": "c"}
+    row = {**about, "status": "ok", "scores": dict.fromkeys(map(str, HOLES), 0.5), **seconds}
+    told = {"coverage": {"0.0": 0.91, "0.3": 0.87, "0.6": 0.83}, "width": {"0.0": 1.21, "0.3": 1.43, "0.6": 1.75}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | told))
+    main(["--report", str(tmp_path / "rows.jsonl")])
+    assert "| 50 labels | 1 | 0.910 | 0.870 | 0.830 | 1.210 | 1.430 | 1.750 |" in capsys.readouterr().out

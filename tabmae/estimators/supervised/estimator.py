@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tabmae.errors import DataError
+from tabmae.errors import DataError, check_number
 from tabmae.estimators.supervised.learner import SupervisedTableEstimator
+from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.supervised.target import (
     codes_of,
     labelled,
@@ -170,12 +172,41 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
             self._unit = deviation or 1.0
             self._fit(X, counted, (numbers - mean) / self._unit, 0, weight)
             self._mean, self._baseline_error = mean, deviation
+            self._least = 0.0 if numbers.min() >= 0 else -np.inf
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The expected number of each row, (n,), in units of the target."""
         predicted = self._predicted(X)[:, 0].numpy()
         return self._mean + self._unit * predicted
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bounds of the number of each row, wider where held-out rows like it, with holes like its, were farther off.
+
+        Parameters
+        ----------
+        X : (n, F), as for `predict`.
+        level : share of rows whose number the interval is to hold, in (0, 1). Of few labels the highest levels cannot
+            be told; they get the widest error that was seen.
+
+        Returns
+        -------
+        lower, upper : (n,) each, in units of the target, about what `predict` says; not below zero where no label is,
+            unless the prediction is.
+
+        Source: locally weighted conformal prediction, Lei et al. 2018.
+        """
+        hint = "Pass the share of rows to hold, for example 0.9."
+        check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
+        check_is_fitted(self, "ensemble_")
+
+        def answer(rows: Rows) -> Tensor:
+            predicted = self.ensemble_.predict(rows)
+            return torch.stack([predicted[:, 0], self.ensemble_.width(rows, predicted, level)], 1)
+
+        middle, width = self._unit * self._asked(X, answer).numpy().T
+        middle = self._mean + middle
+        return np.minimum(middle, np.maximum(middle - width, self._least)), middle + width
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Coefficient of determination on the rows with a number."""
@@ -185,8 +216,8 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
-        return {**state, "mean": self._mean, "unit": self._unit}, tensors
+        return {**state, "mean": self._mean, "unit": self._unit, "least": self._least}, tensors
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super()._set_state(state, tensors)
-        self._mean, self._unit = state["mean"], state["unit"]
+        self._mean, self._unit, self._least = state["mean"], state["unit"], state["least"]

@@ -204,11 +204,15 @@ class SupervisedTableEstimator(TabularEstimator):
     def _predicted(self, X: Any) -> Tensor:
         """Numbers in standard deviations (n, 1), or probabilities (n, L), on the CPU."""
         check_is_fitted(self, "ensemble_")
+        return self._asked(X, self.ensemble_.predict)
+
+    def _asked(self, X: Any, answer: Callable[[Rows], Tensor]) -> Tensor:
+        """What `answer` says of the rows (n, F) of a table, batch by batch, on the CPU."""
         values, observed = self._read(X)
         size = rows_at_once(self.imputer_.model_)
         with torch.no_grad(), base.out_of_memory_explained(size):
             parts = [
-                self.ensemble_.predict(self._rows(cells, shown)).cpu()
+                answer(self._rows(cells, shown)).cpu()
                 for cells, shown in zip(values.split(size), observed.split(size), strict=True)
             ]
         return torch.cat(parts)

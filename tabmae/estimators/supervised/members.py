@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tabmae import stacking
 from tabmae.estimators.supervised.linear import LinearModel
 from tabmae.estimators.supervised.network import FineTuned, Rows
+from tabmae.estimators.supervised.spread import Spread
 from tabmae.experts.boosting import BoostedTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -47,7 +48,8 @@ class Ensemble(nn.Module):
     ----------
     members : for each name a list of one model a fold. weights : (M,), in the order of the names.
     held_out_errors : (M + 1,), of each member and of their weighted mean, on rows as they came that they did not learn:
-        root mean squared error in standard deviations, or log loss in nats.
+        root mean squared error in standard deviations, or log loss in nats. spread : how wide these errors are; of a
+        number alone.
 
     Source: bagged members, weighed by rows that they did not learn, Breiman 1996.
     """
@@ -59,6 +61,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.n_levels = n_levels
         self.members = nn.ModuleDict()
+        self.spread = None if n_levels else Spread()
         self.register_buffer("weights", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("held_out_errors", torch.zeros(0, dtype=torch.float64))
 
@@ -128,6 +131,11 @@ class Ensemble(nn.Module):
         self.weights = self._weighed(predicted, judges, heard)
         answers = [*predicted, torch.einsum("m,mnk->nk", self.weights, predicted)]
         self.held_out_errors = torch.stack([self._error(answer[: len(truth)], truth, weight) for answer in answers])
+        if self.spread is not None:
+            read = torch.cat(
+                [_read_by_spread(rows, said) for rows, said in zip(judging, answers[-1].split(n_rows), strict=True)]
+            )
+            self.spread.fit(read, (answers[-1][:, 0] - judges).abs(), n_rows, generator, sample_weight)
         return self
 
     def predict(self, rows: Rows) -> Tensor:
@@ -139,6 +147,10 @@ class Ensemble(nn.Module):
             ]
         )
         return torch.einsum("m,mnk->nk", self.weights, answers)
+
+    def width(self, rows: Rows, predicted: Tensor, level: float) -> Tensor:
+        """How far numbers lie from what is predicted (B, 1) of rows, at most, in `level` of the cases; (B,)."""
+        return cast(Spread, self.spread).width(_read_by_spread(rows, predicted), level)
 
     def _bag(self, learner: Learner, fold: Tensor, judging: Sequence[Rows]) -> tuple[nn.ModuleList, Tensor]:
         """A model for every fold, learnt without it, and what each predicts for the rows of its fold, copy by copy."""
@@ -170,6 +182,12 @@ class Ensemble(nn.Module):
             errors = (predicted[:, 0] - target).square()
         mean = errors.mean() if sample_weight is None else (errors * sample_weight).sum() / sample_weight.sum()
         return mean if self.n_levels else mean.sqrt()
+
+
+def _read_by_spread(rows: Rows, predicted: Tensor) -> Tensor:
+    """What tells how far off a prediction (B, 1) is: it, the row, and which cells are visible; (B, E + F + 2)."""
+    visible = rows.visible.to(rows.features)
+    return torch.cat([rows.features, visible, visible.mean(1, keepdim=True), predicted.to(rows.features)], 1)
 
 
 def answer(model: nn.Module, rows: Rows) -> Tensor:
@@ -220,8 +238,13 @@ def restored(n_levels: int, tensors: dict[str, Tensor], pretrained: MaskedAutoen
         ensemble.members[name] = nn.ModuleList(models)
     ensemble.weights = torch.zeros(len(names), dtype=torch.float64)
     ensemble.held_out_errors = torch.zeros(len(names) + 1, dtype=torch.float64)
+    if ensemble.spread is not None:
+        n_errors = len(tensors["spread.ratios"])
+        ensemble.spread.ratios, ensemble.spread.shares = torch.zeros(2, n_errors, dtype=torch.float64)
     ensemble.load_state_dict(tensors)
-    for module in ensemble.modules():
+    if ensemble.spread is not None:
+        ensemble.spread.forest.check(n_features + len(pretrained.tokenizer.n_levels) + 2, 1)
+    for module in ensemble.members.modules():
         if isinstance(module, Forest):
             module.check(n_features, n_outputs)
     return ensemble.to(next(pretrained.parameters()).device).eval()
