@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tabmae.backbones import Backbone
+from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
@@ -27,9 +28,11 @@ class Members(NamedTuple):
     """What each member of the ensemble believes of every cell.
 
     numbers : (5, B, Fn), by the mean of training, the expert, the network, the forests that start from the expert's
-        guess and the trees that do not, in standard deviations.
-    levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees.
-    Where the forests have no answer of their own, the network's stands for it, and theirs for the other trees'.
+        guess and the trees that do not, in standard deviations; with copies (6, B, Fn), by these last.
+    levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees;
+        with copies (5, B, Fc, L).
+    Where the forests have no answer of their own, the network's stands for it, and theirs for the other trees'; where a
+    row is a copy of none, the network's stands for that of the copies.
     """
 
     numbers: Tensor
@@ -59,10 +62,11 @@ class MaskedAutoencoder(nn.Module):
     backbone : `encode(tokens, seen) -> latent (B, M, E)` and `decode(latent, seen) -> (B, F, D)`.
     expert : fitted; None for the pure masked autoencoder.
 
-    Buffers `number_weights` (1 + S, Fn, 5) and `level_weights` (1 + S, Fc, 4): how far each of `Members` is believed,
-    per column, before and after each of S sweeps of forests; the network alone until they are set. Training uses the
-    network alone. `sweeps` holds the features' forests by position; each sweep reads rows as the ensemble before it
-    completes them. `direct` holds the features' trees that know no expert's guess; they read what the last sweep reads.
+    Buffers `number_weights` (1 + S, Fn, 5) and `level_weights` (1 + S, Fc, 4), one more with copies: how far each of
+    `Members` is believed, per column, before and after each of S sweeps of forests; the network alone until they are
+    set. Training uses the network alone. `copies` holds rows that others may copy, None without. `sweeps` holds the
+    features' forests by position; each sweep reads rows as the ensemble before it completes them. `direct` holds the
+    features' trees that know no expert's guess; they read what the last sweep reads.
 
     Source: He et al. 2022; masks a cell, x * (1 - m) + MASK * m, as in Vincent et al. 2008 with a learned MASK.
     """
@@ -75,6 +79,7 @@ class MaskedAutoencoder(nn.Module):
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.expert = expert
+        self.copies: Copies | None = None
         self.sweeps = nn.ModuleList()
         self.direct = nn.ModuleDict()
         numbers, levels = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
@@ -129,6 +134,13 @@ class MaskedAutoencoder(nn.Module):
         """What the network alone believes of values (B, F), 0 where not visible, from its expert's guess."""
         latent = self.encode(values, visible, guess)
         return self.tokenizer.predict(self.backbone.decode(latent, visible), guess)
+
+    def set_copies(self, copies: Copies | None) -> None:
+        """Ask these rows from now on, not believed until their weights are set; None asks none."""
+        n_more = int(copies is not None) - int(self.copies is not None)
+        self.number_weights = nn.functional.pad(self.number_weights, (0, n_more))
+        self.level_weights = nn.functional.pad(self.level_weights, (0, n_more))
+        self.copies = copies
 
     def add_sweep(self, forests: nn.ModuleDict) -> None:
         """Append the features' forests, which read what the ensemble so far completes; their weights are to be set."""
@@ -186,8 +198,13 @@ class MaskedAutoencoder(nn.Module):
         expert_levels = self.tokenizer.level_start(batch.guess, len(mean)).to(levels.dtype).exp()
         place = self.tokenizer.expert_of_number
         expert = mean if batch.guess is None else batch.guess.mean[:, place].to(mean.dtype)
-        numbers = torch.stack([torch.zeros_like(mean), expert, mean, mean, mean])
-        return Members(numbers, torch.stack([expert_levels, levels, levels, levels]))
+        of_numbers, of_levels = [torch.zeros_like(mean), expert, mean, mean, mean], [expert_levels, *[levels] * 3]
+        if self.copies is not None:
+            found = self.copies.predict(batch.values, batch.visible)
+            rest = (1 - found.shares).to(mean)
+            of_numbers.append(found.numbers.to(mean) + rest[:, self.tokenizer.numbers] * mean)
+            of_levels.append(found.levels.to(levels) + rest[:, self.tokenizer.categories, None] * levels)
+        return Members(torch.stack(of_numbers), torch.stack(of_levels))
 
 
 def _asked(grown: nn.ModuleDict, wanted: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:

@@ -31,8 +31,8 @@ from tabmae.estimators.growing import N_SWEEPS
 from tabmae.estimators.members import (
     check_trees,
     judged,
+    make_room,
     refit_expert,
-    restored_trees,
     split_held_out,
     weigh_members,
 )
@@ -193,7 +193,7 @@ def test_loaded_weights_of_two_sweeps_and_direct_trees_answer_bit_equal(every_sw
     model = grown(values, observed, folds)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     other = build(values, observed & (folds == 0))
-    restored_trees(other, weights)
+    make_room(other, weights)
     other.load_state_dict(weights)
     check_trees(other)
     bit_equal(other, model)

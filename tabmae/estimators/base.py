@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError, warn
+from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
-from tabmae.estimators.members import check_trees, restored_trees, split_held_out, weigh_members
+from tabmae.estimators.members import check_trees, make_room, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names, is_auto
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
@@ -173,7 +174,8 @@ def fit_model(
         n_steps = size.n_steps if model is None else size.n_steps // SHORTER_WHEN_GOING_ON
         n_epochs = max(1, round(n_steps / max(1, round(len(values) / size.batch_size))))
     with out_of_memory_explained(size.batch_size):
-        is_new, has_trees = model is None, "trees" in expert_names(estimator.experts)
+        names = expert_names(estimator.experts)
+        is_new, has_trees, has_copies = model is None, "trees" in names, "copies" in names
         phases = Phases(deadline, deadline)
         if model is None:
             begun = deadline.elapsed()
@@ -210,7 +212,10 @@ def fit_model(
         seconds = deadline.elapsed() - begun
         folds = split_held_out(held_out, generator)
         if is_new:
-            weigh_members(model, values, observed, folds)
+            if has_copies:
+                phases = fit_copies(model, values, observed, folds, phases)
+            else:
+                weigh_members(model, values, observed, folds)
             if has_trees:
                 grow_trees(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
     return Run(model, size, history, folds.cpu(), plan, generator, seconds)
@@ -243,13 +248,13 @@ def teach_held_out(
 @contextmanager
 def _network_alone(model: MaskedAutoencoder) -> Iterator[None]:
     """The model without its trees, in the precision of training."""
-    trees = model.sweeps, model.direct
+    others = model.sweeps, model.direct, model.copies
     set_precision(model, torch.float32)
-    model.sweeps, model.direct = nn.ModuleList(), nn.ModuleDict()
+    model.sweeps, model.direct, model.copies = nn.ModuleList(), nn.ModuleDict(), None
     try:
         yield
     finally:
-        model.sweeps, model.direct = trees
+        model.sweeps, model.direct, model.copies = others
         set_precision(model, INFERENCE)
 
 
@@ -286,7 +291,7 @@ def restored_model(
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
-    restored_trees(model, weights)
+    make_room(model, weights)
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     check_trees(model)

@@ -21,6 +21,7 @@ from tabmae.calibration import Calibration
 from tabmae.deadline import Deadline
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
+from tabmae.estimators.copying import remember_all
 from tabmae.estimators.members import (
     MAX_JUDGED_ROWS,
     WEIGHTS,
@@ -191,6 +192,7 @@ class MaskedTableEstimator(TabularEstimator):
                 self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
                 if run.folds.any() and not deadline.passed:
                     refit_expert(self.model_, values, observed)
+                    remember_all(self.model_, values, observed)
                     base.teach_held_out(run, values, observed, weight, deadline)
         return self
 

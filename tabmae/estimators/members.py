@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tabmae import stacking
+from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import MAX_ROWS, sampled
 from tabmae.experts.trees import Forest
 from tabmae.model import Batch, MaskedAutoencoder, Members
 from tabmae.tokenizers import CellDistribution
 
-WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct")
+WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct", "weight_copies")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
+COPIES_AT_FIRST = 0.25
+"""How far copies are believed before any cell is seen, where a network is believed wholly."""
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
@@ -93,7 +96,8 @@ def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, fo
     """Set how far each column believes each member of the last sweep, by held-out cells."""
     weight, tokenizer = next(model.parameters()), model.tokenizer
     has_expert, has_trees = float(model.expert is not None), float(len(model.sweeps) > 0)
-    start = torch.tensor([has_expert * (1 - has_trees), 1.0, has_trees, float(len(model.direct) > 0)])
+    believed = [has_expert * (1 - has_trees), 1.0, has_trees, float(len(model.direct) > 0)]
+    start = torch.tensor(believed if model.copies is None else [*believed, COPIES_AT_FIRST])
     start = start / start.sum()
     of_numbers = torch.cat([torch.zeros(1), start])
     model.number_weights[-1] = of_numbers.to(model.number_weights)
@@ -123,8 +127,9 @@ def believed_weights(model: MaskedAutoencoder) -> NDArray[np.float64]:
     """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
     tokenizer = model.tokenizer
     weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
-    weights[tokenizer.numbers.cpu()] = model.number_weights[-1].double().cpu()
-    weights[tokenizer.categories.cpu(), 1:] = model.level_weights[-1].double().cpu()
+    n_members = model.number_weights.shape[2]
+    weights[tokenizer.numbers.cpu(), :n_members] = model.number_weights[-1].double().cpu()
+    weights[tokenizer.categories.cpu(), 1:n_members] = model.level_weights[-1].double().cpu()
     forests = cast(nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else nn.ModuleDict()
     for member, trees in ((4, model.direct), (3, forests)):
         treeless = torch.tensor([str(feature) not in trees for feature in range(len(weights))])
@@ -138,6 +143,13 @@ def believed_weights(model: MaskedAutoencoder) -> NDArray[np.float64]:
     return weights.numpy()
 
 
+def modelled_levels(model: MaskedAutoencoder) -> list[int]:
+    """Levels of each feature that have a probability, 0 for a number."""
+    tokenizer = model.tokenizer
+    levels = dict(zip(tokenizer.categories.tolist(), tokenizer.n_modelled.tolist(), strict=True))
+    return [levels.get(feature, 0) for feature in range(len(tokenizer.n_levels))]
+
+
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
     """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
     if model.expert is not None:
@@ -147,8 +159,10 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
         model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
-def restored_trees(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
-    """Make room in a model for the trees of saved weights."""
+def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
+    """Make room in a model for the copied rows and the trees of saved weights."""
+    if "copies.values" in weights:
+        model.set_copies(Copies.restored(modelled_levels(model), len(weights["copies.values"])))
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
     for sweep in sorted({sweep for sweep, _ in names}, key=int):
         model.add_sweep(nn.ModuleDict({feature: Forest() for of, feature in names if of == sweep}))

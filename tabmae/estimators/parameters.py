@@ -21,7 +21,7 @@ from tabmae.errors import ParameterError, check_choice, check_number
 from tabmae.losses import LOSSES
 from tabmae.masks import MASKS, check_mask_ratio
 
-EXPERTS = ("gaussian", "trees")
+EXPERTS = ("gaussian", "copies", "trees")
 Given = ParamSpec("Given")
 PRECISIONS = ("auto", "float32", "bf16")
 

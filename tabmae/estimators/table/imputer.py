@@ -74,8 +74,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     loss : error of a number in training: "mse", "mae" or "huber" of its mean, or "nll", its likelihood alone; "auto" is
         "mse". Categories have cross-entropy.
     visible_weight : weight of the mean error over visible cells beside the mean over hidden ones.
-    experts : members beside the network: "auto" is ("gaussian", "trees"), the latter with and without the Gaussian's
-        guess; ("gaussian",) is faster on wide tables, and () is the pure masked autoencoder.
+    experts : members beside the network: "auto" is ("gaussian", "copies", "trees"): a Gaussian; rows of which a row may
+        be an imperfect copy; trees with and without the Gaussian's guess. ("gaussian",) is faster on wide tables, and
+        () is the pure masked autoencoder. Copies need rows of fit (up to 10,000), which a saved model then holds.
     categorical_features : "auto" (category, string and bool types), or names, positions or a bool mask of further
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
@@ -105,8 +106,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     quality_ : DataFrame, a row a column: `kind`, `skill`, the share of the baseline's error that is gone, `n` held-out
         cells, their `error` (root mean squared error in standard deviations of the column, or share of wrong levels),
         `baseline_error` of the mean or mode, and `weight_mean`, `weight_gaussian`, `weight_network`, `weight_trees`,
-        `weight_direct` (trees that know nothing of the Gaussian's guess), how far each member is
-        believed (of a category, `weight_mean` is that of its frequencies).
+        `weight_direct` (trees that know nothing of the Gaussian's guess), `weight_copies` (rows that this one may be a
+        copy of), how far each member is believed (of a category, `weight_mean` is that of its frequencies).
     history_ : list of dicts, one a check. n_iter_ : epochs trained.
     schema_ : what each column is. model_ : the torch module. size_ : what the "auto" parameters became.
     calibration_ : held-out levels behind `predict_interval`.

@@ -1,0 +1,76 @@
+"""Let rows be copies of others: where held-out cells believe it, and where there is time.
+
+Contract: copies that judge held-out cells hold none of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tabmae.estimators.growing import Phases, seconds_to_begin
+from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, modelled_levels, rows_that_weigh, weigh_members
+from tabmae.experts.copies import MAX_REMEMBERED, MAX_REMEMBERED_CELLS, Copies
+from tabmae.experts.gaussian import sampled
+from tabmae.model import MaskedAutoencoder
+
+LEAST_COPIED = 0.03
+"""Weight of the copies times how likely a row is one, on the mean, that their time is worth."""
+MAX_ASKED = 250
+"""Rows of each fold by which it is seen how likely rows are copies."""
+SHARE_TO_FIT, SHARE_TO_ASK = 0.1, 0.3
+"""Shares of what time is left in which copies must be learnt, and asked from then on."""
+TIMES_WEIGHED = 4
+"""Times that members are weighed, copies among them."""
+
+
+@torch.no_grad()
+def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor, phases: Phases) -> Phases:
+    """Learn how rows copy rows from the cells that are not held out, and weigh the members.
+
+    Copies are kept where held-out cells believe in them, and under a deadline where asking them leaves time for others.
+
+    Parameters
+    ----------
+    values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
+    folds : int8 (n, F), from `split_held_out`. phases : when what is to come has to end.
+
+    Returns
+    -------
+    The phases with the time that copies will take.
+    """
+    copies = Copies(modelled_levels(model)).to(values.device)
+    learnt_by = phases.forests.part(SHARE_TO_FIT)
+    copies.fit(*_remembered(values, observed & (folds == 0)), until=lambda: learnt_by.passed)
+    asked, begun = list(judged(values, observed, folds, MAX_ASKED)), phases.forests.elapsed()
+    likely = torch.cat([copies.predict(part.values, part.visible).shares[part.held_out] for part in asked])
+    row = (phases.forests.elapsed() - begun) / max(1, sum(len(part.values) for part in asked))
+    to_judge = row * min(2 * len(values), 2 * MAX_JUDGED_ROWS)
+    to_weigh = row * TIMES_WEIGHED * min(2 * len(values), 2 * rows_that_weigh(model))
+    if to_judge + to_weigh + seconds_to_begin(model, len(values), row) > SHARE_TO_ASK * phases.forests.left():
+        weigh_members(model, values, observed, folds)
+        return phases
+    model.set_copies(copies)
+    weigh_members(model, values, observed, folds)
+    weight = torch.cat([model.number_weights[-1, :, -1], model.level_weights[-1, :, -1]]).mean()
+    if len(likely) and weight * likely.mean() < LEAST_COPIED:
+        model.set_copies(None)
+        weigh_members(model, values, observed, folds)
+        return phases
+    if not phases.forests.exists:
+        return phases
+    return Phases(phases.training, phases.forests.before(to_judge), phases.seconds_of_row + row)
+
+
+def remember_all(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
+    """Give copies the held-out cells, too, once these have judged them; how columns are copied stays."""
+    if model.copies is not None:
+        device = next(model.parameters()).device
+        model.copies.remember(*_remembered(values.to(device), observed.to(device)))
+
+
+def _remembered(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of a table (n, F) that others may copy, and their observed cells."""
+    most = min(MAX_REMEMBERED, max(1, MAX_REMEMBERED_CELLS // values.shape[1]))
+    rows = sampled(len(values), most)
+    return values[rows], observed[rows]

@@ -1,0 +1,215 @@
+"""Rows as imperfect copies of others: whom they copy, how closely, and what is left to others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import tabmae
+from tabmae import TabMAE
+from tabmae.experts import copies as room
+from tabmae.experts.copies import Copies
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def grouped(n_groups: int = 60, n_each: int = 4, n_columns: int = 8, noise: float = 0.1) -> Tensor:
+    """Rows of groups that lie about their group, in standard deviations."""
+    centres = torch.randn(n_groups, n_columns, generator=seeded())
+    rows = centres.repeat(n_each, 1)
+    return rows + noise * torch.randn(rows.shape, generator=seeded(1))
+
+
+def holes(rows: Tensor, share: float = 0.3, seed: int = 2) -> Tensor:
+    """Which cells are observed."""
+    return torch.rand(rows.shape, generator=seeded(seed)) >= share
+
+
+def test_a_missing_cell_is_that_of_the_rows_that_the_others_copy() -> None:
+    rows = grouped()
+    known = holes(rows)
+    found = Copies([0] * 8).fit(rows, known).predict(rows, known)
+    error = (found.numbers - rows)[~known]
+    assert error.abs().median() < 0.2 and error.square().mean().sqrt() < 0.5
+    assert found.shares[~known].mean() > 0.7
+
+
+def test_rows_that_copy_none_are_left_to_others() -> None:
+    rows = torch.randn(300, 8, generator=seeded(9))
+    copies = Copies([0] * 8).fit(grouped(), torch.ones(240, 8, dtype=torch.bool))
+    assert (
+        copies.predict(rows, holes(rows)).shares.mean()
+        < 0.1
+        < copies.predict(grouped(), holes(rows[:240])).shares.mean()
+    )
+
+
+def test_the_width_of_a_column_is_the_error_of_its_copies_and_a_column_drawn_anew_is_not_copied() -> None:
+    rows = grouped(200, 2, 6, 0.0)
+    rows[:, 1] += 0.2 * torch.randn(400, generator=seeded(3))
+    rows[:, 2] = torch.randn(400, generator=seeded(4))
+    copies = Copies([0] * 6).fit(rows, torch.ones_like(rows, dtype=torch.bool))
+    # Two rows of a pair differ by the root of two times their noise.
+    assert copies.width[1].item() == pytest.approx(0.2 * 2**0.5, rel=0.15)
+    assert (copies.width[[0, 3, 4, 5]] < 0.03).all() and (copies.copied[[0, 1, 3, 4, 5]] > 0.95).all()
+    assert copies.copied[2] < 0.4 and copies.width[2] > 0.6
+
+
+def test_levels_are_copied_by_how_rare_what_is_shared_is() -> None:
+    group = torch.arange(200) % 50
+    rows = torch.stack([group, group % 3, (group * 7) % 5], 1).float()
+    known = torch.ones_like(rows, dtype=torch.bool)
+    copies = Copies([50, 3, 5]).fit(rows, known)
+    asked = known.clone()
+    asked[:, 2] = False
+    found = copies.predict(rows, asked)
+    assert (found.levels[:, 2].argmax(1) == rows[:, 2]).all()
+    assert found.shares[:, 2].min() > 0.7
+    torch.testing.assert_close(found.levels[:, 2].sum(1), found.shares[:, 2])
+    asked[:, 0] = False  # which of three, that many share, tells next to nothing
+    assert copies.predict(rows, asked).shares[:, 2].mean() < 0.5
+
+
+def test_a_value_that_many_rows_have_tells_little() -> None:
+    rows = grouped(noise=0.0)
+    rows[:, :4] = torch.where(torch.rand(240, 4, generator=seeded(5)) < 0.9, 0.0, rows[:, :4])
+    copies = Copies([0] * 8).fit(rows, torch.ones_like(rows, dtype=torch.bool))
+    only_common = torch.zeros(240, 8, dtype=torch.bool)
+    only_common[:, :4] = rows[:, :4] == 0
+    assert copies.predict(rows, only_common).shares[only_common.sum(1) == 4].mean() < 0.3
+
+
+def test_no_invisible_cell_is_read() -> None:
+    rows = torch.cat([grouped(), (torch.arange(240) % 60 % 4)[:, None].float()], 1)
+    known, asked = holes(rows), holes(rows, seed=6)
+    plain = Copies([0] * 8 + [4]).fit(rows, known)
+    spoilt = Copies([0] * 8 + [4]).fit(torch.where(known, rows, torch.nan), known)
+    for one, other in zip(
+        plain.predict(rows, asked), spoilt.predict(torch.where(asked, rows, 1e6), asked), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_row_is_answered_alike_alone_and_among_others() -> None:
+    rows = grouped()
+    known = holes(rows)
+    copies = Copies([0] * 8).fit(rows, known)
+    whole = copies.predict(rows, known)
+    for row in (0, 17, 239):
+        for one, all_rows in zip(copies.predict(rows[row : row + 1], known[row : row + 1]), whole, strict=True):
+            assert torch.equal(one[0], all_rows[row])
+
+
+def test_other_rows_are_copied_as_it_was_learnt() -> None:
+    rows, others = grouped(), grouped(30)[:90] + 5
+    known = torch.ones_like(rows, dtype=torch.bool)
+    copies = Copies([0] * 8).fit(rows, known)
+    width = copies.width.clone()
+    copies.remember(others, known[:90])
+    asked = known[:30].clone()
+    asked[:, 3] = False
+    assert torch.equal(copies.width, width)
+    assert (copies.predict(others[:30], asked).numbers - others[:30])[:, 3].abs().max() < 0.5
+
+
+def test_a_state_is_taken_up() -> None:
+    rows = torch.cat([grouped(), (torch.arange(240) % 60 % 4)[:, None].float()], 1)
+    known = holes(rows)
+    copies = Copies([0] * 8 + [4]).fit(rows, known)
+    other = Copies.restored([0] * 8 + [4], len(copies.values))
+    other.load_state_dict(copies.state_dict())
+    for one, same in zip(copies.predict(rows, known), other.predict(rows, known), strict=True):
+        assert torch.equal(one, same)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
+def test_few_rows_and_columns_that_nobody_knows_leave_the_cell_to_others(n_rows: int) -> None:
+    rows, known = torch.randn(n_rows, 4, generator=seeded()), torch.ones(n_rows, 4, dtype=torch.bool)
+    known[:, 2] = False
+    found = Copies([0, 0, 0, 3]).fit(rows.abs(), known).predict(rows, torch.zeros_like(known))
+    assert torch.isfinite(found.numbers).all() and torch.isfinite(found.levels).all()
+    assert not found.shares[:, 2].any() and (found.shares <= 1).all()
+
+
+def frame(rows: Tensor, seed: int = 7) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table of groups with a category, and the same with holes."""
+    complete = pd.DataFrame(rows.numpy().astype(float)).add_prefix("x")
+    complete["town"] = pd.Categorical.from_codes((np.arange(len(rows)) * 7 % 60) % 5, list("abcde"))
+    return complete, complete.mask(np.random.default_rng(seed).random(complete.shape) < 0.3)
+
+
+def error(complete: pd.DataFrame, table: pd.DataFrame, filled: pd.DataFrame) -> float:
+    numbers = complete.columns[:-1]
+    hidden = table[numbers].isna()
+    return float(((filled[numbers] - complete[numbers]) ** 2)[hidden].stack().mean() ** 0.5)
+
+
+QUICK: dict[str, Any] = {"max_epochs": 10, "random_state": 0}
+
+
+def test_rows_of_one_thing_tell_each_other() -> None:
+    complete, table = frame(grouped())
+    model = TabMAE(**QUICK).fit(table)
+    without = TabMAE(experts=("gaussian", "trees"), **QUICK).fit(table)
+    assert error(complete, table, model.transform(table)) < 0.7 * error(complete, table, without.transform(table))
+    assert (model.quality_.loc["x0":"x7", "weight_copies"] > 0.4).all()
+    weights = model.quality_.filter(like="weight_")
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert not without.quality_["weight_copies"].any()
+    town = model.predict_proba(table, "town")
+    hidden = table["town"].isna().to_numpy()
+    assert (town.idxmax(axis=1) == complete["town"].astype(str))[hidden].mean() > 0.8
+
+
+def test_rows_that_have_nothing_to_do_with_each_other_are_not_kept() -> None:
+    _, table = frame(torch.randn(1500, 8, generator=seeded()))
+    model = TabMAE(**QUICK).fit(table)
+    assert model.model_.copies is None and not model.quality_["weight_copies"].any()
+
+
+def test_held_out_cells_are_judged_before_they_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered = []
+    remember = Copies.remember
+
+    def spied(self: Copies, values: Tensor, observed: Tensor) -> Copies:
+        remembered.append(int(observed.sum()))
+        return remember(self, values, observed)
+
+    monkeypatch.setattr(Copies, "remember", spied)
+    _, table = frame(grouped())
+    TabMAE(**QUICK).fit(table)
+    first, last = remembered
+    assert last == int(table.notna().to_numpy().sum()) and first == pytest.approx(0.9 * last, rel=0.03)
+
+
+def test_a_folder_keeps_the_copied_rows(tmp_path: Path) -> None:
+    _, table = frame(grouped())
+    model = TabMAE(**QUICK).fit(table)
+    model.save(tmp_path / "model")
+    loaded = tabmae.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.transform(table), model.transform(table))
+    pd.testing.assert_frame_equal(loaded.quality_, model.quality_)
+
+
+def test_many_rows_are_remembered_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tabmae.estimators.copying.MAX_REMEMBERED", 100)
+    _, table = frame(grouped())
+    model = TabMAE(**QUICK).fit(table)
+    assert model.model_.copies is not None and len(model.model_.copies.values) == 100
+
+
+def test_candidates_are_enough_to_find_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = grouped(400, 2, 8, 0.05)
+    known = holes(rows)
+    few = Copies([0] * 8).fit(rows, known).predict(rows, known)
+    monkeypatch.setattr(room, "N_CANDIDATES", 10**6)
+    every = Copies([0] * 8).fit(rows, known).predict(rows, known)
+    hidden = ~known
+    errors = [(found.numbers - rows)[hidden].square().mean().sqrt() for found in (few, every)]
+    assert errors[0] < 1.05 * errors[1]
