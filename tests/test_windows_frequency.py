@@ -57,6 +57,28 @@ def test_the_clock_may_change(freq: str, zone: str) -> None:
     pd.testing.assert_frame_equal(out, frame)
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("freq", ["2h", "3h", "6h", "12h"])
+def test_hours_on_the_wall_may_be_regular_where_those_that_go_by_are_not(freq: str, zone: str) -> None:
+    wall = pd.date_range("2018-01-05", "2018-12-20", freq=freq)
+    stamps = wall.tz_localize(zone, nonexistent="shift_forward", ambiguous=np.ones(len(wall), dtype=bool))
+    frame = pd.DataFrame({"ds": stamps, "y": np.arange(float(len(stamps)))})
+    absent = np.random.default_rng(0).choice(len(stamps) - 2, len(stamps) // 10, replace=False) + 1
+    for holed in (frame, frame.drop(index=absent)):
+        for schema in (SeriesSchema.fit(holed), SeriesSchema.fit(holed, freq=freq)):
+            schema = SeriesSchema.from_dict(schema.to_dict())
+            panel = schema.read(holed)
+            assert (schema.freq, panel.lengths) == (freq, (len(stamps),))
+            out = schema.write(panel, np.arange(float(len(stamps)))[:, None], holed)
+            pd.testing.assert_frame_equal(out, frame)
+    early = frame.iloc[: len(frame) // 2]
+    schema = SeriesSchema.fit(early.assign(known=early["y"]), future_cols=["known"])
+    panel, n_ahead = schema.read(early.assign(known=early["y"])), len(frame) - len(early)
+    assert schema.future_stamps(panel, n_ahead)[0].equals(pd.DatetimeIndex(frame["ds"].iloc[len(early) :]))
+    known = schema.read_future(frame.assign(known=frame["y"]), panel, n_ahead)
+    assert known[0, :, 0].tolist() == frame["y"].iloc[len(early) :].tolist()
+
+
 def test_an_hour_that_comes_twice_needs_a_zone() -> None:
     stamps = pd.date_range("2024-10-26", periods=48, freq="h", tz="Europe/Berlin")
     frame = pd.DataFrame({"ds": stamps, "y": np.arange(48.0)})

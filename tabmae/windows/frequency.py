@@ -1,7 +1,7 @@
 """Steps of time: how many lie between two stamps, and which stamp is so many steps away.
 
-Contract: integers and sub-daily offsets step by a fixed amount, in UTC where there is a zone; days and longer step by
-the calendar of the zone and keep the time of day of each series' first stamp.
+Contract: integers and sub-daily offsets step by a fixed amount, in UTC where there is a zone, or `by_wall` on the clock
+there; days and longer step by the calendar of the zone and keep the time of day of each series' first stamp.
 """
 
 import re
@@ -61,7 +61,7 @@ def respelt(freq: str) -> str:
 
 
 def steps_since(
-    starts: pd.Index, codes: NDArray[np.int64], stamps: pd.Index, freq: str | int
+    starts: pd.Index, codes: NDArray[np.int64], stamps: pd.Index, freq: str | int, *, by_wall: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Steps from the first stamp of a series to stamps of it, and which of the stamps lie on the grid.
 
@@ -69,6 +69,10 @@ def steps_since(
         the step before it.
     """
     starts, stamps, width = in_ticks(starts, stamps, freq)
+    if width is not None and by_wall:
+        span = ticks(local(stamps)) - ticks(local(starts))[codes]
+        shown = stamps_after(starts, codes, span // width, freq, by_wall=True)
+        return span // width, (span % width == 0) | (shown == stamps)
     if width is not None:
         span = ticks(stamps) - ticks(starts)[codes]
         return span // width, span % width == 0
@@ -87,9 +91,23 @@ def steps_since(
     return span // offset.n, np.asarray(on_grid)
 
 
-def stamps_after(starts: pd.Index, codes: NDArray[np.int64], steps: NDArray[np.int64], freq: str | int) -> pd.Index:
+def by_wall_alone(starts: pd.Index, codes: NDArray[np.int64], stamps: pd.Index, freq: str | int) -> bool:
+    """Whether stamps are regular on the clock of their zone, and not in the time that goes by while it is changed."""
+    if getattr(stamps, "tz", None) is None or steps_since(starts, codes, stamps, freq)[1].all():
+        return False
+    return in_ticks(starts, stamps, freq)[2] is not None and bool(
+        steps_since(starts, codes, stamps, freq, by_wall=True)[1].all()
+    )
+
+
+def stamps_after(
+    starts: pd.Index, codes: NDArray[np.int64], steps: NDArray[np.int64], freq: str | int, *, by_wall: bool = False
+) -> pd.Index:
     """The stamps that lie so many steps after the first stamps of their series."""
     starts, _, width = in_ticks(starts, starts, freq)
+    if width is not None and by_wall:
+        wall = ticks(local(starts))[codes] + width * steps
+        return in_zone(pd.DatetimeIndex(wall.view(f"M8[{starts.unit}]")), starts)
     if width is not None:
         moved = ticks(starts)[codes] + width * steps
         if isinstance(starts, pd.PeriodIndex):

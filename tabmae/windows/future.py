@@ -25,7 +25,7 @@ def starts_of(panel: Panel) -> pd.Index:
 
 
 def spread_ahead(
-    owners: Owners, numbers: NDArray[np.float64], panel: Panel, horizon: int, freq: str | int
+    owners: Owners, numbers: NDArray[np.float64], panel: Panel, horizon: int, freq: str | int, *, by_wall: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Columns of rows (n, K) at the steps after the end of each series of a panel, (S, horizon, K); which have a row.
 
@@ -44,7 +44,7 @@ def spread_ahead(
     out = np.full((len(ends) * horizon, numbers.shape[1]), np.nan)
     seen = np.zeros(len(out), dtype=bool)
     if len(known):
-        steps, on_grid = steps_since(starts, codes, stamps, freq)
+        steps, on_grid = steps_since(starts, codes, stamps, freq, by_wall=by_wall)
         steps -= ends[codes]
         ahead = on_grid & (steps >= 0) & (steps < horizon)
         cells, given = (codes * horizon + steps)[ahead], numbers[known[ahead]]

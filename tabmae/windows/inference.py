@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pandas.tseries.frequencies import to_offset
 
 from tabmae.errors import DataError, listed
-from tabmae.windows.frequency import NANOSECONDS, dates, in_zone, local, ticks
+from tabmae.windows.frequency import NANOSECONDS, by_wall_alone, dates, in_zone, local, ticks
 
 NEARLY_A_DAY = pd.Timedelta(20, "h")
 """From here on a step is counted in days: where the clock is put forward, a day has 23 hours."""
@@ -124,7 +124,7 @@ def checked_step(neighbours: Neighbours, time: NDArray[np.int64]) -> int:
     step = most_common(steps)
     check_series_agree(neighbours, steps, step)
     clash = steps % step != 0
-    if clash.any():
+    if clash.any() and not regular_on_the_wall(neighbours, step):
         place = left[clash.argmax()]
         a, b = stamp_pair(neighbours, place)
         common_a, common_b = stamp_pair(neighbours, left[(steps == step).argmax()])
@@ -134,6 +134,15 @@ def checked_step(neighbours: Neighbours, time: NDArray[np.int64]) -> int:
             f"are no multiple of that apart ({int(clash.sum())} such pairs). Resample X first, or pass `freq`."
         )
     return step
+
+
+def regular_on_the_wall(neighbours: Neighbours, step: int) -> bool:
+    """Whether stamps are regular on the clock of their zone."""
+    ids, codes, stamps, _ = neighbours
+    if getattr(stamps, "tz", None) is None:
+        return False
+    begins = np.searchsorted(codes, np.arange(len(ids)))
+    return by_wall_alone(stamps[begins], codes, stamps, name_of_width(step * NANOSECONDS[stamps.unit]))
 
 
 def check_series_agree(neighbours: Neighbours, steps: NDArray[np.int64], step: int) -> None:

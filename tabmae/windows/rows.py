@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tabmae.errors import DataError, listed, warn
-from tabmae.windows.frequency import check_on_grid, stamps_after, steps_since, ticks
+from tabmae.windows.frequency import by_wall_alone, check_on_grid, stamps_after, steps_since, ticks
 from tabmae.windows.inference import LEAST_STEPS, inferred_freq
 
 MOST_STEPS = 10_000_000
@@ -47,6 +47,14 @@ class Owners:
         """The frequency of the stamps."""
         return inferred_freq(self.ids, self.codes[self.order], self.stamps[self.order])
 
+    def begins(self) -> NDArray[np.int64]:
+        """Places in `order` where the series begin, (S,)."""
+        return np.flatnonzero(np.diff(self.codes[self.order], prepend=-1))
+
+    def by_wall(self, freq: str | int) -> bool:
+        """Whether the stamps are steps of `freq` on the clock of their zone alone."""
+        return by_wall_alone(self.stamps[self.order[self.begins()]], self.codes, self.stamps, freq)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -63,9 +71,10 @@ class Rows:
     stamps: pd.Index
     cells: NDArray[np.int64]
     freq: str | int
+    by_wall: bool = False
 
     @classmethod
-    def locate(cls, owners: Owners, freq: str | int) -> "Rows":
+    def locate(cls, owners: Owners, freq: str | int, *, by_wall: bool = False) -> "Rows":
         """Put rows on the grid of a frequency.
 
         Raises
@@ -73,10 +82,9 @@ class Rows:
         DataError : stamps off the grid, or so far apart that the grid is nearly empty.
         """
         codes, stamps, order = owners.codes, owners.stamps, owners.order
-        sorted_codes = codes[order]
-        begins = np.flatnonzero(np.diff(sorted_codes, prepend=-1))
+        begins = owners.begins()
         starts = stamps[order[begins]]
-        steps, on_grid = steps_since(starts, codes, stamps, freq)
+        steps, on_grid = steps_since(starts, codes, stamps, freq, by_wall=by_wall)
         check_on_grid(stamps, on_grid, freq)
         last = order[np.append(begins[1:], len(order)) - 1]
         lengths = steps[last] + 1
@@ -88,7 +96,8 @@ class Rows:
                 f"freq={freq!r}, the longest series {starts[longest]} to {stamps[last[longest]]}. Correct stray "
                 "stamps, or pass a longer `freq`."
             )
-        return cls(owners.ids, starts, lengths, codes, stamps, (np.cumsum(lengths) - lengths)[codes] + steps, freq)
+        cells = (np.cumsum(lengths) - lengths)[codes] + steps
+        return cls(owners.ids, starts, lengths, codes, stamps, cells, freq, by_wall)
 
     def warn_of_coarse_steps(self) -> None:
         """Warn where all rows of a series lie two steps or more apart: they were hardly taken at this frequency."""
@@ -146,7 +155,7 @@ class Rows:
         steps = np.arange(self.total) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
         if where is not None:
             codes, steps = codes[where], steps[where]
-        return stamps_after(self.starts, codes, steps, self.freq)
+        return stamps_after(self.starts, codes, steps, self.freq, by_wall=self.by_wall)
 
 
 def in_order(codes: NDArray[np.int64], time: NDArray[np.int64]) -> NDArray[np.int64]:

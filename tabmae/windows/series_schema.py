@@ -32,7 +32,7 @@ class SeriesSchema:
         one series without an id.
     freq : a pandas offset, or an integer for integer stamps and arrays.
     future_cols, static_cols : columns known ahead, and columns that are the same within a series.
-    id_dtype : dtype of the ids.
+    id_dtype : dtype of the ids. by_wall : whether steps of hours are regular on the clock of their zone alone.
     """
 
     layout: str
@@ -43,6 +43,7 @@ class SeriesSchema:
     future_cols: tuple[str, ...] = ()
     static_cols: tuple[str, ...] = ()
     id_dtype: str | None = None
+    by_wall: bool = False
 
     @classmethod
     def fit(
@@ -71,11 +72,12 @@ class SeriesSchema:
         found = find_layout(frame, id_col, time_col, target_cols, future_cols, static_cols)
         owners = read_owners(frame, found.id_col, found.time_col, wide=found.wide)
         freq = freq or owners.freq()
-        if Rows.locate(owners, freq).lengths.max() < 2:
+        by_wall = owners.by_wall(freq)
+        if Rows.locate(owners, freq, by_wall=by_wall).lengths.max() < 2:
             refuse_single_steps(len(owners.ids))
         refuse_taken((found.id_col, found.time_col), (CHANNEL,) if len(found.channels) > 1 else ())
         layout = "wide" if found.wide else "long"
-        return cls(layout, found.channels, found.id_col, found.time_col, freq, *found[4:])
+        return cls(layout, found.channels, found.id_col, found.time_col, freq, *found[4:], by_wall)
 
     def read(self, X: Any, *, of_fit: bool = False) -> Panel:
         """Read the series of fit, or others of the same layout and columns, as a panel.
@@ -136,7 +138,7 @@ class SeriesSchema:
         check_columns(frame, self.future_cols)
         owners = read_owners(frame, self.id_col, self.time_col, wide=self.layout == "wide")
         numbers = numbers_of(frame, self.future_cols)
-        ahead, seen = spread_ahead(owners, numbers, panel, horizon, self.freq)
+        ahead, seen = spread_ahead(owners, numbers, panel, horizon, self.freq, by_wall=self.by_wall)
         refuse_lacking(seen, panel, self.future_stamps(panel, horizon))
         return ahead
 
@@ -189,13 +191,14 @@ class SeriesSchema:
         return 1 if self.layout == "array" else self.freq
 
     def _rows(self, frame: pd.DataFrame) -> Rows:
-        return Rows.locate(read_owners(frame, self.id_col, self.time_col, wide=self.layout == "wide"), self.freq)
+        owners = read_owners(frame, self.id_col, self.time_col, wide=self.layout == "wide")
+        return Rows.locate(owners, self.freq, by_wall=self.by_wall)
 
     def _stamps(self, panel: Panel, first: NDArray[np.int64], counts: NDArray[np.int64]) -> list[pd.Index]:
         ends = np.cumsum(counts)
         codes = np.repeat(np.arange(len(counts)), counts)
         steps = np.arange(len(codes)) + np.repeat(first - ends + counts, counts)
-        grid = stamps_after(starts_of(panel), codes, steps, self._step)
+        grid = stamps_after(starts_of(panel), codes, steps, self._step, by_wall=self.by_wall)
         return [grid[end - count : end] for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
 
     def _read_array(self, X: Any) -> Panel:
