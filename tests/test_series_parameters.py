@@ -115,6 +115,11 @@ def test_any_parameters_give_finite_values(parameters: dict[str, Any]) -> None:
     assert np.isfinite(forecast["TimeSeriesMAE"]).all() and len(forecast) == 2 * fitted.horizon_
 
 
+@pytest.mark.parametrize("parameters", [{"window": 5000}, {"patch": 5000}], ids=str)
+def test_windows_are_no_longer_than_the_longest_series(parameters: dict[str, Any]) -> None:
+    assert TimeSeriesMAE(**{**SMALL, **parameters}).fit(HOLES).size_.window == HOLES.groupby("unique_id").size().max()
+
+
 @pytest.mark.parametrize("shape", [(1, 2, 1), (1, 5, 1), (3, 4, 2), (30, 6, 1), (1, 40, 50), (2, 20, 3)], ids=str)
 def test_short_series_and_many_channels_give_finite_values(shape: tuple[int, int, int]) -> None:
     X = np.random.default_rng(0).normal(size=shape)

@@ -47,7 +47,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     ----------
     horizon : steps to forecast in one pass; None for two seasons. Longer ones are rolled.
     context : steps that a linear forecaster looks back; "auto" blends several contexts by the season.
-    window : steps that the masked model sees at once; "auto" by channels and season.
+    window : steps that the masked model sees at once, at most the longest series; "auto" by channels and season.
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
