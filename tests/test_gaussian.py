@@ -416,6 +416,47 @@ def test_strong_correlation_in_many_rows_needs_hardly_any_prior() -> None:
     assert float(Gaussian(5).fit(values, observed_of(values, 0.2)).shrinkage) <= 0.01
 
 
+def stays(n_rows: int, noise: float = 0.0) -> Tensor:
+    """Give starts that lie years apart, ends some days after them, the days, and a number beside, in standard units."""
+    start, days = 30 * normal(n_rows), normal(n_rows, seed=1)
+    end = start + days + noise * normal(n_rows, seed=3)
+    rows = torch.stack([start, end, days, normal(n_rows, seed=2)], 1)
+    return (rows - rows.mean(0)) / rows.std(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_columns_determine_exactly_is_found_by_the_sharp_share(dtype: torch.dtype) -> None:
+    values = stays(500).to(dtype)
+    known = observed_of(values, 0.2)
+    held_out = known & ~observed_of(values, 0.1, seed=6)
+    visible = torch.ones_like(known)
+    visible[:, 2] = False
+    errors = []
+    for sharp in (True, False):
+        expert = Gaussian(4).fit(values, known & ~held_out, held_out, sharp=sharp)
+        errors.append(float((expert.condition(values, visible)[0] - values)[:, 2].square().mean().sqrt()))
+    assert errors[0] < 0.05 < 0.3 < errors[1]
+
+
+def test_without_exact_columns_nothing_is_sharp() -> None:
+    values = correlated(500, 6, n_factors=2, noise=0.1)
+    known = observed_of(values, 0.2)
+    held_out = known & ~observed_of(values, 0.1, seed=6)
+    one, other = (Gaussian(6).fit(values, known & ~held_out, held_out, sharp=sharp) for sharp in (True, False))
+    assert float(one.shrinkage) == SHRINKAGES[0]
+    assert torch.equal(one.covariance, other.covariance)
+
+
+def test_what_holds_in_training_alone_is_not_sharp() -> None:
+    values = normal(300, 4)
+    values[:, 1] = values[:, 0]
+    known = observed_of(values, 0.2)
+    held_out = known & ~observed_of(values, 0.1, seed=6)
+    broken = torch.where(held_out, values + normal(300, 4, seed=8), values)
+    assert float(Gaussian(4).fit(values, known & ~held_out, held_out, sharp=True).shrinkage) < SHRINKAGES[0]
+    assert float(Gaussian(4).fit(broken, known & ~held_out, held_out, sharp=True).shrinkage) >= SHRINKAGES[0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_answer_is_in_the_units_of_the_data(dtype: torch.dtype) -> None:
     values = correlated(80, 4).to(dtype)

@@ -126,7 +126,9 @@ def build_model(
         rows = sampled(len(values), MAX_ROWS)
         cells, shown = tokenizer.expand(values[rows], observed[rows])
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
-        expert.fit(cells, shown, tokenizer.expand(values[rows], held_out[rows])[1])
+        hidden = tokenizer.expand(values[rows], held_out[rows])[1]
+        # A row that is a little off a sharp conditional is no anomaly, but it is imputed well.
+        expert.fit(cells, shown, hidden, sharp=estimator.expert_diagonal == 0)
     return MaskedAutoencoder(tokenizer, network, expert)
 
 
