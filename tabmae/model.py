@@ -67,12 +67,16 @@ class MaskedAutoencoder(nn.Module):
     set. Training uses the network alone. `copies` holds rows that others may copy, None without. `sweeps` holds the
     features' forests by position; each sweep reads rows as the ensemble before it completes them. `direct` holds the
     features' trees that know no expert's guess; they read what the last sweep reads.
+    `sure` (1 + S, Fn): the expert's variance of a number at which it is followed half of the way from the weighted mean
+    to its own, and farther where it is smaller: what columns say exactly is not mixed with what is roughly right. 0
+    follows it nowhere.
 
     Source: He et al. 2022; masks a cell, x * (1 - m) + MASK * m, as in Vincent et al. 2008 with a learned MASK.
     """
 
     number_weights: Tensor
     level_weights: Tensor
+    sure: Tensor
 
     def __init__(self, tokenizer: CellTokenizer, backbone: Backbone, expert: Gaussian | None = None) -> None:
         super().__init__()
@@ -85,6 +89,7 @@ class MaskedAutoencoder(nn.Module):
         numbers, levels = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
         self.register_buffer("number_weights", numbers.double().repeat(1, len(tokenizer.numbers), 1))
         self.register_buffer("level_weights", levels.double().repeat(1, len(tokenizer.categories), 1))
+        self.register_buffer("sure", torch.zeros(1, len(tokenizer.numbers), dtype=torch.float64))
 
     @torch.no_grad()
     def guess(self, values: Tensor, visible: Tensor) -> Guess | None:
@@ -123,11 +128,11 @@ class MaskedAutoencoder(nn.Module):
     def believed(self, batches: Sequence[Batch], fold: int = 0) -> Iterator[CellDistribution]:
         """Distribution of every cell of each batch; a forest is asked once for the rows of all, which is faster."""
         for batch, members in zip(batches, self._members(batches, fold), strict=True):
-            yield self._combined(members, batch.network, -1)
+            yield self._combined(members, batch, -1)
 
-    def members(self, values: Tensor, visible: Tensor, fold: int = 0) -> Members:
+    def members(self, values: Tensor, visible: Tensor, fold: int = 0, guess: Guess | None = None) -> Members:
         """What each member believes of values (B, F) given the visible cells; the trees of the last sweep."""
-        (found,) = self._members([self.begin(values, visible)], fold)
+        (found,) = self._members([self.begin(values, visible, guess)], fold)
         return found
 
     def network(self, values: Tensor, visible: Tensor, guess: Guess | None) -> CellDistribution:
@@ -146,14 +151,22 @@ class MaskedAutoencoder(nn.Module):
         """Append the features' forests, which read what the ensemble so far completes; their weights are to be set."""
         self.number_weights = torch.cat([self.number_weights, self.number_weights[-1:]])
         self.level_weights = torch.cat([self.level_weights, self.level_weights[-1:]])
+        self.sure = torch.cat([self.sure, self.sure[-1:]])
         self.sweeps.append(forests)
 
-    def _combined(self, members: Members, network: CellDistribution, sweep: int) -> CellDistribution:
+    def _combined(self, members: Members, batch: Batch, sweep: int) -> CellDistribution:
         """The network's distribution about the members' weighted mean, and their weighted probabilities."""
         weights = self.number_weights[sweep].to(members.numbers), self.level_weights[sweep].to(members.levels)
         mean = torch.einsum("mbf,fm->bf", members.numbers, weights[0])
         levels = torch.einsum("mbfl,fm->bfl", members.levels, weights[1])
-        return replace(network.moved_to(mean), log_levels=levels.log())
+        mean = followed(mean, members.numbers[1], self.doubt(batch.guess, members), self.sure[sweep])
+        return replace(batch.network.moved_to(mean), log_levels=levels.log())
+
+    def doubt(self, guess: Guess | None, members: Members) -> Tensor:
+        """The expert's variance of the numbers of rows, (B, Fn); infinite where it tells none."""
+        if guess is None or self.tokenizer.n_expert_columns > WIDE:
+            return torch.full_like(members.numbers[1], torch.inf)
+        return guess.variance[:, self.tokenizer.expert_of_number]
 
     def _members(self, batches: Sequence[Batch], fold: int) -> list[Members]:
         """What each member believes of every batch; the trees of the last sweep."""
@@ -164,7 +177,7 @@ class MaskedAutoencoder(nn.Module):
         own = None if self.expert is None else torch.cat([cast(Guess, batch.guess).mean for batch in batches])
         for number, forests in enumerate(self.sweeps):
             completed = [
-                torch.where(batch.visible, batch.values, self._combined(members, batch.network, number).point())
+                torch.where(batch.visible, batch.values, self._combined(members, batch, number).point())
                 for batch, members in zip(batches, found, strict=True)
             ]
             cells = self.tokenizer.sweep_cells(torch.cat(completed))
@@ -205,6 +218,12 @@ class MaskedAutoencoder(nn.Module):
             of_numbers.append(found.numbers.to(mean) + rest[:, self.tokenizer.numbers] * mean)
             of_levels.append(found.levels.to(levels) + rest[:, self.tokenizer.categories, None] * levels)
         return Members(torch.stack(of_numbers), torch.stack(of_levels))
+
+
+def followed(mean: Tensor, expert: Tensor, variance: Tensor, sure: Tensor) -> Tensor:
+    """Means (B, Fn) moved to the expert's as far as it is sure: half of the way where its variance is `sure` (Fn,)."""
+    share = sure / (sure + variance).clamp_min(torch.finfo(sure.dtype).tiny)
+    return torch.lerp(mean, expert, share.to(mean))
 
 
 def _asked(grown: nn.ModuleDict, wanted: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:

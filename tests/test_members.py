@@ -156,7 +156,7 @@ def test_the_member_that_is_right_is_believed() -> None:
     model.direct["0"] = DirectTrees(0)
 
     def knowing(right: int) -> Callable[..., Members]:
-        def ask(cells: Tensor, visible: Tensor, fold: int) -> Members:
+        def ask(cells: Tensor, visible: Tensor, fold: int, guess: object) -> Members:
             numbers = torch.zeros(5, len(cells), 4).double() + 2
             numbers[right] = cells[:, NUMBERS]
             levels = torch.full((4, len(cells), 2, 3), 1 / 3).double()

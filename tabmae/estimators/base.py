@@ -294,6 +294,7 @@ def restored_model(
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     make_room(model, weights)
+    weights = {"sure": torch.zeros_like(model.sure), **weights}  # models of before there was one
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     check_trees(model)

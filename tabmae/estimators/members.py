@@ -18,7 +18,7 @@ from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import MAX_ROWS, sampled
 from tabmae.experts.trees import Forest
-from tabmae.model import Batch, MaskedAutoencoder, Members
+from tabmae.model import Batch, MaskedAutoencoder, Members, followed
 from tabmae.tokenizers import CellDistribution
 
 WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct", "weight_copies")
@@ -28,6 +28,8 @@ COPIES_AT_FIRST = 0.25
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
+SURE = (1e-4, 1e-3, 1e-2)
+"""Variances, in those of a number, at which the expert may be followed half of the way beyond its weight."""
 MAX_BATCH_OUTPUTS = 2_000_000
 """Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
 BATCHES_OF_FORESTS = 8
@@ -102,25 +104,41 @@ def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, fo
     of_numbers = torch.cat([torch.zeros(1), start])
     model.number_weights[-1] = of_numbers.to(model.number_weights)
     model.level_weights[-1] = start.to(model.level_weights)
+    model.sure[-1] = 0.0
     found: list[Members] = []
-    targets, cells = [], []
+    targets, cells, doubts = [], [], []
     for part in judged(values, observed, folds, rows_that_weigh(model)):
         batches = zip(part.values.split(rows_at_once(model)), part.visible.split(rows_at_once(model)), strict=True)
-        found += [model.members(rows.to(weight.dtype), shown, part.fold) for rows, shown in batches if len(rows)]
+        for rows, shown in batches:
+            if len(rows):
+                guess = model.guess(rows.to(weight.dtype), shown)
+                found.append(model.members(rows.to(weight.dtype), shown, part.fold, guess))
+                doubts.append(model.doubt(guess, found[-1]))
         targets.append(part.values)
         cells.append(part.held_out)
     if not found:
         return
     target, held_out = torch.cat(targets), torch.cat(cells)
     numbers, levels = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-    model.number_weights[-1] = stacking.fit(
-        numbers, target[:, tokenizer.numbers], held_out[:, tokenizer.numbers], of_numbers
-    ).to(model.number_weights)
+    truth, hidden = target[:, tokenizer.numbers], held_out[:, tokenizer.numbers]
+    model.number_weights[-1] = stacking.fit(numbers, truth, hidden, of_numbers).to(model.number_weights)
+    mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
+    model.sure[-1] = fit_sure(mean, numbers[1], torch.cat(doubts), truth, hidden)
     for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
         chosen = held_out[:, feature]
         codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)
         weights = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
         model.level_weights[-1, place] = weights.to(model.level_weights)
+
+
+def fit_sure(mean: Tensor, expert: Tensor, variance: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """The expert's variance at which each number (n, F) is best moved half of the way to its mean, or 0; (F,)."""
+    best, least = torch.zeros(mean.shape[1]).to(mean), torch.where(hidden, mean - target, 0).square().sum(0)
+    for half in SURE:
+        moved = followed(mean, expert, variance, torch.full_like(best, half))
+        squared = torch.where(hidden, moved - target, 0).square().sum(0)
+        best, least = torch.where(squared < least, half, best), torch.minimum(squared, least)
+    return best
 
 
 def believed_weights(model: MaskedAutoencoder) -> NDArray[np.float64]:

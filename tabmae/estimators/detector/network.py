@@ -84,6 +84,7 @@ class CellNetwork(MaskedTableEstimator):
         network.model_ = MaskedAutoencoder(model.tokenizer, model.backbone, model.expert).eval()
         network.model_.number_weights = model.number_weights[:1].clone()
         network.model_.level_weights = model.level_weights[:1].clone()
+        network.model_.sure = model.sure[:1].clone()
         return network
 
     def learn(self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline) -> Self:

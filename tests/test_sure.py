@@ -1,0 +1,89 @@
+"""What columns say exactly: a total of parts, another unit, an end some days after a start."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ensembles import build, seeded
+from torch import Tensor
+
+import tabmae
+from tabmae import TabMAE
+from tabmae.estimators.members import SURE, fit_sure, weigh_members
+from tabmae.model import followed
+
+
+def ledger(n_rows: int = 300) -> pd.DataFrame:
+    """Parts and their total, a price in two currencies, and stays of some days within years."""
+    rng = np.random.default_rng(0)
+    start = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 1500, n_rows), "D")
+    days, goods, work = rng.integers(1, 60, n_rows), rng.gamma(2, 10, n_rows), rng.gamma(3, 5, n_rows)
+    return pd.DataFrame(
+        {
+            "goods": goods,
+            "work": work,
+            "total": goods + work,
+            "yen": 160 * goods,
+            "start": start,
+            "end": start + pd.to_timedelta(days, "D"),
+            "days": days.astype(float),
+        }
+    )
+
+
+def test_cells_that_follow_exactly_are_imputed_exactly(tmp_path: Path) -> None:
+    table = ledger()
+    holes = table.mask(np.random.default_rng(1).random(table.shape) < 0.1)
+    imputer = TabMAE(max_epochs=5, random_state=0).fit(holes)
+    for name, others in {"total": ["goods", "work"], "yen": ["goods"], "days": ["start", "end"]}.items():
+        rows = holes[name].isna() & holes[others].notna().all(axis=1)
+        error = (imputer.transform(holes)[name] - table[name])[rows]
+        assert rows.sum() > 10
+        assert error.abs().max() < 0.05 * table[name].std()
+    imputer.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(holes), imputer.transform(holes))
+
+
+def judged_numbers(error: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Give means, the expert's, its variances, truth and hidden cells: the expert is right to `error` where it is sure.
+
+    In the second column no cell is hidden.
+    """
+    target = torch.randn(400, 2, generator=seeded(), dtype=torch.float64)
+    noise = torch.randn(400, 2, generator=seeded(1), dtype=torch.float64)
+    variance = torch.where(torch.arange(400)[:, None] % 2 == 0, 1e-6, 0.5).expand(400, 2)
+    expert = target + torch.where(variance < 0.1, error, 1.0) * noise
+    hidden = torch.ones(400, 2, dtype=torch.bool)
+    hidden[:, 1] = False
+    return target + 0.1 * noise.flip(0), expert, variance, target, hidden
+
+
+def test_the_expert_is_followed_where_it_is_sure_and_right() -> None:
+    mean, expert, variance, target, hidden = judged_numbers(error=0.001)
+    sure = fit_sure(mean, expert, variance, target, hidden)
+    assert float(sure[0]) in SURE
+    moved = followed(mean, expert, variance, sure)
+    near = variance[:, 0] < 0.1
+    assert (moved - target)[near, 0].square().mean() < 0.1 * (mean - target)[near, 0].square().mean()
+    torch.testing.assert_close(moved[~near, 0], mean[~near, 0], rtol=0, atol=0.1)
+
+
+def test_the_expert_is_not_followed_where_it_is_sure_and_wrong_nor_unjudged() -> None:
+    mean, expert, variance, target, hidden = judged_numbers(error=0.5)
+    sure = fit_sure(mean, expert, variance, target, hidden)
+    assert sure.tolist() == [0.0, 0.0]
+    assert torch.equal(followed(mean, expert, variance, sure), mean)
+    assert torch.equal(followed(mean, expert, torch.zeros_like(variance), sure), mean)
+
+
+@pytest.mark.parametrize("with_expert", [True, False])
+def test_a_model_finds_where_to_follow_its_expert(with_expert: bool) -> None:
+    values = torch.randn(200, 6, generator=seeded(), dtype=torch.float64)
+    values[:, 2] = values[:, 0]
+    observed = torch.ones_like(values, dtype=torch.bool)
+    folds = (torch.rand(values.shape, generator=seeded(1)) < 0.2).to(torch.int8)
+    model = build(values, folds == 0, n_levels=(0,) * 6, with_expert=with_expert)
+    weigh_members(model, values, observed, folds)
+    assert ((model.sure[-1, [0, 2]] > 0) == with_expert).all()
