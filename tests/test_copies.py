@@ -128,6 +128,14 @@ def test_a_state_is_taken_up() -> None:
         assert torch.equal(one, same)
 
 
+def test_rows_of_levels_that_there_are_not_are_refused() -> None:
+    copies = Copies([0, 3]).fit(torch.tensor([[0.5, 2.0], [0.1, 1.0]]), torch.ones(2, 2, dtype=torch.bool))
+    copies.check()
+    copies.values[0, 1] = 3
+    with pytest.raises(ValueError, match="must hold levels of their columns"):
+        copies.check()
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
 def test_few_rows_and_columns_that_nobody_knows_leave_the_cell_to_others(n_rows: int) -> None:
     rows, known = torch.randn(n_rows, 4, generator=seeded()), torch.ones(n_rows, 4, dtype=torch.bool)

@@ -29,7 +29,7 @@ from tabmae import TabMAE, training
 from tabmae.estimators import base, growing
 from tabmae.estimators.growing import N_SWEEPS
 from tabmae.estimators.members import (
-    check_trees,
+    check_parts,
     judged,
     make_room,
     refit_expert,
@@ -195,7 +195,7 @@ def test_loaded_weights_of_two_sweeps_and_direct_trees_answer_bit_equal(every_sw
     other = build(values, observed & (folds == 0))
     make_room(other, weights)
     other.load_state_dict(weights)
-    check_trees(other)
+    check_parts(other)
     bit_equal(other, model)
     assert features_of(other) == features_of(model) == [list(range(6))] * 2
     assert set(other.direct) == set(model.direct) == set("012345")
@@ -227,12 +227,12 @@ def test_forests_of_any_sweep_that_lead_nowhere_are_refused(part: str, wrong: in
     rows = torch.randn(30, model.tokenizer.n_expert_columns, generator=seeded())
     for _ in range(2):
         model.add_sweep(nn.ModuleDict({"0": Forest().fit(rows, rows[:, 0], 0, seed=0)}))
-    check_trees(model)
+    check_parts(model)
     broken = forest_of(model, 0)
     inner = int(torch.nonzero(broken.feature >= 0)[0])
     getattr(broken, part)[0 if part == "roots" else inner] = wrong
     with pytest.raises(ValueError, match="A forest's nodes must lead to its leaves"):
-        check_trees(model)
+        check_parts(model)
 
 
 @pytest.mark.parametrize(("name", "of"), [("0", "1"), ("1", "0"), ("99", "0")])
@@ -242,10 +242,10 @@ def test_a_forest_of_another_or_of_no_column_is_refused(name: str, of: str) -> N
     rows = torch.randn(30, model.tokenizer.n_expert_columns, generator=seeded())
     forests = {"0": Forest().fit(rows, rows[:, 0], 0, seed=0), "1": Forest().fit(rows, torch.arange(30) % 3, 3, seed=0)}
     model.add_sweep(nn.ModuleDict(forests))
-    check_trees(model)
+    check_parts(model)
     model.add_sweep(nn.ModuleDict({name: forests[of]}))
     with pytest.raises(ValueError, match="A forest must be of (its|a) column"):
-        check_trees(model)
+        check_parts(model)
 
 
 def with_direct_trees() -> MaskedAutoencoder:
@@ -265,12 +265,12 @@ def with_direct_trees() -> MaskedAutoencoder:
 @pytest.mark.parametrize(("feature", "number"), [(0, 0), (0, 1), (1, 0)])
 def test_direct_trees_that_lead_nowhere_are_refused(feature: int, number: int, part: str, wrong: int) -> None:
     model = with_direct_trees()
-    check_trees(model)
+    check_parts(model)
     broken = direct_of(model, feature).forests()[number]
     inner = int(torch.nonzero(broken.feature >= 0)[0])
     getattr(broken, part)[0 if part == "roots" else inner] = wrong
     with pytest.raises(ValueError, match="A forest's nodes must lead to its leaves"):
-        check_trees(model)
+        check_parts(model)
 
 
 @pytest.mark.parametrize(("name", "of"), [("0", "1"), ("1", "0"), ("3", "1"), ("99", "0"), ("x", "0")])
@@ -278,7 +278,7 @@ def test_direct_trees_of_another_or_of_no_column_are_refused(name: str, of: str)
     model = with_direct_trees()
     model.direct[name] = model.direct[of]
     with pytest.raises(ValueError, match="A forest must be of (its|a) column"):
-        check_trees(model)
+        check_parts(model)
 
 
 def taught(monkeypatch: pytest.MonkeyPatch, share: float) -> tuple[TabMAE, list[Tensor]]:

@@ -21,7 +21,7 @@ from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
-from tabmae.estimators.members import check_trees, make_room, split_held_out, weigh_members
+from tabmae.estimators.members import check_parts, make_room, split_held_out, weigh_members
 from tabmae.estimators.parameters import expert_names, is_auto
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
@@ -297,7 +297,7 @@ def restored_model(
     weights = {"sure": torch.zeros_like(model.sure), **weights}  # models of before there was one
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
-    check_trees(model)
+    check_parts(model)
     model.to(device).eval()
     set_precision(model, INFERENCE)
     return model

@@ -189,13 +189,16 @@ def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
         model.direct[feature] = DirectTrees(0 if of_levels is None else of_levels.shape[1])
 
 
-def check_trees(model: MaskedAutoencoder) -> None:
-    """Refuse trees that came from elsewhere and lead nowhere.
+def check_parts(model: MaskedAutoencoder) -> None:
+    """Refuse copied rows and trees that came from elsewhere and lead nowhere.
 
     Raises
     ------
-    ValueError : a child, a leaf, a root or a feature lies outside; trees are of no column, or not of its levels.
+    ValueError : a row holds a level that its column has not; a child, a leaf, a root or a feature lies outside; trees
+        are of no column, or not of its levels.
     """
+    if model.copies is not None:
+        model.copies.check()
     tokenizer = model.tokenizer
     forests = [(name, cast(Forest, forest)) for sweep in model.sweeps for name, forest in sweep.named_children()]
     forests += [(name, forest) for name, trees in model.direct.items() for forest in cast(DirectTrees, trees).forests()]

@@ -100,6 +100,20 @@ class Copies(nn.Module):
         copies.observed = torch.zeros(n_rows, len(copies.n_levels), dtype=torch.bool)
         return copies
 
+    def check(self) -> None:
+        """Refuse rows that came from elsewhere and hold levels that there are not.
+
+        Raises
+        ------
+        ValueError : a code lies outside of its column's levels.
+        """
+        for j in self.categories:
+            codes = self.values[:, j]
+            if not ((codes >= 0) & (codes < self.n_levels[j])).all():
+                raise ValueError(
+                    "Rows that others may copy must hold levels of their columns; these do not. Save the model again."
+                )
+
     def fit(self, values: Tensor, observed: Tensor, until: Callable[[], bool] = lambda: False) -> Self:
         """Remember rows, and learn how each column is copied.
 
