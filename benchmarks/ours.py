@@ -37,9 +37,15 @@ class PureMAE(TabMAEMethod):
 
 
 class NoTrees(TabMAEMethod):
-    """The expert and the network, without any forest."""
+    """The experts and the network, without any forest."""
 
-    changes: ClassVar[dict[str, Any]] = {"experts": ("gaussian",)}
+    changes: ClassVar[dict[str, Any]] = {"experts": ("gaussian", "copies")}
+
+
+class NoCopies(TabMAEMethod):
+    """The Gaussian, the network and the forests, without rows that others may copy."""
+
+    changes: ClassVar[dict[str, Any]] = {"experts": ("gaussian", "trees")}
 
 
 class Silent(Backbone):
@@ -57,7 +63,7 @@ class Silent(Backbone):
 
 
 class NoNetwork(TabMAEMethod):
-    """The expert and the forests, without any network."""
+    """The experts and the forests, without any network."""
 
     changes: ClassVar[dict[str, Any]] = {"backbone": Silent, "lr": 0.05}
 

@@ -13,8 +13,9 @@ from benchmarks.markdown import markdown, show
 from benchmarks.report import HITS, SCORES, read_rows
 
 PARTS = {
-    "tabmae-no-network": "Gaussian and forests, no network",
-    "tabmae-no-trees": "Gaussian and network, no forests",
+    "tabmae-no-network": "Gaussian, copies and forests, no network",
+    "tabmae-no-copies": "Gaussian, network and forests, no copies",
+    "tabmae-no-trees": "Gaussian, copies and network, no forests",
     "tabmae-one-sweep": "one sweep of forests",
     "tabmae-pure": "network alone, nothing beside it",
 }

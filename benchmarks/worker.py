@@ -28,6 +28,7 @@ METHODS = {
     "tabmae": "benchmarks.ours:TabMAEMethod",
     "tabmae-pure": "benchmarks.ours:PureMAE",
     "tabmae-no-trees": "benchmarks.ours:NoTrees",
+    "tabmae-no-copies": "benchmarks.ours:NoCopies",
     "tabmae-no-network": "benchmarks.ours:NoNetwork",
     "tabmae-one-sweep": "benchmarks.ours:OneSweep",
     "tabmae-transformer": "benchmarks.ours:TransformerMAE",
