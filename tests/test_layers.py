@@ -79,6 +79,7 @@ SIDEWAYS = {
     ("missingness", "schema"),
     ("experts.boosting", "experts.trees"),
     ("experts.boosting", "threads"),
+    ("experts.copies", "threads"),
     ("experts.trees", "threads"),
     ("experts.direct", "experts.boosting"),
     ("experts.direct", "experts.trees"),

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tabmae.threads import n_threads
 
 MAX_REMEMBERED, MAX_REMEMBERED_CELLS = 10_000, 200_000
 """Rows, and cells of them, that others may copy: every asked row is compared with all."""
@@ -19,6 +22,8 @@ MAX_COPYING = 1_000
 """Rows by which it is learnt how columns are copied."""
 N_CANDIDATES = 64
 """Remembered rows that a row may be a copy of, by a fast product; of these it is weighed exactly."""
+HEAPS = 16
+"""Heaps of remembered rows for each candidate, where they are many: one of each may be one."""
 N_ROUNDS = 10
 N_KNOTS = 64
 """Quantiles of a number that its density is told from."""
@@ -158,15 +163,17 @@ class Copies(nn.Module):
         """What the remembered rows say of every cell of values (B, F) from the visible ones, float32."""
         device, size, table = self.values.device, self._rows_at_once(), self._table()
         asked, shown = torch.where(visible, values, 0).float().to(device), visible.to(device)
-        parts = [
-            self._told(cells, seen, table) for cells, seen in zip(asked.split(size), shown.split(size), strict=True)
-        ]
+        chunks = list(zip(asked.split(size), shown.split(size), strict=True))
+        n_workers = min(n_threads(), len(chunks)) if device.type == "cpu" else 1
+        with ThreadPoolExecutor(n_workers) as pool:
+            parts = list(pool.map(lambda chunk: self._told(*chunk, table), chunks))
         return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def _told(self, asked: Tensor, shown: Tensor, table: Tensor) -> Found:
         near = self._candidates(asked, shown, table)
-        evidence = self._compared(asked, shown, near)[1].log().sum(2)[:, :, None]
-        evidence = evidence.masked_fill(~self.observed[near], -torch.inf)
+        known = self.observed[near]
+        as_copy = self._as_copy(asked, near)
+        evidence = self._evidence(as_copy, shown[:, None] & known).sum(2, keepdim=True).masked_fill(~known, -torch.inf)
         none = evidence.new_full((len(asked), 1, len(self.n_levels)), math.log(len(self.values)))
         weight = torch.cat([evidence, none], 1).softmax(1)[:, :-1]
         cells, share = self.values[near], weight.sum(1)
@@ -181,29 +188,32 @@ class Copies(nn.Module):
     def _counts(self, asked: Tensor, shown: Tensor, own: Tensor, table: Tensor) -> Tensor:
         """Cells compared, those that were copied, and the squares of their errors, by columns (3, F)."""
         near = self._candidates(asked, shown, table, own)
-        copied, evidence, both = self._compared(asked, shown, near)
-        weight = evidence.log().sum(2).softmax(1)[:, :, None]
-        compared, copied = weight * both, weight * copied
+        both, as_copy = shown[:, None] & self.observed[near], self._as_copy(asked, near)
+        weight = self._evidence(as_copy, both).sum(2).softmax(1)[:, :, None]
+        compared = weight * both
+        copied = compared * (as_copy / (as_copy + 1 - self.copied.float()))
         squares = copied * (asked[:, None] - self.values[near]).square()
         return torch.stack([part.sum((0, 1)) for part in (compared, copied, squares)]).double()
 
-    def _compared(self, asked: Tensor, shown: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """How likely each cell is a copy of the candidate's, how much likelier it is there than drawn anew, and which
-        cells both have; (B, K, F) each."""
-        both = shown[:, None] & self.observed[near]
+    def _as_copy(self, asked: Tensor, near: Tensor) -> Tensor:
+        """How likely each cell is as a copy of the candidate's (B, K), beside what it is drawn anew; (B, K, F)."""
         gap = asked[:, None] - self.values[near]
-        copied, ratio = self.copied.float(), torch.zeros_like(gap)
-        if self.numbers:
-            width = self.width[self.numbers].float()
-            anew = _log_normal(asked[:, self.numbers, None] - self.knots.float(), width[:, None]).logsumexp(2)
-            log_ratio = _log_normal(gap[:, :, self.numbers], width) - (anew[:, None] - math.log(N_KNOTS))
-            ratio[:, :, self.numbers] = log_ratio.clamp(-MOST_NATS, MOST_NATS).exp()
+        copied, width = self.copied.float(), self.width[self.numbers].float()
+        anew = _log_normal(asked[:, self.numbers, None] - self.knots.float(), width[:, None]).logsumexp(2)
+        base = copied[self.numbers].log() - width.log() - anew + math.log(N_KNOTS)
+        if not self.categories:
+            return (base[:, None] - 0.5 * (gap / width).square()).clamp_max(MOST_NATS).exp()
+        as_copy = torch.empty_like(gap)
+        of_numbers = gap[:, :, self.numbers] / width
+        as_copy[:, :, self.numbers] = (base[:, None] - 0.5 * of_numbers.square()).clamp_max(MOST_NATS).exp()
         for place, j in enumerate(self.categories):
             frequency = self.frequency[place].float()[asked[:, j].long().clamp(0, self.n_levels[j] - 1)]
-            ratio[:, :, j] = (gap[:, :, j] == 0) / frequency[:, None]
-        as_copy = copied * ratio
-        evidence = torch.where(both, as_copy + (1 - copied), 1.0)
-        return torch.where(both, as_copy / evidence, 0.0), evidence, both
+            as_copy[:, :, j] = (gap[:, :, j] == 0) * (copied[j] / frequency[:, None])
+        return as_copy
+
+    def _evidence(self, as_copy: Tensor, both: Tensor) -> Tensor:
+        """By how many nats each cell that both rows have speaks for a copy; 0 for others, (B, K, F)."""
+        return torch.where(both, (as_copy + (1 - self.copied.float())).log(), 0.0)
 
     def _candidates(self, asked: Tensor, shown: Tensor, table: Tensor, own: Tensor | None = None) -> Tensor:
         """Positions (B, K) of the remembered rows that are likeliest to be copied, without the rows' `own` (B,).
@@ -218,22 +228,21 @@ class Copies(nn.Module):
             other, known = (1 - self.copied[j]).log(), shown[:, j, None]
             level = F.one_hot(asked[:, j].long().clamp(0, self.n_levels[j] - 1), self.n_levels[j])
             parts += [level * known * (other - told), known * -other]
-        distance = torch.cat(parts, 1) @ table
+        distance = torch.cat(parts, 1).float() @ table
         n_near = min(N_CANDIDATES, len(self.values))
         if own is not None:
             distance[torch.arange(len(own), device=own.device), own] = torch.inf
             n_near = max(1, min(n_near, len(self.values) - 1))
-        # Single precision rounds off what the other rows of a batch do to the last digits.
-        return distance.float().topk(n_near, dim=1, largest=False).indices
+        return nearest(distance, n_near)
 
     def _table(self) -> Tensor:
-        """The remembered rows as candidates are looked for among them, float64 (E, N)."""
-        cells, known = self.values[:, self.numbers].double(), self.observed[:, self.numbers].double()
+        """The remembered rows as candidates are looked for among them, float32 (E, N)."""
+        cells, known = self.values[:, self.numbers], self.observed[:, self.numbers]
         parts = [known, cells.square(), cells]
         for j in self.categories:
             known = self.observed[:, j, None]
             parts += [F.one_hot(self.values[:, j].long(), self.n_levels[j]) * known, known]
-        return torch.cat([part.double() for part in parts], 1).T.contiguous()
+        return torch.cat([part.float() for part in parts], 1).T.contiguous()
 
     def _coarse(self) -> tuple[Tensor, Tensor]:
         """What a squared gap of the numbers takes from a candidate, and what being known there gives, (Fn,) each."""
@@ -244,6 +253,20 @@ class Copies(nn.Module):
         """Rows that are compared at once."""
         n_cells = len(self.n_levels) * min(N_CANDIDATES, max(1, len(self.values)))
         return max(1, min(MAX_CELLS_AT_ONCE // n_cells, 10 * MAX_CELLS_AT_ONCE // max(1, len(self.values))))
+
+
+def nearest(distance: Tensor, n_near: int) -> Tensor:
+    """Positions (B, K) of the least distances (B, N); of many, the least of each of some heaps, which is faster.
+
+    What is left out is one of two that lie in the same heap, the lesser one: next to never one of the very first.
+    """
+    n_heaps, n_rows = HEAPS * n_near, distance.shape[1]
+    if n_rows < 2 * n_heaps:
+        return distance.topk(n_near, dim=1, largest=False).indices
+    padded = F.pad(distance, (0, -n_rows % n_heaps), value=torch.inf)
+    least, layer = padded.view(len(distance), -1, n_heaps).min(1)
+    heap = least.topk(n_near, dim=1, largest=False).indices
+    return layer.gather(1, heap) * n_heaps + heap
 
 
 def _log_normal(gap: Tensor, width: Tensor) -> Tensor:
