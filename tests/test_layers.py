@@ -44,7 +44,7 @@ FLOORS = (
             "experts.interpolation",
             "experts.linear",
         ),
-        *("experts.neighbours", "experts.seasonal", "experts.stationary", "experts.trees"),
+        *("experts.neighbours", "experts.seasonal", "experts.stationary", "experts.structural", "experts.trees"),
     ),
     ("tokenizers",),
     ("model", "series_model"),

@@ -109,10 +109,11 @@ def test_a_history_may_have_holes_and_end_in_a_gap(model: TimeSeriesMAE) -> None
 
 
 def test_a_forecast_does_not_feel_what_is_out_of_its_reach(model: TimeSeriesMAE) -> None:
-    expected = model.forecast(PAST)
-    back = N_STEPS - STEP
-    changed = PAST.assign(y=PAST["y"].where(back <= model._reach, -5 * PAST["y"] + 3))
-    assert not changed.equals(PAST)
+    history = frame_with_runs(seasonal(3 * N_STEPS, noise=0.3))
+    expected = model.forecast(history)
+    back = 3 * N_STEPS - history.groupby("unique_id").cumcount()
+    changed = history.assign(y=history["y"].where(back <= model._reach, -5 * history["y"] + 3))
+    assert not changed.equals(history)
     pd.testing.assert_frame_equal(model.forecast(changed), expected, check_exact=True)
 
 

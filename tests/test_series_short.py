@@ -6,7 +6,6 @@ import pytest
 from numpy.typing import NDArray
 
 from tabmae import TimeSeriesMAE
-from tabmae.estimators.series.short import believed, fit_short, members_of, reach_of
 
 SEASON = 12
 
@@ -47,35 +46,31 @@ def test_what_has_no_trend_is_not_forecast_worse_than_by_its_last_season() -> No
     assert np.mean(ours) < np.mean(naive)
 
 
-@pytest.mark.parametrize("season", [0, 4])
-def test_members_continue_a_line_with_their_drift_whole(season: int) -> None:
-    context, horizon = 20, 6
-    line = 3 + 0.5 * np.arange(context + horizon)
-    for member in members_of(context, 12, horizon, season):
-        found = line[:context] @ (member.base + member.drift)
-        np.testing.assert_allclose(found, line[context:], rtol=1e-9)
-        np.testing.assert_allclose(np.full(context, 7.0) @ (member.base + member.drift), 7)
+def ratio(families: list[Matrix], horizon: int, freq: str, period: int = 1) -> float:
+    """Absolute error of forecasts of series in times of that of their last `period` steps."""
+    ours, naive = [], []
+    for values in families:
+        past, came = values[:-horizon], values[-horizon:]
+        ours.append(np.abs(forecast(past, horizon, freq) - came).mean())
+        naive.append(np.abs(np.resize(past[-period:], horizon) - came).mean())
+    return float(np.mean(ours) / np.mean(naive))
 
 
-def test_a_drift_is_believed_as_far_as_it_stands_out() -> None:
+def test_short_walks_are_forecast_about_as_by_their_last_step() -> None:
     rng = np.random.default_rng(0)
-    drifts = np.ones((200, 1, 4, 1))
-    for truth, least, most in ((1.0, 0.9, 1.0), (0.0, 0.0, 0.1), (-1.0, 0.0, 0.0)):
-        future = truth + 0.3 * rng.normal(size=(200, 1, 4))
-        assert least <= believed(future, np.zeros_like(drifts), drifts, 10.0)[0] <= most
-    loud = 1 + 5 * rng.normal(size=(200, 1, 4))
-    assert believed(loud, np.zeros_like(drifts), drifts, 2.0)[0] == 0
+    assert ratio([rng.normal(size=30).cumsum() for _ in range(20)], 6, "MS") < 1.15
+    assert ratio([rng.normal(size=74).cumsum() for _ in range(20)], 14, "D") < 1.1
+    assert ratio([(0.6 + rng.normal(size=36)).cumsum() for _ in range(20)], 6, "YS") < 1
 
 
-def test_the_reach_leaves_an_origin_to_judge_by() -> None:
-    assert reach_of((48,), 12, 12) == 24 and reach_of((24,), 12, 12) == 0
-    assert reach_of((26,), 6, 0) == 14 and reach_of((200,), 6, 0) == 16
-
-
-def test_every_short_series_believes_its_own_drift() -> None:
+def test_short_noise_and_seasons_about_a_moving_level_are_averaged() -> None:
     rng = np.random.default_rng(0)
-    flat, steep = (slope * np.arange(60.0)[:, None] + 0.1 * rng.normal(size=(60, 1)) for slope in (0.0, 1.0))
-    final, early = fit_short([flat, steep, flat[:10]], 16, 16, 6, 0)
-    assert len(final.weights) == 4 and len(early.weights) == 7
-    drift = final.weights[:, 1::2].sum(1).mean(1)
-    assert drift[1] > 0.8 and drift[0] < 0.5
+    quarters = [4 * np.resize(rng.normal(size=4), 48) + (0.5 + rng.normal(size=48)).cumsum() for _ in range(20)]
+    assert ratio(quarters, 8, "QS", 4) < 0.65
+    assert ratio([rng.normal(size=48) for _ in range(20)], 8, "QS") < 0.8
+
+
+def test_days_of_a_season_are_averaged_over_two_weeks() -> None:
+    rng = np.random.default_rng(0)
+    days = [np.resize(rng.normal(size=24).cumsum(), 360) + rng.normal(size=360) for _ in range(6)]
+    assert ratio(days, 24, "h", 24) < 0.78

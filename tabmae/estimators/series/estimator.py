@@ -41,7 +41,8 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     the guess as far as held-out cells believe it. Far from observed steps, level and seasons of the whole series take
     over, and the straight line across a gap where held-out runs of its length lie nearer to that. Linear forecasters
     over several contexts look ahead, weighed against each other, the masked model and the last season by origins that
-    nobody learnt from. Rare cells far outside of their series, slips, are neither learnt nor gone on from.
+    nobody learnt from; series of some hundred steps or fewer are taken apart into level, trend, season and noise first.
+    Rare cells far outside of their series, slips, are neither learnt nor gone on from.
 
     Parameters
     ----------

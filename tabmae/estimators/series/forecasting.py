@@ -1,4 +1,4 @@
-"""Forecasts: linear experts and the masked model's completion of the future, weighed by origins that nobody learnt.
+"""Forecasts: linear and structural experts and the masked model's, weighed by origins that nobody learnt.
 
 Contract: a forecast depends on the last `context` steps of its series alone.
 """
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
-from tabmae.estimators.series.short import fit_short, reach_of
 from tabmae.estimators.series.widths import (
     at_lengths,
     doubt_after,
@@ -27,6 +26,7 @@ from tabmae.estimators.series.widths import (
     usual_residuals,
 )
 from tabmae.experts.linear import Linear
+from tabmae.experts.structural import Structural
 from tabmae.series_model import SeriesAutoencoder
 
 JUDGED_SHARE = 0.2
@@ -38,6 +38,12 @@ LEAST_TYPICAL = 1e-3
 """Least squared error of a series, in those of all, that its origins are measured by."""
 RECENT_SEASONS = 14
 """Seasons before an origin whose deviation tells how wide its intervals are."""
+ENOUGH_STEPS = 600
+"""Median length of series beyond which their coefficients are learnt well enough for structures not to be asked."""
+DOUBT = 0.5
+"""Standard errors, and shares of the whole error of one origin, by which others must be better than structures."""
+LEAST_JUDGED = 4
+"""Steps before the first origin that judges structures."""
 SHORTENED = 100
 """Origins by which forecasts after histories of each length are judged."""
 
@@ -57,7 +63,7 @@ class Forecaster(torch.nn.Module):
     typical, usually_observed : float32 (C,), typical deviation of histories, and the share of them that is known.
     doubt : float32 (lengths, C), how much wider residuals are after short histories.
 
-    `recent` : steps before an origin whose deviation is the scale.
+    `recent` : steps before an origin whose deviation is the scale. `structural` : None where series are long.
 
     Source: split conformal prediction, Lei et al. 2018, on residuals over a local scale.
     """
@@ -72,10 +78,17 @@ class Forecaster(torch.nn.Module):
     doubt: Tensor
 
     def __init__(
-        self, linear: Linear, n_shared: int, n_channels: int, n_paths: int, n_series: int, recent: int
+        self,
+        linear: Linear,
+        structural: Structural | None,
+        n_shared: int,
+        n_channels: int,
+        n_paths: int,
+        n_series: int,
+        recent: int,
     ) -> None:
         super().__init__()
-        self.linear, self.recent = linear, recent
+        self.linear, self.structural, self.recent = linear, structural, recent
         self.register_buffer("share", torch.zeros(n_shared, n_channels))
         self.register_buffer("paths", torch.zeros(n_paths, linear.horizon, n_channels))
         self.register_buffer("path_widths", torch.ones(n_paths))
@@ -83,7 +96,7 @@ class Forecaster(torch.nn.Module):
         self.register_buffer("told", torch.ones(linear.horizon))
         self.register_buffer("typical", torch.ones(n_channels))
         self.register_buffer("usually_observed", torch.ones(n_channels))
-        self.register_buffer("doubt", torch.ones(len(known_lengths(linear.context)) + 1, n_channels))
+        self.register_buffer("doubt", torch.ones(len(known_lengths(self.context)) + 1, n_channels))
 
     @property
     def horizon(self) -> int:
@@ -91,7 +104,7 @@ class Forecaster(torch.nn.Module):
 
     @property
     def context(self) -> int:
-        return self.linear.context
+        return max(self.linear.context, 0 if self.structural is None else self.structural.steps)
 
     @torch.no_grad()
     def forecast(
@@ -109,7 +122,10 @@ class Forecaster(torch.nn.Module):
         forecasts before them.
         """
         expert = self.linear if linear is None else linear
-        found = expert.forecast(history[:, -self.context :], series)
+        found = expert.forecast(history[:, -expert.context :], series)
+        if self.structural is not None and bool((self.structural.share > 0).any()):
+            alone = self.structural.forecast(history, observed, found)
+            found = found + self.structural.share * (alone - found)
         n_shared = min(len(self.share), horizon)
         if model is not None and n_shared and bool((self.share > 0).any()):
             ahead = masked_forecast(model, history, observed, len(self.share))
@@ -197,33 +213,42 @@ def fit_forecaster(
     n_channels = filled[0].shape[1]
     splits = [len(values) - max(1, round(JUDGED_SHARE * len(values))) for values in filled]
     splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
-    window, reach = 2 if model is None else model.window, 0
-    if contexts and "linear" in experts:
+    window, structural = 2 if model is None else model.window, None
+    learns = bool(contexts) and "linear" in experts
+    if "linear" in experts and not (learns and np.median([len(values) for values in filled]) > ENOUGH_STEPS):
+        structural = Structural.fit(filled, horizon, season)
+    if learns:
         final, early = Linear.fit(filled, splits, horizon, contexts, season, with_naive="persistence" in experts)
     else:
-        reach = reach_of(tuple(map(len, filled)), horizon, season) if "linear" in experts else 0
-        context = max(window, 2 * season, reach, 2)
-        if reach:
-            final, early = fit_short(filled, context, reach, horizon, season)
-            # closed forms learn next to nothing from a series, so that all of its steps may judge them
-            splits = [min(reach, split) for split in splits]
-        else:
-            final = early = Linear.naive(context, horizon, season)
+        final = early = Linear.naive(max(window, 2 * season, 2), horizon, season)
+    if structural is not None and not learns:
+        # closed forms learn next to nothing from a series, so that more of its steps may judge them
+        least = max(2 * season, LEAST_JUDGED)
+        splits = [
+            min(split, max(least, len(values) - 2 * horizon)) for split, values in zip(splits, filled, strict=True)
+        ]
     n_shared = min(horizon, window // 2)
     recent = min(final.context, RECENT_SEASONS * season if season else final.context)
-    forecaster = Forecaster(final, n_shared, n_channels, 0, len(filled), recent)
-    origins = origins_of(filled, observed, splits, final.context, horizon, reach or final.context)
+    forecaster = Forecaster(final, structural, n_shared, n_channels, 0, len(filled), recent)
+    origins = origins_of(
+        filled, observed, splits, forecaster.context, horizon, final.context if learns or structural is None else 0
+    )
     if origins is None:
-        if not (contexts and "linear" in experts):
+        if structural is None and not learns:
             forecaster.share.fill_(float(bool(experts)))
         forecaster.paths = usual_residuals()[:, None, None].expand(-1, horizon, n_channels).clone()
         forecaster.path_widths = torch.ones(len(forecaster.paths))
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
-    linear = early.forecast(origins.history, origins.weighed)
-    if model is not None and not reach:  # which has learnt the steps that judge closed forms
+    linear = early.forecast(origins.history[:, -early.context :], origins.weighed)
+    if structural is not None:
+        alone = structural.forecast(origins.history, origins.observed, linear)
+        structural.share = 1 - shares(alone, linear, origins, season, DOUBT)
+        linear = linear + structural.share * (alone - linear)
+    if model is not None and (learns or structural is None):  # which has learnt the steps that judge structures
         ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
-        forecaster.share = shares(linear[:, :n_shared], ahead, origins, season)
+        doubt = 0.0 if structural is None else DOUBT
+        forecaster.share = shares(linear[:, :n_shared], ahead, origins, season, doubt)
     mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.weighed, early)
     residual = torch.where(origins.known, origins.future - mean, torch.nan)
     learn_scale(forecaster, model, early, origins, residual)
@@ -236,7 +261,7 @@ def fit_forecaster(
     forecaster.paths = gaps_drawn(scaled)[kept].float()
     forecaster.path_widths = own[kept]
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
-    floors = [each.forecast(origins.history) for each in naive]
+    floors = [each.forecast(origins.history[:, -each.context :]) for each in naive]
     return forecaster, {
         "error": rooted(residual),
         "baseline_error": torch.stack(
@@ -267,13 +292,24 @@ def learn_scale(
     forecaster.doubt = doubt_after(short, same)
 
 
+def n_apart(origins: Origins, n_steps: int) -> float:
+    """How many origins there are that share none of the `n_steps` after them, by the steps that they spread over."""
+    _, count = origins.series.unique_consecutive(return_counts=True)
+    ends = count.cumsum(0) - 1
+    spread = origins.step[ends] - origins.step[ends - count + 1]
+    return float((spread / n_steps + 1).minimum(count).sum())
+
+
 def rooted(residual: Tensor) -> Tensor:
     """Root mean square (C,) of residuals (n, H, C), NaN where not known."""
     return residual.square().nanmean((0, 1)).sqrt()
 
 
-def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tensor:
-    """How far the masked model's steps are believed, (h, C): the share that misses least in each block of steps."""
+def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int, doubt: float = 0.0) -> Tensor:
+    """How far the steps of another forecast are believed, (h, C): the share that misses least in each block of steps.
+
+    `doubt` : put on again of what a share takes off: standard errors, and shares of the error at one origin.
+    """
     n_steps, n_channels = ahead.shape[1:]
     target, known = origins.future[:, :n_steps], origins.known[:, :n_steps].float()
     size = (linear - target).square().mean((1, 2))
@@ -284,9 +320,14 @@ def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tens
     found = torch.zeros(n_steps, n_channels)
     for low in range(0, n_steps, width):
         block = slice(low, low + width)
-        errors = torch.stack(
-            [((linear + share * (ahead - linear) - target).square() * known)[:, block].sum((0, 1)) for share in SHARES]
+        missed = torch.stack(
+            [((linear + share * (ahead - linear) - target).square() * known)[:, block].sum(1) for share in SHARES]
         )
+        gained, n = missed - missed[:1], n_apart(origins, min(n_steps, low + width))
+        # one origin more at which nothing is gained: a single one tells nothing of how gains vary
+        variance = gained.var(1, correction=0) + gained.mean(1).square() / n
+        chance = (variance / n).sqrt() + torch.tensor(SHARES)[:, None] * missed[0].mean(0) / n
+        errors = missed.sum(1) + doubt * len(target) * chance
         own = errors / errors.amin(0).clamp_min(1e-9)
         found[block] = torch.tensor(SHARES)[(own + own.mean(1, keepdim=True)).argmin(0)]
     return found
@@ -294,8 +335,10 @@ def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int) -> Tens
 
 def state_of(forecaster: Forecaster) -> dict[str, Any]:
     """Sizes from which an empty forecaster of the same shape is made."""
+    structural = forecaster.structural
     return {
         "matrix": list(forecaster.linear.coefficients.shape),
+        "structural": None if structural is None else [len(structural.odds), structural.season, structural.steps],
         "weighed": len(forecaster.linear.weights),
         "share": list(forecaster.share.shape),
         "paths": len(forecaster.paths),
@@ -309,4 +352,8 @@ def restored(state: dict[str, Any]) -> Forecaster:
     n_shared, n_channels = state["share"]
     n_matrices, n_members, context, horizon = state["matrix"]
     linear = Linear(n_matrices, n_members, context, horizon, state["weighed"] - 1)
-    return Forecaster(linear, n_shared, n_channels, state["paths"], state["series"], state["recent"])
+    structural = None
+    if state["structural"] is not None:
+        n_structures, season, steps = state["structural"]
+        structural = Structural(n_structures, horizon, n_channels, season, steps)
+    return Forecaster(linear, structural, n_shared, n_channels, state["paths"], state["series"], state["recent"])

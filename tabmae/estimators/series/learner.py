@@ -287,13 +287,11 @@ class SeriesLearner(BaseEstimator):
     def _size(self, panel: Panel, n_channels: int, season: int) -> Size:
         cells = cells_of(panel.values)
         window = window_of(panel.lengths, n_channels, season, cells) if is_auto(self.window) else int(self.window)
-        pure = not series_experts(self.experts)
         longest = max(panel.lengths)
         patch = 1 if is_auto(self.patch) else min(int(self.patch), longest)
-        if pure and is_auto(self.window):
+        if is_auto(self.window) and not series_experts(self.experts):
             window = max(window, 2 * (self.horizon or 0))
-        window = min(window, longest)  # beyond, all that a window holds is missing
-        window = max(patch, window - window % patch)
+        window = max(patch, min(window, longest) // patch * patch)  # beyond, all that a window holds is missing
         positions = sum(max(0, length - window + 1) for length in panel.lengths)
         size = auto_size(window, n_channels, positions, holed=is_holed(panel.values))._replace(patch=patch)
         names = "backbone", "d_token", "depth", "dropout", "batch_size", "lr"

@@ -1,0 +1,169 @@
+"""Forecasts of single series by what they may be made of: level, trend, season and noise, weighed by their evidence.
+
+Contract: a forecast depends on the steps given alone; what is learnt is only how likely each structure is.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+WALKS = (0.0, 0.02, 0.1, 0.5, 3.0, 100.0)
+"""Variance of a step of a level that walks, in those of the noise."""
+TURNING = ((0.0, 1e-5), (0.0, 1e-3), (0.0, 0.3), (0.1, 1e-3), (0.1, 0.02), (1.0, 0.1))
+"""The same of a level and of its slope, where that walks, too."""
+RETURNING = (*product((1.0, 20.0), (0.5, 0.8, 0.95)), (1000.0, 0.98))
+"""Variance of a level that returns to its mean, and its correlation from one step to the next."""
+MOVING = (0.05, 1.0)
+"""Variance of a step of a season from one cycle to the next."""
+CLEAR = (10.0, 1000.0)
+"""How much larger variances of slope and season are of series that have little noise, or hardly any."""
+LEVEL, SLOPE, SEASON = 1e4, 0.05, 4.0
+"""Variances of a level, a slope and a phase of the season before anything is seen, in those of noise and a step."""
+MOST_STEPS = 400
+"""Last steps of a series that are asked."""
+LEAST_STEPS = 3
+MOST_KEPT = 16
+LEAST_SHARE = 1e-3
+"""Structures that are kept: so many at most, and of all series together so much of one at least."""
+N_ROUNDS = 20
+
+
+class Structure(NamedTuple):
+    """What a series may be made of beside noise of variance 1 and a constant level."""
+
+    walk: float = 0.0
+    turn: float = 0.0
+    has_slope: float = 0.0
+    returning: float = 0.0
+    stays: float = 0.0
+    has_season: float = 0.0
+    moving: float = 0.0
+    clear: float = 1.0
+
+    def covariance(self, one: Tensor, other: Tensor, season: int, now: int) -> Tensor:
+        """Of the steps `one` (n,) with `other` (m,), counted from 1; `now` is the last that is known."""
+        one, other = one[:, None], other[None]
+        first, last = torch.minimum(one, other), torch.maximum(one, other)
+        size = 1 + self.walk + self.returning
+        found = LEVEL * size + self.walk * first + self.returning * self.stays ** (last - first)
+        found = found + self.turn * first**2 * (3 * last - first) / 6
+        if self.has_slope:
+            found = found + self.clear * SLOPE * size * (one - now) * (other - now)
+        if self.has_season:
+            alike = (one - other) % season == 0
+            found = found + alike * (
+                self.clear * SEASON * (size + self.moving) + self.moving * (first / season).floor()
+            )
+        return found
+
+
+class Structural(nn.Module):
+    """Blends the forecasts of structures by how likely each makes the steps of a series.
+
+    Buffers
+    -------
+    structures : float64 (K, 8), the fields of each `Structure`. odds : float64 (K,), log of their share among series.
+    share : (H, C), how far it is believed against other forecasts.
+
+    `season` : steps, 0 for none. `steps` : that it looks back on.
+
+    Source: structural time series, Harvey 1989; as Gaussian processes, whose level is not known beforehand.
+    """
+
+    structures: Tensor
+    odds: Tensor
+    share: Tensor
+
+    def __init__(self, n_structures: int, horizon: int, n_channels: int, season: int, steps: int) -> None:
+        super().__init__()
+        self.season, self.steps = season, steps
+        self.register_buffer("structures", torch.zeros(n_structures, len(Structure._fields), dtype=torch.float64))
+        self.register_buffer("odds", torch.zeros(n_structures, dtype=torch.float64))
+        self.register_buffer("share", torch.ones(horizon, n_channels))
+
+    @classmethod
+    def fit(cls, series: list[NDArray[np.float64]], horizon: int, season: int) -> Self:
+        """Keep the structures that series (T, C) have, and learn how many have each.
+
+        Source: shares of a mixture by EM, Dempster et al. 1977, with one more series for each structure with a season,
+        and as many without one as with.
+        """
+        n_channels, steps = series[0].shape[1], min(MOST_STEPS, max(map(len, series)))
+        candidates = structures_of(season if season > 1 else 0)
+        every = cls(len(candidates), horizon, n_channels, season, steps)
+        every.structures[:] = torch.tensor(candidates, dtype=torch.float64)
+        told = [torch.zeros(0, len(candidates), dtype=torch.float64)]
+        for length in sorted({min(len(values), steps) for values in series}):
+            same = [values[-length:] for values in series if min(len(values), steps) == length]
+            if length >= LEAST_STEPS:
+                told.append(every._asked(torch.from_numpy(np.concatenate(same, 1)), 0)[0])
+        evidence = torch.cat(told)
+        has_season = every.structures[:, Structure._fields.index("has_season")] > 0
+        prior = torch.where(has_season, 1.0, (has_season.sum() / (~has_season).sum()).clamp_min(1)).double()
+        every.odds = prior.log()
+        for _ in range(N_ROUNDS):
+            likely = (evidence + every.odds).softmax(1).sum(0)
+            every.odds = ((likely + prior) / (likely + prior).sum()).log()
+        likely = (evidence + every.odds).softmax(1).sum(0)
+        kept = likely.argsort(descending=True)[: max(1, min(MOST_KEPT, int((likely > LEAST_SHARE).sum())))]
+        found = cls(len(kept), horizon, n_channels, season, steps)
+        found.structures, found.odds = every.structures[kept], every.odds[kept]
+        return found
+
+    def forecast(self, history: Tensor, observed: Tensor, otherwise: Tensor) -> Tensor:
+        """The next (n, H, C) steps after histories (n, T, C) whose gaps are filled; `observed` are the real cells.
+
+        What comes before the first real cell is not believed; of histories with less than `LEAST_STEPS` steps, all is
+        as `otherwise` (n, H, C) has it.
+        """
+        real = observed.any(2).double()
+        known = torch.where(real.any(1), real.shape[1] - real.argmax(1), 0).clamp_max(self.steps)
+        found = otherwise.clone()
+        for length in known.unique().tolist():
+            rows = torch.nonzero(known == length)[:, 0]
+            if length >= LEAST_STEPS:
+                columns = history[rows, history.shape[1] - length :].double().permute(1, 0, 2)
+                ahead = self._asked(columns.flatten(1), otherwise.shape[1])[1]
+                found[rows] = ahead.reshape(len(ahead), len(rows), -1).transpose(0, 1).to(found)
+        return found
+
+    def _asked(self, columns: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Log evidence (n, K) of each structure in columns (T, n), and the blend of their forecasts (horizon, n).
+
+        The variance of the noise is the one that suits each structure best.
+        """
+        n_steps = len(columns)
+        centre = columns.mean(0)
+        values, step = columns - centre, torch.arange(1.0, n_steps + 1, dtype=torch.float64)
+        ahead = torch.arange(n_steps + 1.0, n_steps + horizon + 1, dtype=torch.float64)
+        evidence, forecasts = [], []
+        for fields in self.structures.tolist():
+            structure = Structure(*fields)
+            covariance = structure.covariance(step, step, self.season, n_steps)
+            factor = torch.linalg.cholesky(covariance + torch.eye(n_steps, dtype=torch.float64))
+            solved = torch.cholesky_solve(values, factor)
+            size = ((values * solved).sum(0) / n_steps).clamp_min(1e-12)
+            evidence.append(-factor.diagonal().log().sum() - n_steps / 2 * size.log())
+            forecasts.append(structure.covariance(ahead, step, self.season, n_steps) @ solved)
+        told = torch.stack(evidence, 1)
+        weights = (told + self.odds).softmax(1)
+        return told, torch.einsum("nk,khn->hn", weights, torch.stack(forecasts)) + centre
+
+
+def structures_of(season: int) -> list[Structure]:
+    """All structures that are asked, those with a season last."""
+    walks = [Structure(walk=walk, has_slope=slope) for slope in (0.0, 1.0) for walk in WALKS]
+    turning = [Structure(walk=walk, turn=turn, has_slope=1.0) for walk, turn in TURNING]
+    returning = [Structure(returning=size, stays=stays) for size, stays in RETURNING]
+    clear = [Structure(walk=walk, has_slope=1.0, clear=clear) for clear in CLEAR for walk in WALKS[:3]]
+    if not season:
+        return [*walks, *turning, *returning, *clear]
+    seasonal = [*walks, *turning, *returning, *clear, *(each._replace(has_slope=0.0) for each in clear)]
+    seasonal += [each._replace(moving=moving) for moving in MOVING for each in (*walks, *turning, *returning)]
+    return [*walks, *turning, *returning, *clear, *(each._replace(has_season=1.0) for each in seasonal)]

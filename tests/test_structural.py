@@ -1,0 +1,96 @@
+"""Structures carry on what a series is made of, and the one that is likely is the one that is believed."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import multivariate_normal
+from torch import Tensor
+
+from tabmae.experts.structural import LEAST_STEPS, Structural, Structure, structures_of
+
+Matrix = NDArray[np.float64]
+
+
+def ahead(values: Matrix, horizon: int, season: int = 0) -> Matrix:
+    """Forecast of one series (T,) by the structures that it has."""
+    history = torch.from_numpy(values)[None, :, None]
+    fitted = Structural.fit([values[:, None]], horizon, season)
+    found = fitted.forecast(history, torch.ones_like(history) > 0, torch.zeros(1, horizon, 1).double())
+    return found[0, :, 0].numpy()
+
+
+@pytest.mark.parametrize("season", [0, 4])
+def test_lines_constants_and_seasons_go_on(season: int) -> None:
+    step, wave = np.arange(46.0), np.resize([1.0, -2.0, 0.5, 0.5], 46)
+    noise = 0.01 * np.random.default_rng(0).normal(size=46)
+    for values in (np.full(46, 7.0), 3 + 0.5 * step + noise, *([wave + 0.1 * step + noise] if season else [])):
+        np.testing.assert_allclose(ahead(values[:40], 6, season), values[40:], atol=0.1)
+
+
+def test_what_walks_goes_on_from_its_last_step_and_noise_from_its_mean() -> None:
+    rng = np.random.default_rng(1)
+    walk, noise = rng.normal(size=200).cumsum(), rng.normal(size=200)
+    assert np.abs(ahead(walk, 12) - walk[-1]).max() < 1.0 < walk.std()
+    assert np.abs(ahead(noise, 12) - noise.mean()).max() < 0.2
+
+
+def test_forecasts_move_with_the_level_and_the_scale_of_a_series() -> None:
+    values = np.random.default_rng(2).normal(size=60).cumsum()
+    np.testing.assert_allclose(ahead(1000 + 7 * values, 5), 1000 + 7 * ahead(values, 5), rtol=1e-6)
+
+
+def test_the_evidence_is_the_density_of_the_steps_at_the_noise_that_suits_best() -> None:
+    values = np.random.default_rng(3).normal(size=30).cumsum()
+    values -= values.mean()
+    kinds = [
+        Structure(walk=0.5),
+        Structure(has_slope=1.0, turn=0.1, has_season=1.0, moving=0.05),
+        Structure(0, 0, 0, 20.0, 0.8),
+    ]
+    model = Structural(len(kinds), 1, 1, 5, 30)
+    model.structures[:] = torch.tensor(kinds, dtype=torch.float64)
+    found = model._asked(torch.from_numpy(values[:, None]), 1)[0][0].numpy()
+    step = torch.arange(1.0, 31, dtype=torch.float64)
+    densities = []
+    for kind in kinds:
+        covariance = kind.covariance(step, step, 5, 30).numpy() + np.eye(30)
+        size = values @ np.linalg.solve(covariance, values) / 30
+        densities.append(multivariate_normal(np.zeros(30), size * covariance, allow_singular=True).logpdf(values))
+    np.testing.assert_allclose(found - found[0], np.array(densities) - densities[0], rtol=1e-6)
+
+
+def test_structures_of_many_series_are_those_that_most_of_them_have() -> None:
+    rng = np.random.default_rng(4)
+    walks, noises = (
+        [part[:, None] for part in found] for found in (rng.normal(size=(60, 20)).cumsum(1), rng.normal(size=(60, 20)))
+    )
+
+    def usual_walk(series: list[Matrix]) -> float:
+        fitted = Structural.fit(series, 4, 0)
+        return float((fitted.odds.softmax(0) * fitted.structures[:, 0]).sum())
+
+    assert usual_walk(noises) < 0.2 < 2 < usual_walk(walks)
+
+
+def test_what_comes_before_the_first_real_step_is_not_believed_and_too_little_not_asked() -> None:
+    values = np.random.default_rng(5).normal(size=40).cumsum()
+    fitted = Structural.fit([values[:, None]], 6, 0)
+    history = torch.from_numpy(values)[None, :, None].repeat(3, 1, 1)
+    observed = torch.ones_like(history) > 0
+    observed[1, :15] = False
+    observed[2, : 41 - LEAST_STEPS] = False
+    otherwise = torch.full((3, 6, 1), 9.0, dtype=torch.float64)
+
+    def found(history: Tensor) -> Tensor:
+        return fitted.forecast(history, observed, otherwise)
+
+    changed = history.clone()
+    changed[1, :15] = 50.0
+    torch.testing.assert_close(found(changed), found(history))
+    assert (found(history)[2] == 9).all() and (found(history)[:2] != 9).all()
+
+
+def test_only_series_with_a_season_are_asked_for_one() -> None:
+    assert not any(each.has_season for each in structures_of(0))
+    assert 2 * sum(each.has_season for each in structures_of(12)) > len(structures_of(12))
