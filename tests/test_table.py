@@ -277,7 +277,7 @@ def test_an_interrupt_keeps_the_best_model_so_far() -> None:
 def test_quality_tells_the_held_out_error_of_each_column(mixed: pd.DataFrame, model: TabMAE) -> None:
     quality = model.quality_
     assert quality.index.tolist() == mixed.columns.tolist()
-    weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct"]
+    weights = ["weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct", "weight_copies"]
     assert quality.columns.tolist() == ["kind", "skill", "n", "error", "baseline_error", *weights]
     assert (quality["n"] > 0).all() and (quality["n"] < 0.3 * len(mixed)).all()
     assert quality["kind"].tolist() == ["number"] * 4 + ["category"] * 3 + ["number"]
