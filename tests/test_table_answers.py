@@ -35,7 +35,8 @@ def test_draws_differ_in_missing_cells_and_keep_the_observed_ones(mixed: pd.Data
     for name in NUMBERS:
         assert (one[name] != other[name]).sum() > 0
     assert any((one[name] != other[name]).any() for name in set(mixed) - set(NUMBERS))
-    assert (one["x"] != other["x"]).sum() == missing["x"].sum()
+    # Two draws may ask for the level of the same held-out cell.
+    assert (one["x"] != other["x"])[missing["x"]].mean() > 0.9
 
 
 def test_drawn_whole_numbers_stay_whole_and_in_range(mixed: pd.DataFrame, model: TabMAE) -> None:

@@ -74,7 +74,10 @@ class CellNetwork(MaskedTableEstimator):
 
     @classmethod
     def of(cls, fitted: MaskedTableEstimator) -> Self:
-        """Take over a fitted estimator's network, which stays as it is, without the forests."""
+        """Take over a fitted estimator's network, which stays as it is, without the forests and the copies.
+
+        A judged cell is observed, and stands in the very row that would be copied.
+        """
         network = cls(**fitted.get_params(deep=False))
         for name in ("schema_", "size_", "history_", "n_iter_", "calibration_", "quality_"):
             setattr(network, name, copy(getattr(fitted, name)))
@@ -82,8 +85,7 @@ class CellNetwork(MaskedTableEstimator):
         network.learnt_levels_ = all_levels(fitted.schema_.n_levels)
         model = fitted.model_
         network.model_ = MaskedAutoencoder(model.tokenizer, model.backbone, model.expert).eval()
-        network.model_.number_weights = model.number_weights[:1].clone()
-        network.model_.level_weights = model.level_weights[:1].clone()
+        network.model_.number_weights, network.model_.level_weights = model.weights_without_copies()
         network.model_.sure = model.sure[:1].clone()
         return network
 
