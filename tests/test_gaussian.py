@@ -532,3 +532,13 @@ def test_rows_in_a_rhythm_are_sampled_out_of_step() -> None:
     observed[::3, 1] = False  # of three rows, the one that equal steps would take
     fitted = Gaussian(2).fit(values, observed)
     assert fitted.covariance[0, 1] < -0.9
+
+
+def test_columns_that_are_only_nearly_lines_are_not_sharp() -> None:
+    size = torch.rand(600, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1
+    area = size.square() + 0.002 * torch.randn(600, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = torch.cat([size, size.pow(1.1), area, size + area, 2 * size + 0.05 * area.square()], 1)
+    observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(2)) > 0.2
+    held_out = observed & (torch.rand(rows.shape, generator=torch.Generator().manual_seed(3)) < 0.2)
+    bent = Gaussian(5).fit(rows, observed & ~held_out, held_out, sharp=True)
+    assert float(bent.shrinkage) == SHRINKAGES[0]

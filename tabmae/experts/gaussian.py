@@ -20,8 +20,10 @@ SHARP_PASSES = ((0.1, 20), (0.01, 200))
 """Variance, in that of its column, that the surest held-out cell may have left, and passes of EM with the sharp share
 that are then worth their time; what it keeps comes late."""
 
-NO_WORSE = 1.001
-"""Squared error on held-out cells, in times of the least share's, up to which the sharp one is taken."""
+EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.001
+"""Variance, in that of its column, up to which a held-out cell is said to be determined; the sharp share is taken where
+the squared error of these is at most so many times the least share's, and that of all held-out cells so many. What is
+only nearly a line bends far out, where sharp conditionals go astray."""
 
 MAX_CHUNK_CELLS = 4_000_000
 """Cells of the matrices that one batched solve holds at once: 32 MB in float64."""
@@ -316,11 +318,17 @@ def _sharpened(
     seen, hidden = observed[rows], held_out[rows]
     found = mean, covariance
     for most, n_passes in SHARP_PASSES:
-        if not _least_variance(seen, hidden, found[1]) <= most:
+        if not (_variances(seen, hidden, found[1]) <= most).any():
             return mean, covariance, SHRINKAGES[0]
         found = _em(values, observed, SHARP_SHRINKAGE, *found, max_iter=n_passes, tol=SHARP_SHRINKAGE)
-    before, after = (_held_out_error(values[rows], seen, hidden, *moments) for moments in ((mean, covariance), found))
-    return (mean, covariance, SHRINKAGES[0]) if after > NO_WORSE * before else (*found, SHARP_SHRINKAGE)
+    exact = hidden & (_variances(seen, hidden, found[1]) <= EXACT)
+    for cells, most in ((exact, SHARPER), (hidden, NO_WORSE)):
+        before, after = (
+            _held_out_error(values[rows], seen, cells, *moments) for moments in ((mean, covariance), found)
+        )
+        if not after <= most * before:
+            return mean, covariance, SHRINKAGES[0]
+    return *found, SHARP_SHRINKAGE
 
 
 def _held_out_error(values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor) -> float:
@@ -332,12 +340,13 @@ def _held_out_error(values: Tensor, observed: Tensor, held_out: Tensor, mean: Te
     return torch.where(held_out, predicted + mean - values, 0).square().mean().item()
 
 
-def _least_variance(observed: Tensor, held_out: Tensor, covariance: Tensor) -> float:
-    """Least variance of a held-out cell given the observed ones of its row; infinite without any."""
-    rows = held_out.any(1)
+def _variances(observed: Tensor, held_out: Tensor, covariance: Tensor) -> Tensor:
+    """Variances (n, E) of the held-out cells given the observed ones of their rows; infinite elsewhere."""
+    rows, found = held_out.any(1), torch.full_like(observed, torch.inf, dtype=covariance.dtype)
     nothing = torch.zeros(observed[rows].shape, dtype=covariance.dtype, device=covariance.device)
     _, variance = _conditional(nothing, observed[rows], covariance, torch.linalg.inv(covariance), with_variance=True)
-    return float(variance[held_out[rows]].min()) if len(nothing) else float("inf")
+    found[rows] = torch.where(held_out[rows], variance, torch.inf)
+    return found
 
 
 def _em(
