@@ -58,6 +58,7 @@ FLOORS = (
             "estimators.growing",
             "estimators.members",
             "estimators.parameters",
+            "estimators.row_weights",
         ),
         *("estimators.tabular", "estimators.learner"),
     ),
@@ -94,6 +95,7 @@ SIDEWAYS = {
     ("estimators.learner", "estimators.copying"),
     ("estimators.learner", "estimators.members"),
     ("estimators.learner", "estimators.parameters"),
+    ("estimators.learner", "estimators.row_weights"),
     ("estimators.learner", "estimators.tabular"),
     ("report", "plotting"),
 }

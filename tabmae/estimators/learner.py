@@ -32,10 +32,11 @@ from tabmae.estimators.members import (
     rows_at_once,
 )
 from tabmae.estimators.parameters import by_name, check_parameters
+from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import part_of, save
-from tabmae.schema import Column, TableSchema, open_table, take_rows
+from tabmae.schema import Column, TableSchema
 from tabmae.schema.cells import objects
 from tabmae.threads import threads_if
 from tabmae.tokenizers import CellDistribution
@@ -362,34 +363,6 @@ def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:
     """Cells (B, F) with numbers at most `farthest` standard deviations from the mean; codes of levels as they are."""
     is_number = torch.tensor(n_levels, device=values.device) == 0
     return torch.where(is_number, values.clamp(-farthest, farthest), values)
-
-
-def weighed_rows(X: Any, sample_weight: ArrayLike | None) -> tuple[Any, Tensor | None]:
-    """The rows of a positive weight, a table as it came, and their weights."""
-    n_rows = open_table(X).n_rows
-    if sample_weight is None:
-        return X, None
-    weight = checked_weight(sample_weight, n_rows)
-    rows = torch.nonzero(weight)[:, 0]
-    return (X if len(rows) == n_rows else take_rows(X, rows.numpy())), weight[rows]
-
-
-def checked_weight(sample_weight: ArrayLike, n_rows: int) -> Tensor:
-    """Weights of the rows as float32 (n,), the largest 1."""
-    given = sample_weight.detach().cpu() if isinstance(sample_weight, Tensor) else sample_weight
-    try:
-        weight = torch.from_numpy(np.array(given, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"`sample_weight` must hold numbers; {error}. Pass an array of shape (n_rows,).") from error
-    wrong = int((~torch.isfinite(weight) | (weight < 0)).sum())
-    if weight.shape != (n_rows,) or wrong:
-        raise DataError(
-            f"`sample_weight` must hold {n_rows} finite weights that are not negative, one a row; got shape "
-            f"{tuple(weight.shape)} and {wrong} that are negative or not finite. Pass an array of shape (n_rows,)."
-        )
-    if not (weight > 0).any():
-        raise DataError("`sample_weight` must not be zero for all rows; it is. Give some rows a positive weight.")
-    return (weight / weight.max()).float()
 
 
 def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:

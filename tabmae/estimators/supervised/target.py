@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from torch import Tensor
 
 from tabmae.errors import DataError, kind_of, listed
-from tabmae.estimators.learner import checked_weight
+from tabmae.estimators.row_weights import checked_weight
 from tabmae.schema import open_table
 
 LEAST_LABELS = 2
