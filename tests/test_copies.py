@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tabmae
-from tabmae import TabMAE
+from tabmae import TabMAE, TabMAEDetector
 from tabmae.experts import copies as room
 from tabmae.experts.copies import Copies
 
@@ -206,10 +206,97 @@ def test_a_folder_keeps_the_copied_rows(tmp_path: Path) -> None:
 
 
 def test_many_rows_are_remembered_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tabmae.estimators.copying.MAX_REMEMBERED", 100)
+    monkeypatch.setattr(room, "MAX_REMEMBERED", 100)
     _, table = frame(grouped())
     model = TabMAE(**QUICK).fit(table)
     assert model.model_.copies is not None and len(model.model_.copies.values) == 100
+
+
+def test_a_row_is_no_copy_of_itself() -> None:
+    rows = torch.cat([torch.randn(300, 6, generator=seeded()), (torch.arange(300) % 7)[:, None].float()], 1)
+    known = holes(rows, 0.1)
+    copies = Copies([0] * 6 + [5]).fit(rows, known)  # two of seven levels are not told apart
+    own = copies.own(rows, known)
+    assert torch.equal(own, torch.arange(300))
+    assert copies.own(rows + 1, known).eq(-1).all() and copies.own(rows, holes(rows, 0.5)).eq(-1).sum() > 250
+    asked = known.clone()
+    asked[:, 0] = False
+    hidden = known[:, 0]
+    alone, itself = (copies.predict(rows, asked, row).shares[hidden, 0].mean() for row in (own, None))
+    assert alone < 0.7 * itself
+    twice = Copies([0] * 6 + [5]).fit(rows.repeat(2, 1), known.repeat(2, 1))  # what equals it may be another
+    assert twice.predict(rows, asked, twice.own(rows, known)).shares[hidden, 0].mean() > 0.9
+
+
+def test_levels_that_are_not_told_apart_are_copied_as_one() -> None:
+    rows = torch.stack([torch.arange(200) % 40, torch.arange(200) % 40 % 9], 1).float()
+    known = torch.ones_like(rows, dtype=torch.bool)
+    copies = Copies([31, 9]).fit(rows, known)
+    asked = known.clone()
+    asked[:, 1] = False
+    for one, other in zip(copies.predict(rows, asked), copies.predict(rows.clamp_max(30), asked), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_one_row_does_not_learn_by_itself_how_it_is_copied() -> None:
+    copies = Copies([0, 0]).fit(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    assert torch.equal(copies.width, Copies([0, 0]).width) and torch.equal(copies.copied, Copies([0, 0]).copied)
+
+
+def test_many_levels_take_no_more_room() -> None:
+    assert Copies([0] * 5).most_rows() == room.MAX_REMEMBERED
+    copies = Copies([257] * 20)
+    assert 1000 < copies.most_rows() < 2000
+    assert Copies([0] * 3000).most_rows() == room.MAX_REMEMBERED_CELLS // 3000
+
+
+def test_an_observed_cell_is_told_by_other_rows_not_by_its_own() -> None:
+    complete, table = frame(torch.randn(240, 8, generator=seeded()) + 0.1 * grouped())
+    model = TabMAE(**QUICK).fit(pd.concat([table, table.iloc[:0]]))
+    values, observed = map(torch.from_numpy, model.schema_.encode(table))
+    copies = Copies([0] * 8 + [5]).fit(values, observed)
+    model.model_.set_copies(None)
+    model.model_.set_copies(copies)
+    model.model_.number_weights[:, :, :5], model.model_.number_weights[:, :, 5] = 0, 1
+    model.model_.level_weights[:, :, :4], model.model_.level_weights[:, :, 4] = 0, 1
+    known = table.notna().to_numpy()
+    told = model.reconstruct(table).iloc[:, :-1].to_numpy()
+    assert np.abs(told - complete.iloc[:, :-1].to_numpy())[known[:, :-1]].mean() > 0.5
+    proba = model.predict_proba(table, "town").idxmax(axis=1)
+    assert (proba == complete["town"].astype(str))[known[:, -1]].mean() < 0.6
+    assert model.score(table) < -0.5
+
+
+def test_rows_of_fit_are_completed_for_trees_without_their_own_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    predict = Copies.predict
+
+    def spied(self: Copies, values: Tensor, visible: Tensor, own: Tensor | None = None) -> Any:
+        asked.append((len(values), own))
+        return predict(self, values, visible, own)
+
+    monkeypatch.setattr(Copies, "predict", spied)
+    _, table = frame(grouped())
+    TabMAE(**QUICK).fit(table)
+    whole = [own for n_rows, own in asked if n_rows == len(table) and own is not None]
+    assert len(whole) >= 5 and all(torch.equal(own, torch.arange(len(table))) for own in whole)
+
+
+def test_a_detector_takes_over_a_model_with_copied_rows_and_leaves_them() -> None:
+    _, table = frame(grouped())
+    model = TabMAE(**QUICK).fit(table)
+    assert model.model_.copies is not None
+    detector = TabMAEDetector(pretrained=model, members=("network",), random_state=0).fit(table)
+    assert np.isfinite(detector.anomaly_score(table)).all()
+    assert model.model_.copies is not None and model.model_.number_weights.shape[2] == 6
+
+
+def test_a_detector_that_has_copied_rows_finds_cells_that_are_not_their_own_rows() -> None:
+    _, table = frame(grouped(noise=0.3))
+    detector = TabMAEDetector(experts=("gaussian", "copies"), members=("network",), **QUICK).fit(table)
+    network = detector.members_.network
+    assert network is not None and network.model_.copies is not None
+    assert network.spread_[:8].min() > 0.1
 
 
 def test_candidates_are_enough_to_find_the_group(monkeypatch: pytest.MonkeyPatch) -> None:

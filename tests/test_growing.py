@@ -161,17 +161,17 @@ def test_rows_are_completed_group_by_group_without_the_group(n_features: int, on
     kept = slice(0, n_features)
     values, observed, folds = values[:, kept], observed[:, kept], folds[:, kept]
     model = grown(values, observed, folds, N_LEVELS[:n_features])
-    completed = growing._completed_by_groups(model, values, observed)
+    completed = growing._completed_by_groups(model, values, observed, folds)
     assert len(completed) == min(N_GROUPS, n_features)
     for feature in range(n_features):
         group = torch.arange(n_features) % len(completed) == feature % len(completed)
         cells = completed[feature % len(completed)]
         assert torch.equal(cells[observed], values[observed])
         other = values + 1 if n_features == 1 else shifted_within(values, group)
-        again = growing._completed_by_groups(model, other, observed)[feature % len(completed)]
+        again = growing._completed_by_groups(model, other, observed, folds)[feature % len(completed)]
         assert torch.equal(again[~observed], cells[~observed])
         if not group.all():
-            outside = growing._completed_by_groups(model, shifted_within(values, ~group), observed)
+            outside = growing._completed_by_groups(model, shifted_within(values, ~group), observed, folds)
             assert not torch.equal(outside[feature % len(completed)][~observed], cells[~observed])
 
 
@@ -187,13 +187,13 @@ def shifted_within(values: Tensor, features: Tensor) -> Tensor:
 def test_completed_cells_are_those_of_the_ensemble_that_sees_the_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     values, observed, folds = table()
     model = build(values, observed & (folds == 0))
-    whole = growing._completed_by_groups(model, values, observed)
+    whole = growing._completed_by_groups(model, values, observed, folds)
     for number, cells in enumerate(whole):
         with torch.no_grad():
             answer = model(values, observed & (torch.arange(6) % N_GROUPS != number)).point()
         torch.testing.assert_close(cells[~observed], answer[~observed])
     monkeypatch.setattr(members, "rows_at_once", lambda _: 7)
-    for cells, same in zip(whole, growing._completed_by_groups(model, values, observed), strict=True):
+    for cells, same in zip(whole, growing._completed_by_groups(model, values, observed, folds), strict=True):
         torch.testing.assert_close(cells, same)
 
 

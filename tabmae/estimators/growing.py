@@ -170,7 +170,7 @@ def grow_trees(
     cells: list[Tensor] = []
     for sweep in range(N_SWEEPS):
         begun = deadline.elapsed()
-        completed = _completed_by_groups(model, sample.values, sample.observed)
+        completed = _completed_by_groups(model, sample.values, sample.observed, sample.folds)
         cells = [model.tokenizer.sweep_cells(rows) for rows in completed]
         forests = _forests(model, sample, cells, sweep, generator, pace)
         if len(forests) < (len(sample.features) if sweep else 1):
@@ -272,15 +272,16 @@ def _own_guesses(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     return tokenizer.bounded(own)
 
 
-def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> list[Tensor]:
+def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor) -> list[Tensor]:
     """Rows (n, F) completed by the ensemble without the cells of a group of features, for each group in turn."""
-    n_features = values.shape[1]
+    n_features, learnt = values.shape[1], observed & (folds == 0)
     n_groups = min(N_GROUPS, n_features)
     group = torch.arange(n_features, device=values.device) % n_groups
     completed = []
     for number in range(n_groups):
         visible = observed & (group != number)
-        points = torch.cat([found.point() for _, found in beliefs(model, values, visible, wanted=~observed)])
+        believed = beliefs(model, values, visible, wanted=~observed, known=learnt)
+        points = torch.cat([found.point() for _, found in believed])
         completed.append(torch.where(observed, values, points))
     return completed
 

@@ -148,8 +148,9 @@ class MaskedTableEstimator(TabularEstimator):
     def partial_fit(self, X: Any, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on with more rows of the same columns; the first call is `fit`.
 
-        Levels, scales, bins, Gaussian, forests, their weights, `quality_` and the calibration stay those of the first
-        call, whose held-out cells nothing had seen; the network learns on, with a tenth of the steps of a new one.
+        Levels, scales, bins, Gaussian, copied rows, forests, their weights, `quality_` and the calibration stay those
+        of the first call, whose held-out cells nothing had seen; the network learns on, with a tenth of the steps of a
+        new one.
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, sample_weight)
@@ -191,9 +192,9 @@ class MaskedTableEstimator(TabularEstimator):
             self.n_iter_ = math.ceil(run.history[-1]["epoch"])
             if not goes_on:
                 self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
+                remember_all(self.model_, values, observed)
                 if run.folds.any() and not deadline.passed:
                     refit_expert(self.model_, values, observed)
-                    remember_all(self.model_, values, observed)
                     base.teach_held_out(run, values, observed, weight, deadline)
         return self
 
@@ -240,12 +241,17 @@ class MaskedTableEstimator(TabularEstimator):
         return pd.Index(names, name="column", dtype=object, tupleize_cols=False)
 
     def _predict(
-        self, values: Tensor, visible: Tensor, answer: Callable[[CellDistribution, slice], Any], fold: int = 0
+        self,
+        values: Tensor,
+        visible: Tensor,
+        answer: Callable[[CellDistribution, slice], Any],
+        fold: int = 0,
+        known: Tensor | None = None,
     ) -> list[Any]:
-        """What `answer` says of the distribution of each batch of values (n, F), given which rows it has."""
+        """What `answer` says of each batch of values (n, F), given which rows it has; `known` as in `beliefs`."""
         answers, start = [], 0
         with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
-            for batch, found in beliefs(self.model_, values, visible, fold):
+            for batch, found in beliefs(self.model_, values, visible, fold, known=known):
                 rows = slice(start, start + len(batch.values))
                 answers.append(answer(self._believed(batch, found), rows))
                 start = rows.stop
@@ -282,7 +288,7 @@ class MaskedTableEstimator(TabularEstimator):
         hidden = observed & (torch.rand(observed.shape, generator=generator) < SCORE_FRACTION)
         if not hidden.any():
             raise DataError("X must have observed cells to be scored on; it has too few. Pass more rows.")
-        points = self._points(values, observed & ~hidden)
+        points = self._points(values, observed & ~hidden, observed)
         errors = []
         for j, column in enumerate(self.schema_.columns):
             target, predicted = values[hidden[:, j], j].double(), points[hidden[:, j], j]
@@ -292,8 +298,8 @@ class MaskedTableEstimator(TabularEstimator):
                 errors.append((predicted != target).double().mean())
         return -float(torch.stack(errors).mean())
 
-    def _points(self, values: Tensor, visible: Tensor) -> Tensor:
-        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu())
+    def _points(self, values: Tensor, visible: Tensor, known: Tensor | None = None) -> Tensor:
+        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu(), known=known)
         return self._in_range(torch.cat(found)) if found else values.double()
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple, Self
 
 import torch
@@ -145,7 +146,7 @@ class Copies(nn.Module):
 
     def remember(self, values: Tensor, observed: Tensor) -> Self:
         """Let these rows be copied from now on, as they were learnt to be; parameters as in `fit`."""
-        self.values, self.observed = torch.where(observed, values, 0).float(), observed.clone()
+        self.values, self.observed = self._cells(values, observed), observed.clone()
         for place, j in enumerate(self.categories):
             codes = self.values[:, j].clamp(0, self.n_levels[j] - 1)
             self.values[:, j] = codes
@@ -159,19 +160,36 @@ class Copies(nn.Module):
                 self.knots[place] = torch.quantile(known, steps)
         return self
 
-    def predict(self, values: Tensor, visible: Tensor) -> Found:
-        """What the remembered rows say of every cell of values (B, F) from the visible ones, float32."""
+    def own(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Positions (B,) of remembered rows that equal rows (B, F) in every cell, -1 where none does."""
+        places = {row: place for place, row in enumerate(_as_bytes(self.values, self.observed))}
+        found = [places.get(row, -1) for row in _as_bytes(self._cells(values, observed), observed)]
+        return torch.tensor(found, dtype=torch.long, device=self.values.device)
+
+    def predict(self, values: Tensor, visible: Tensor, own: Tensor | None = None) -> Found:
+        """What the remembered rows say of every cell of values (B, F) from the visible ones, float32.
+
+        `own` (B,) are the positions of remembered rows that a row shall not copy, as it is them, -1 for none.
+        """
         device, size, table = self.values.device, self._rows_at_once(), self._table()
-        asked, shown = torch.where(visible, values, 0).float().to(device), visible.to(device)
-        chunks = list(zip(asked.split(size), shown.split(size), strict=True))
-        n_workers = min(n_threads(), len(chunks)) if device.type == "cpu" else 1
+        own = torch.full((len(values),), -1) if own is None else own
+        asked, shown, own = self._cells(values, visible).to(device), visible.to(device), own.to(device)
+        chunks = [part.split(size) for part in (asked, shown, own)]
+        n_workers = min(n_threads(), len(chunks[0])) if device.type == "cpu" else 1
         with ThreadPoolExecutor(n_workers) as pool:
-            parts = list(pool.map(lambda chunk: self._told(*chunk, table), chunks))
+            parts = list(pool.map(self._told, *chunks, repeat(table)))
         return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def _told(self, asked: Tensor, shown: Tensor, table: Tensor) -> Found:
+    def _cells(self, values: Tensor, observed: Tensor) -> Tensor:
+        """Cells as they are compared, float32 (B, F): 0 where not observed, codes of levels that are told apart."""
+        cells = torch.where(observed, values, 0).float()
+        for j in self.categories:
+            cells[:, j] = cells[:, j].clamp(0, self.n_levels[j] - 1)
+        return cells
+
+    def _told(self, asked: Tensor, shown: Tensor, own: Tensor, table: Tensor) -> Found:
         near = self._candidates(asked, shown, table)
-        known = self.observed[near]
+        known = self.observed[near] & (near != own[:, None])[:, :, None]
         as_copy = self._as_copy(asked, near)
         evidence = self._evidence(as_copy, shown[:, None] & known).sum(2, keepdim=True).masked_fill(~known, -torch.inf)
         none = evidence.new_full((len(asked), 1, len(self.n_levels)), math.log(len(self.values)))
@@ -272,3 +290,8 @@ def nearest(distance: Tensor, n_near: int) -> Tensor:
 def _log_normal(gap: Tensor, width: Tensor) -> Tensor:
     """Log density of normal errors, but for its constant."""
     return -0.5 * (gap / width).square() - width.log()
+def _as_bytes(cells: Tensor, observed: Tensor) -> list[bytes]:
+    """Rows (B, F), each as one key."""
+    return [row.tobytes() for row in torch.where(observed, cells, torch.nan).cpu().numpy()]
+
+

@@ -318,10 +318,14 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
                 f"`column` must be a categorical column; got {column!r}. Categorical columns are {listed(names)}."
             )
         place = [c.name for c in self.schema_.columns].index(column)
-        observed = observed.clone()
-        observed[:, place] = False
+        visible = observed.clone()
+        visible[:, place] = False
         levels = self.schema_.columns[place].levels
-        found = self._predict(values, observed, lambda distribution, _: distribution.probabilities(place).cpu())
+
+        def answer(distribution: CellDistribution, _: slice) -> Tensor:
+            return distribution.probabilities(place).cpu()
+
+        found = self._predict(values, visible, answer, known=observed)
         modelled = torch.cat(found).numpy()
         n_named = min(len(levels), modelled.shape[1] - (modelled.shape[1] < len(levels)))
         probability = np.empty((len(values), len(levels)))
@@ -354,7 +358,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             )
         places = self.schema_.positions(open_table(X))
         cells = cells[:, places]
-        points = self._points(values, observed & ~cells)
+        points = self._points(values, observed & ~cells, observed)
         return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X)[:, places])
 
     def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -363,7 +367,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         for j in range(values.shape[1]):
             visible = observed.clone()
             visible[:, j] = False
-            points[:, j] = self._points(values, visible)[:, j]
+            points[:, j] = self._points(values, visible, observed)[:, j]
         return points
 
 
