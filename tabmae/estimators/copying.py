@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tabmae.estimators.growing import Phases, seconds_to_begin
 from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, modelled_levels, rows_that_weigh, weigh_members
-from tabmae.experts.copies import MAX_REMEMBERED, MAX_REMEMBERED_CELLS, Copies
+from tabmae.experts.copies import Copies
 from tabmae.experts.gaussian import sampled
 from tabmae.model import MaskedAutoencoder
 
@@ -41,7 +41,7 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
     """
     copies = Copies(modelled_levels(model)).to(values.device)
     learnt_by = phases.forests.part(SHARE_TO_FIT)
-    copies.fit(*_remembered(values, observed & (folds == 0)), until=lambda: learnt_by.passed)
+    copies.fit(*_remembered(copies, values, observed & (folds == 0)), until=lambda: learnt_by.passed)
     asked, begun = list(judged(values, observed, folds, MAX_ASKED)), phases.forests.elapsed()
     likely = torch.cat([copies.predict(part.values, part.visible).shares[part.held_out] for part in asked])
     row = (phases.forests.elapsed() - begun) / max(1, sum(len(part.values) for part in asked))
@@ -66,11 +66,10 @@ def remember_all(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     """Give copies the held-out cells, too, once these have judged them; how columns are copied stays."""
     if model.copies is not None:
         device = next(model.parameters()).device
-        model.copies.remember(*_remembered(values.to(device), observed.to(device)))
+        model.copies.remember(*_remembered(model.copies, values.to(device), observed.to(device)))
 
 
-def _remembered(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+def _remembered(copies: Copies, values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of a table (n, F) that others may copy, and their observed cells."""
-    most = min(MAX_REMEMBERED, max(1, MAX_REMEMBERED_CELLS // values.shape[1]))
-    rows = sampled(len(values), most)
+    rows = sampled(len(values), copies.most_rows())
     return values[rows], observed[rows]

@@ -19,6 +19,8 @@ from tabmae.threads import n_threads
 
 MAX_REMEMBERED, MAX_REMEMBERED_CELLS = 10_000, 200_000
 """Rows, and cells of them, that others may copy: every asked row is compared with all."""
+MAX_TABLE_CELLS = 10_000_000
+"""Numbers, a few a number and one a level, by which candidates are looked for: 40 MB, and twice that for a moment."""
 MAX_COPYING = 1_000
 """Rows by which it is learnt how columns are copied."""
 N_CANDIDATES = 64
@@ -98,6 +100,11 @@ class Copies(nn.Module):
         self.register_buffer("knots", torch.zeros(len(self.numbers), N_KNOTS, dtype=torch.float64))
         self.register_buffer("frequency", torch.ones(len(self.categories), most, dtype=torch.float64))
 
+    def most_rows(self) -> int:
+        """Rows of a table that are remembered at most."""
+        width = 3 * len(self.numbers) + sum(self.n_levels) + len(self.categories)
+        return min(MAX_REMEMBERED, max(1, min(MAX_REMEMBERED_CELLS // len(self.n_levels), MAX_TABLE_CELLS // width)))
+
     @classmethod
     def restored(cls, n_levels: Sequence[int], n_rows: int) -> Self:
         """As many rows as are to be loaded."""
@@ -130,6 +137,8 @@ class Copies(nn.Module):
         until : asked before every further round; True ends learning.
         """
         self.remember(values, observed)
+        if len(self.values) < 2:  # a row tells nothing of how it is copied
+            return self
         n_copying = min(MAX_COPYING, len(self.values))
         own = torch.linspace(0, len(self.values) - 1, n_copying, device=self.values.device).round().long()
         for number in range(N_ROUNDS):
@@ -148,8 +157,7 @@ class Copies(nn.Module):
         """Let these rows be copied from now on, as they were learnt to be; parameters as in `fit`."""
         self.values, self.observed = self._cells(values, observed), observed.clone()
         for place, j in enumerate(self.categories):
-            codes = self.values[:, j].clamp(0, self.n_levels[j] - 1)
-            self.values[:, j] = codes
+            codes = self.values[:, j]
             counts = torch.bincount(codes[observed[:, j]].long(), minlength=self.frequency.shape[1]).double() + 0.5
             counts[self.n_levels[j] :] = 0
             self.frequency[place] = counts / counts.sum()
@@ -250,7 +258,7 @@ class Copies(nn.Module):
         n_near = min(N_CANDIDATES, len(self.values))
         if own is not None:
             distance[torch.arange(len(own), device=own.device), own] = torch.inf
-            n_near = max(1, min(n_near, len(self.values) - 1))
+            n_near = min(n_near, len(self.values) - 1)
         return nearest(distance, n_near)
 
     def _table(self) -> Tensor:
@@ -287,11 +295,11 @@ def nearest(distance: Tensor, n_near: int) -> Tensor:
     return layer.gather(1, heap) * n_heaps + heap
 
 
-def _log_normal(gap: Tensor, width: Tensor) -> Tensor:
-    """Log density of normal errors, but for its constant."""
-    return -0.5 * (gap / width).square() - width.log()
 def _as_bytes(cells: Tensor, observed: Tensor) -> list[bytes]:
     """Rows (B, F), each as one key."""
     return [row.tobytes() for row in torch.where(observed, cells, torch.nan).cpu().numpy()]
 
 
+def _log_normal(gap: Tensor, width: Tensor) -> Tensor:
+    """Log density of normal errors, but for its constant."""
+    return -0.5 * (gap / width).square() - width.log()
