@@ -85,6 +85,16 @@ def test_a_value_that_many_rows_have_tells_little() -> None:
     assert copies.predict(rows, only_common).shares[only_common.sum(1) == 4].mean() < 0.3
 
 
+def test_a_value_far_out_makes_no_copy_of_the_outermost_row() -> None:
+    rows = torch.randn(500, 6, generator=seeded())
+    copies = Copies([0] * 6).fit(rows, torch.ones_like(rows, dtype=torch.bool))
+    far, asked = torch.randn(200, 6, generator=seeded(5)), torch.ones(200, 6, dtype=torch.bool)
+    asked[:, 5] = False
+    usual = copies.predict(far, asked).shares[:, 5].mean()
+    far[:, 0] = 8.0
+    assert copies.predict(far, asked).shares[:, 5].mean() < usual
+
+
 def test_no_invisible_cell_is_read() -> None:
     rows = torch.cat([grouped(), (torch.arange(240) % 60 % 4)[:, None].float()], 1)
     known, asked = holes(rows), holes(rows, seed=6)

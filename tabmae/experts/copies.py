@@ -161,7 +161,7 @@ class Copies(nn.Module):
             counts = torch.bincount(codes[observed[:, j]].long(), minlength=self.frequency.shape[1]).double() + 0.5
             counts[self.n_levels[j] :] = 0
             self.frequency[place] = counts / counts.sum()
-        steps = (torch.arange(N_KNOTS, dtype=torch.float64, device=values.device) + 0.5) / N_KNOTS
+        steps = torch.linspace(0, 1, N_KNOTS, dtype=torch.float64, device=values.device)
         for place, j in enumerate(self.numbers):
             known = self.values[observed[:, j], j].double()
             if len(known):
@@ -225,7 +225,7 @@ class Copies(nn.Module):
         """How likely each cell is as a copy of the candidate's (B, K), beside what it is drawn anew; (B, K, F)."""
         gap = asked[:, None] - self.values[near]
         copied, width = self.copied.float(), self.width[self.numbers].float()
-        anew = _log_normal(asked[:, self.numbers, None] - self.knots.float(), width[:, None]).logsumexp(2)
+        anew = _log_normal(asked[:, self.numbers, None] - self.knots.float(), self._spread()).logsumexp(2)
         base = copied[self.numbers].log() - width.log() - anew + math.log(N_KNOTS)
         if not self.categories:
             return (base[:, None] - 0.5 * (gap / width).square()).clamp_max(MOST_NATS).exp()
@@ -269,6 +269,14 @@ class Copies(nn.Module):
             known = self.observed[:, j, None]
             parts += [F.one_hot(self.values[:, j].long(), self.n_levels[j]) * known, known]
         return torch.cat([part.float() for part in parts], 1).T.contiguous()
+
+    def _spread(self) -> Tensor:
+        """Width of the normal about each knot, no less than half of what lies between its neighbours, (Fn, K).
+
+        Beyond the last knots there is next to nothing that is drawn anew else, and rows far out would be copies.
+        """
+        gap = F.pad(self.knots.diff(dim=1)[:, None], (1, 1), mode="replicate")[:, 0]
+        return torch.maximum((gap[:, 1:] + gap[:, :-1]) / 2, self.width[self.numbers, None]).float()
 
     def _coarse(self) -> tuple[Tensor, Tensor]:
         """What a squared gap of the numbers takes from a candidate, and what being known there gives, (Fn,) each."""
