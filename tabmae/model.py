@@ -168,15 +168,6 @@ class MaskedAutoencoder(nn.Module):
         self.level_weights = nn.functional.pad(self.level_weights, (0, n_more))
         self.copies = copies
 
-    def weights_without_copies(self) -> tuple[Tensor, Tensor]:
-        """The weights of before any sweep, what copies have passed on to the network."""
-        numbers, levels = self.number_weights[:1].clone(), self.level_weights[:1].clone()
-        if self.copies is None:
-            return numbers, levels
-        numbers[:, :, 2] += numbers[:, :, 5]
-        levels[:, :, 1] += levels[:, :, 4]
-        return numbers[:, :, :5], levels[:, :, :4]
-
     def add_sweep(self, forests: nn.ModuleDict) -> None:
         """Append the features' forests, which read what the ensemble so far completes; their weights are to be set."""
         self.number_weights = torch.cat([self.number_weights, self.number_weights[-1:]])

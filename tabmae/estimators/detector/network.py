@@ -85,8 +85,11 @@ class CellNetwork(MaskedTableEstimator):
         network.learnt_levels_ = all_levels(fitted.schema_.n_levels)
         model = fitted.model_
         network.model_ = MaskedAutoencoder(model.tokenizer, model.backbone, model.expert).eval()
-        network.model_.number_weights, network.model_.level_weights = model.weights_without_copies()
+        network.model_.number_weights = model.number_weights[:1].clone()
+        network.model_.level_weights = model.level_weights[:1].clone()
         network.model_.sure = model.sure[:1].clone()
+        network.model_.copies = model.copies
+        network.model_.set_copies(None)
         return network
 
     def learn(self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline) -> Self:
