@@ -74,3 +74,41 @@ def test_days_of_a_season_are_averaged_over_two_weeks() -> None:
     rng = np.random.default_rng(0)
     days = [np.resize(rng.normal(size=24).cumsum(), 360) + rng.normal(size=360) for _ in range(6)]
     assert ratio(days, 24, "h", 24) < 0.78
+
+
+def held(families: list[Matrix], horizon: int, freq: str) -> Matrix:
+    """Shares of what came that the intervals at 80 and 95 % hold."""
+    found = []
+    for values in families:
+        stamps = pd.date_range("1990-01-01", periods=len(values) - horizon, freq=freq)
+        frame = pd.DataFrame({"y": values[:-horizon]}, index=stamps)
+        ahead = TimeSeriesMAE(horizon=horizon, max_epochs=0, random_state=0).fit(frame).forecast(level=[80, 95])
+        bounds = [[ahead[f"TimeSeriesMAE-{side}-{level}"] for side in ("lo", "hi")] for level in (80, 95)]
+        found.append([((values[-horizon:] >= low) & (values[-horizon:] <= high)).mean() for low, high in bounds])
+    return np.asarray(np.mean(found, 0))
+
+
+def test_intervals_of_short_series_are_as_wide_as_what_they_are_made_of_says() -> None:
+    rng = np.random.default_rng(0)
+    walks = [rng.normal(size=60).cumsum() for _ in range(20)]
+    quarters = [4 * np.resize(rng.normal(size=4), 48) + rng.normal(size=48).cumsum() for _ in range(20)]
+    months = [
+        0.2 * rng.normal() * np.arange(48) + 4 * np.resize(rng.normal(size=12), 48) + rng.normal(size=48)
+        for _ in range(20)
+    ]
+    shares = np.stack([held(walks, 12, "MS"), held(quarters, 8, "QS"), held(months, 12, "MS")])
+    assert (shares[:, 0] > 0.68).all() and (shares[:, 0] < 0.92).all() and (shares[:, 1] > 0.89).all()
+    assert 0.75 < shares[:, 0].mean() < 0.87 and shares[:, 1].mean() > 0.92
+
+
+@pytest.mark.parametrize("n_steps", [18, 40, 120])
+def test_draws_of_short_series_spread_as_their_intervals_do(n_steps: int) -> None:
+    values = np.random.default_rng(1).normal(size=n_steps).cumsum()
+    frame = pd.DataFrame({"y": values}, index=pd.date_range("1990-01-01", periods=n_steps, freq="MS"))
+    fitted = TimeSeriesMAE(horizon=12, max_epochs=0, random_state=0).fit(frame)
+    ahead = fitted.forecast(level=[80])
+    drawn = np.stack([path["TimeSeriesMAE"] for path in fitted.sample(horizon=12, n_samples=600)])
+    low, high = np.quantile(drawn, [0.1, 0.9], axis=0)
+    wide = (ahead["TimeSeriesMAE-hi-80"] - ahead["TimeSeriesMAE-lo-80"]).to_numpy()
+    assert (high - low).mean() == pytest.approx(wide.mean(), rel=0.15)
+    assert wide[-1] > 1.5 * wide[0] and (high - low)[-1] > 1.5 * (high - low)[0]

@@ -94,3 +94,25 @@ def test_what_comes_before_the_first_real_step_is_not_believed_and_too_little_no
 def test_only_series_with_a_season_are_asked_for_one() -> None:
     assert not any(each.has_season for each in structures_of(0))
     assert 2 * sum(each.has_season for each in structures_of(12)) > len(structures_of(12))
+
+
+def test_the_deviation_is_that_of_the_steps_ahead_given_those_that_are_known() -> None:
+    values = np.random.default_rng(6).normal(size=30).cumsum()
+    model = Structural(1, 4, 1, 5, 30)
+    model.structures[:] = torch.tensor([Structure(walk=0.5, has_season=1.0, moving=0.05)], dtype=torch.float64)
+    history = torch.from_numpy(values)[None, :, None]
+    found = model.ahead(history, torch.ones_like(history) > 0, 4)[1][0, :, 0].numpy()
+    step = torch.arange(1.0, 35, dtype=torch.float64)
+    every = Structure(*model.structures[0].tolist()).covariance(step, step, 5, 30).numpy() + np.eye(34)
+    known, centred = every[:30, :30], values - values.mean()
+    left = every[30:, 30:] - every[30:, :30] @ np.linalg.solve(known, every[:30, 30:])
+    size = centred @ np.linalg.solve(known, centred) / 29
+    np.testing.assert_allclose(found, np.sqrt(size * left.diagonal()), rtol=1e-6)
+
+
+def test_expected_paths_of_a_walk_hold_together_and_are_as_wide_as_expected() -> None:
+    model = Structural(1, 8, 1, 0, 30)
+    model.structures[:] = torch.tensor([Structure(walk=100.0)], dtype=torch.float64)
+    paths = model.paths(4000, 30, 8)
+    torch.testing.assert_close(paths.std(0), torch.ones(8).double(), atol=0.05, rtol=0)
+    assert torch.corrcoef(paths[:, -2:].T)[0, 1] > 0.9

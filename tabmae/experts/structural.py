@@ -62,6 +62,13 @@ class Structure(NamedTuple):
             )
         return found
 
+    def left(self, ahead: Tensor, step: Tensor, factor: Tensor, season: int) -> Tensor:
+        """Covariance (H, H) of steps ahead once `step` are known, whose own has the Cholesky factor `factor`."""
+        now = len(step)
+        seen = torch.linalg.solve_triangular(factor, self.covariance(step, ahead, season, now), upper=False)
+        noise = torch.eye(len(ahead), dtype=torch.float64)
+        return self.covariance(ahead, ahead, season, now) + noise - seen.T @ seen
+
 
 class Structural(nn.Module):
     """Blends the forecasts of structures by how likely each makes the steps of a series.
@@ -122,27 +129,51 @@ class Structural(nn.Module):
         What comes before the first real cell is not believed; of histories with less than `LEAST_STEPS` steps, all is
         as `otherwise` (n, H, C) has it.
         """
+        mean = self.ahead(history, observed, otherwise.shape[1])[0].to(otherwise)
+        return mean.where(~mean.isnan(), otherwise)
+
+    def ahead(self, history: Tensor, observed: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (n, horizon, C) of the next steps, as of `forecast`; NaN after too few steps.
+
+        The deviation is that of each structure and that between them.
+        """
         real = observed.any(2).double()
         known = torch.where(real.any(1), real.shape[1] - real.argmax(1), 0).clamp_max(self.steps)
-        found = otherwise.clone()
+        found = torch.full((2, len(history), horizon, history.shape[2]), torch.nan, dtype=torch.float64)
         for length in known.unique().tolist():
             rows = torch.nonzero(known == length)[:, 0]
             if length >= LEAST_STEPS:
                 columns = history[rows, history.shape[1] - length :].double().permute(1, 0, 2)
-                ahead = self._asked(columns.flatten(1), otherwise.shape[1])[1]
-                found[rows] = ahead.reshape(len(ahead), len(rows), -1).transpose(0, 1).to(found)
-        return found
+                both = torch.stack(self._asked(columns.flatten(1), horizon)[1:])
+                found[:, rows] = both.reshape(2, horizon, len(rows), -1).transpose(1, 2)
+        return found[0], found[1]
 
-    def _asked(self, columns: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Log evidence (n, K) of each structure in columns (T, n), and the blend of their forecasts (horizon, n).
+    def paths(self, n: int, n_steps: int, horizon: int) -> Tensor:
+        """Errors (n, horizon) over their deviation that structures expect after `n_steps`, each as often as it is."""
+        generator = torch.Generator().manual_seed(0)
+        step = torch.arange(1.0, n_steps + 1, dtype=torch.float64)
+        ahead = torch.arange(n_steps + 1.0, n_steps + horizon + 1, dtype=torch.float64)
+        noise = torch.randn(n, horizon, generator=generator, dtype=torch.float64)
+        chosen = torch.multinomial(self.odds.softmax(0), n, replacement=True, generator=generator)
+        for k in chosen.unique().tolist():
+            structure = Structure(*self.structures[k].tolist())
+            covariance = structure.covariance(step, step, self.season, n_steps)
+            factor = torch.linalg.cholesky(covariance + torch.eye(n_steps, dtype=torch.float64))
+            left = structure.left(ahead, step, factor, self.season)
+            drawn = noise[chosen == k] @ torch.linalg.cholesky(left).T
+            noise[chosen == k] = drawn / left.diagonal().sqrt()
+        return noise
 
-        The variance of the noise is the one that suits each structure best.
+    def _asked(self, columns: Tensor, horizon: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Log evidence (n, K) of each structure in columns (T, n), and the blend (horizon, n) of what they forecast.
+
+        The latter are mean and standard deviation. The variance of the noise is the one that suits each structure best.
         """
         n_steps = len(columns)
         centre = columns.mean(0)
         values, step = columns - centre, torch.arange(1.0, n_steps + 1, dtype=torch.float64)
         ahead = torch.arange(n_steps + 1.0, n_steps + horizon + 1, dtype=torch.float64)
-        evidence, forecasts = [], []
+        evidence, forecasts, variances = [], [], []
         for fields in self.structures.tolist():
             structure = Structure(*fields)
             covariance = structure.covariance(step, step, self.season, n_steps)
@@ -151,9 +182,13 @@ class Structural(nn.Module):
             size = ((values * solved).sum(0) / n_steps).clamp_min(1e-12)
             evidence.append(-factor.diagonal().log().sum() - n_steps / 2 * size.log())
             forecasts.append(structure.covariance(ahead, step, self.season, n_steps) @ solved)
-        told = torch.stack(evidence, 1)
+            left = structure.left(ahead, step, factor, self.season).diagonal()
+            variances.append(left[:, None] * size * n_steps / (n_steps - 1))  # of which one tells the level
+        told, each = torch.stack(evidence, 1), torch.stack(forecasts)
         weights = (told + self.odds).softmax(1)
-        return told, torch.einsum("nk,khn->hn", weights, torch.stack(forecasts)) + centre
+        mean = torch.einsum("nk,khn->hn", weights, each)
+        variance = torch.einsum("nk,khn->hn", weights, torch.stack(variances) + (each - mean).square())
+        return told, mean + centre, variance.sqrt()
 
 
 def structures_of(season: int) -> list[Structure]:

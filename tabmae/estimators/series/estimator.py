@@ -329,7 +329,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         forecaster = self.forecaster_
         mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel)).double().numpy()
         mean = mean + self.regressors_.effect(future)
-        width = forecaster.scale(history, observed).double().numpy()
+        width = forecaster.scale(history, observed, horizon).double().numpy()
         shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
         floor = self._floor(panel, horizon)
         bounds = {}
@@ -360,7 +360,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         future = self._future(panel, n_steps, X_future)
         mean = self._ahead(panel, n_steps, [], future).mean
         history, observed, _, scale = self._histories(panel)
-        width = self.forecaster_.scale(history, observed).double().numpy() * scale
+        width = self.forecaster_.scale(history, observed, n_steps).double().numpy() * scale
         stamps = self.schema_.future_stamps(panel, n_steps)
         known, floor = self._known(panel), np.minimum(0, self._floor(panel, n_steps))
         for _ in range(n_samples):

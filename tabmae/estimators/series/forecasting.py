@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
+from tabmae.estimators.series.shares import shares
 from tabmae.estimators.series.widths import (
     at_lengths,
     doubt_after,
     drawn_of,
+    drawn_to_usual,
     gaps_drawn,
     independent_residuals,
     known_lengths,
@@ -33,9 +35,6 @@ JUDGED_SHARE = 0.2
 """Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
 MAX_PATH_NUMBERS = 4_000_000
 """Numbers of the kept residual paths, and the origins they come from."""
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-LEAST_TYPICAL = 1e-3
-"""Least squared error of a series, in those of all, that its origins are measured by."""
 RECENT_SEASONS = 14
 """Seasons before an origin whose deviation tells how wide its intervals are."""
 ENOUGH_STEPS = 600
@@ -44,6 +43,12 @@ DOUBT = 0.5
 """Standard errors, and shares of the whole error of one origin, by which others must be better than structures."""
 LEAST_JUDGED = 4
 """Steps before the first origin that judges structures."""
+LEAST_EXPECTED = 0.02
+"""Least deviation that structures are believed to have, in recent ones of the series."""
+EXPECTED = 20.0
+"""Independent residuals for which those count that structures expect."""
+LEAST_PATHS, MOST_EXPECTED = 200, 2000
+"""Paths that stand for those of origins at least, and for those that structures expect at most."""
 SHORTENED = 100
 """Origins by which forecasts after histories of each length are judged."""
 
@@ -63,7 +68,8 @@ class Forecaster(torch.nn.Module):
     typical, usually_observed : float32 (C,), typical deviation of histories, and the share of them that is known.
     doubt : float32 (lengths, C), how much wider residuals are after short histories.
 
-    `recent` : steps before an origin whose deviation is the scale. `structural` : None where series are long.
+    `recent` : steps before an origin whose deviation is the scale where series are long and `structural` is None, whose
+    deviation is it else. The first of `paths` are of origins then, the others are what structures expect.
 
     Source: split conformal prediction, Lei et al. 2018, on residuals over a local scale.
     """
@@ -103,6 +109,11 @@ class Forecaster(torch.nn.Module):
         return self.linear.horizon
 
     @property
+    def expected(self) -> float:
+        """Independent residuals that count for the paths which structures expect."""
+        return 0.0 if self.structural is None else EXPECTED
+
+    @property
     def context(self) -> int:
         return max(self.linear.context, 0 if self.structural is None else self.structural.steps)
 
@@ -126,21 +137,24 @@ class Forecaster(torch.nn.Module):
         if self.structural is not None and bool((self.structural.share > 0).any()):
             alone = self.structural.forecast(history, observed, found)
             found = found + self.structural.share * (alone - found)
-        n_shared = min(len(self.share), horizon)
-        if model is not None and n_shared and bool((self.share > 0).any()):
-            ahead = masked_forecast(model, history, observed, len(self.share))
-            mixed = found[:, : len(self.share)] + self.share * (ahead - found[:, : len(self.share)])
-            found = torch.cat([mixed, found[:, len(self.share) :]], 1)
+        if model is not None and horizon and bool((self.share > 0).any()):
+            found = self.mixed(found, masked_forecast(model, history, observed, len(self.share)))
         if horizon <= self.horizon:
             return found[:, :horizon]
         longer = torch.cat([history[:, self.horizon :], found], 1)
         shown = torch.cat([observed[:, self.horizon :], torch.ones_like(found, dtype=torch.bool)], 1)
         return torch.cat([found, self.forecast(model, longer, shown, horizon - self.horizon, series, linear)], 1)
 
+    def mixed(self, found: Tensor, ahead: Tensor) -> Tensor:
+        """A forecast (n, H, C) whose first steps are drawn to the masked model's (n, h, C), as it is believed."""
+        first, later = found[:, : len(self.share)], found[:, len(self.share) :]
+        return torch.cat([first + self.share * (ahead - first), later], 1)
+
     def bounds(self, levels: list[float], horizon: int, series: Tensor) -> Tensor:
         """Quantiles (len(levels), n, horizon, C) of the residuals over their scale, for series as in `forecast`."""
-        own = quantiles(self.paths, levels, horizon, self.told)[:, None] * per_series(self.widths_of(series))
-        of_any = quantiles(self.paths * per_series(self.path_widths), levels, horizon, self.told)[:, None]
+        told = levels, horizon, self.told, self.expected
+        own = quantiles(self.paths, *told)[:, None] * per_series(self.widths_of(series))
+        of_any = quantiles(self.paths * per_series(self.path_widths), *told)[:, None]
         return torch.where(per_series(series >= 0), own, of_any)
 
     def draw(self, n_steps: int, series: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,19 +163,35 @@ class Forecaster(torch.nn.Module):
         for _ in range(-(-n_steps // self.horizon)):
             chosen = torch.randint(len(self.paths), (len(series),), generator=generator)
             width = torch.where(series >= 0, self.widths_of(series), self.path_widths[chosen])
-            pieces.append(drawn_of(self.paths[chosen], self.told, generator) * per_series(width))
+            pieces.append(drawn_of(self.paths[chosen], self.told, generator, self.expected) * per_series(width))
         return torch.cat(pieces, 1)[:, :n_steps]
 
     def widths_of(self, series: Tensor) -> Tensor:
         """Width of each series (n,), 1 for those that fit has not seen."""
         return torch.cat([self.widths, torch.ones(1)])[series]
 
-    def scale(self, history: Tensor, observed: Tensor) -> Tensor:
-        """What residuals after histories (n, T, C) are measured by (n, 1, C): how they vary, and how short they are."""
-        n_known = observed[:, -self.context :].sum(1) / self.usually_observed
-        return self.variation(history, observed) * at_lengths(self.doubt, self.context, n_known)
+    @torch.no_grad()
+    def scale(self, history: Tensor, observed: Tensor, horizon: int) -> Tensor:
+        """What residuals (n, horizon, C) after histories (n, T, C) are measured by; larger after short histories."""
+        alone = None if self.structural is None else self.structural.ahead(history, observed, self.horizon)[1]
+        found = self.variation(history, observed, alone) * self.doubted(observed)
+        return found[:, torch.arange(horizon).clamp_max(self.horizon - 1)]
 
-    def variation(self, history: Tensor, observed: Tensor) -> Tensor:
+    def doubted(self, observed: Tensor) -> Tensor:
+        """How much wider residuals are (n, 1, C) after histories of which so little is known."""
+        n_known = observed[:, -self.context :].sum(1) / self.usually_observed
+        return at_lengths(self.doubt, self.context, n_known)
+
+    def variation(self, history: Tensor, observed: Tensor, alone: Tensor | None) -> Tensor:
+        """The scale (n, H, C) of whole histories: the deviation `alone` that structures tell, else the recent one."""
+        found = self.recent_variation(history, observed).expand(-1, self.horizon, -1)
+        if alone is None:
+            return found
+        alone = alone.to(found).where(~alone.isnan(), found).maximum(LEAST_EXPECTED * found)
+        drawn = drawn_to_usual(observed[:, -self.context :], self.usually_observed)[:, None]
+        return alone ** (1 - drawn) * found**drawn
+
+    def recent_variation(self, history: Tensor, observed: Tensor) -> Tensor:
         """Standard deviation (n, 1, C) of the last observed steps of histories."""
         recent = slice(history.shape[1] - min(self.recent, history.shape[1]), None)
         return local_scale(history[:, recent], observed[:, recent], self.typical, self.usually_observed)
@@ -210,12 +240,12 @@ def fit_forecaster(
     forecaster, and per channel the held-out root mean squared errors: "error" of the forecast, "baseline_error" of
     the better of the last step and the last season, "n" steps.
     """
-    n_channels = filled[0].shape[1]
+    n_channels, n_usual = filled[0].shape[1], round(float(np.median([len(values) for values in filled])))
     splits = [len(values) - max(1, round(JUDGED_SHARE * len(values))) for values in filled]
     splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
     window, structural = 2 if model is None else model.window, None
     learns = bool(contexts) and "linear" in experts
-    if "linear" in experts and not (learns and np.median([len(values) for values in filled]) > ENOUGH_STEPS):
+    if "linear" in experts and not (learns and n_usual > ENOUGH_STEPS):
         structural = Structural.fit(filled, horizon, season)
     if learns:
         final, early = Linear.fit(filled, splits, horizon, contexts, season, with_naive="persistence" in experts)
@@ -237,29 +267,36 @@ def fit_forecaster(
         if structural is None and not learns:
             forecaster.share.fill_(float(bool(experts)))
         forecaster.paths = usual_residuals()[:, None, None].expand(-1, horizon, n_channels).clone()
+        if structural is not None:
+            forecaster.paths = forecaster.paths[:0]
+            expect(forecaster, structural, n_usual)
         forecaster.path_widths = torch.ones(len(forecaster.paths))
         nothing = torch.full((n_channels,), torch.nan)
         return forecaster, {"error": nothing, "baseline_error": nothing, "n": torch.zeros(n_channels)}
-    linear = early.forecast(origins.history[:, -early.context :], origins.weighed)
+    linear, spread = early.forecast(origins.history[:, -early.context :], origins.weighed), None
     if structural is not None:
-        alone = structural.forecast(origins.history, origins.observed, linear)
+        alone, spread = structural.ahead(origins.history, origins.observed, horizon)
+        alone = alone.to(linear).where(~alone.isnan(), linear)
         structural.share = 1 - shares(alone, linear, origins, season, DOUBT)
         linear = linear + structural.share * (alone - linear)
     if model is not None and (learns or structural is None):  # which has learnt the steps that judge structures
         ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
         doubt = 0.0 if structural is None else DOUBT
         forecaster.share = shares(linear[:, :n_shared], ahead, origins, season, doubt)
-    mean = forecaster.forecast(model, origins.history, origins.observed, horizon, origins.weighed, early)
-    residual = torch.where(origins.known, origins.future - mean, torch.nan)
-    learn_scale(forecaster, model, early, origins, residual)
-    scaled = residual / forecaster.scale(origins.history, origins.observed)
+        linear = forecaster.mixed(linear, ahead)
+    residual = torch.where(origins.known, origins.future - linear, torch.nan)
+    learn_typical(forecaster, origins)
+    scaled = residual / forecaster.variation(origins.history, origins.observed, spread)
+    forecaster.doubt = doubt_of(forecaster, model, early, origins, scaled)
+    scaled = scaled / forecaster.doubted(origins.observed)
     n_paths = max(30, min(len(scaled), MAX_PATH_NUMBERS // (horizon * n_channels)))
     kept = torch.linspace(0, len(scaled) - 1, min(n_paths, len(scaled))).round().long()
     forecaster.widths, own = own_widths(scaled, origins, len(filled))
     scaled = scaled / per_series(own)
     forecaster.told = independent_residuals(scaled, origins)
-    forecaster.paths = gaps_drawn(scaled)[kept].float()
-    forecaster.path_widths = own[kept]
+    forecaster.paths, forecaster.path_widths = gaps_drawn(scaled)[kept].float(), own[kept]
+    if structural is not None:
+        expect(forecaster, structural, n_usual)
     naive = [Linear.naive(final.context, horizon, each) for each in {0, season} if each <= final.context]
     floors = [each.forecast(origins.history[:, -each.context :]) for each in naive]
     return forecaster, {
@@ -271,15 +308,18 @@ def fit_forecaster(
     }
 
 
-def learn_scale(
-    forecaster: Forecaster, model: SeriesAutoencoder | None, early: Linear, origins: Origins, residual: Tensor
-) -> None:
-    """Learn how histories vary, and how much more is missed after short ones: by origins whose histories are cut."""
-    shown = origins.observed.float()
+def learn_typical(forecaster: Forecaster, origins: Origins) -> None:
+    """Learn how much of histories is known, and how they vary."""
     known = origins.step.clamp_max(forecaster.context)[:, None]
-    forecaster.usually_observed = (shown.sum((0, 1)) / known.sum()).clamp_min(1 / forecaster.context)
-    forecaster.typical = forecaster.variation(origins.history, origins.observed).square().mean((0, 1)).sqrt()
-    whole = residual / forecaster.variation(origins.history, origins.observed)
+    seen = origins.observed.float().sum((0, 1))
+    forecaster.usually_observed = (seen / known.sum()).clamp_min(1 / forecaster.context)
+    forecaster.typical = forecaster.recent_variation(origins.history, origins.observed).square().mean((0, 1)).sqrt()
+
+
+def doubt_of(
+    forecaster: Forecaster, model: SeriesAutoencoder | None, early: Linear, origins: Origins, whole: Tensor
+) -> Tensor:
+    """How much more is missed after short histories: by cut histories of origins, `whole` are their residuals."""
     short, same = [], []
     for n_steps in known_lengths(forecaster.context):
         rows = torch.nonzero(origins.step > n_steps)[:, 0]
@@ -287,50 +327,26 @@ def learn_scale(
         cut = shortened(chosen_of(origins, rows), n_steps)
         mean = forecaster.forecast(model, cut.history, cut.observed, forecaster.horizon, cut.weighed, early)
         missed = torch.where(cut.known, cut.future - mean, torch.nan)
-        short.append(missed / forecaster.variation(cut.history, cut.observed))
+        short.append(missed / forecaster.scale(cut.history, cut.observed, forecaster.horizon))
         same.append(whole[rows])
-    forecaster.doubt = doubt_after(short, same)
+    return doubt_after(short, same)
 
 
-def n_apart(origins: Origins, n_steps: int) -> float:
-    """How many origins there are that share none of the `n_steps` after them, by the steps that they spread over."""
-    _, count = origins.series.unique_consecutive(return_counts=True)
-    ends = count.cumsum(0) - 1
-    spread = origins.step[ends] - origins.step[ends - count + 1]
-    return float((spread / n_steps + 1).minimum(count).sum())
+def expect(forecaster: Forecaster, structural: Structural, n_steps: int) -> None:
+    """Put paths that structures expect after `n_steps` beside those of origins: they weigh as `EXPECTED` says."""
+    n_channels, own = forecaster.paths.shape[2], len(forecaster.paths)
+    more = EXPECTED / float(forecaster.told.mean())
+    times = max(1, round(min(LEAST_PATHS, MOST_EXPECTED / more) / max(1, own)))
+    n_more = min(MOST_EXPECTED, round(own * times * more)) if own else LEAST_PATHS
+    expected = structural.paths(n_more, min(n_steps, structural.steps), forecaster.horizon)
+    expected = expected.float()[:, :, None].expand(-1, -1, n_channels)
+    forecaster.paths = torch.cat([forecaster.paths.repeat(times, 1, 1), expected])
+    forecaster.path_widths = torch.cat([forecaster.path_widths.repeat(times), torch.ones(n_more)])
 
 
 def rooted(residual: Tensor) -> Tensor:
     """Root mean square (C,) of residuals (n, H, C), NaN where not known."""
     return residual.square().nanmean((0, 1)).sqrt()
-
-
-def shares(linear: Tensor, ahead: Tensor, origins: Origins, season: int, doubt: float = 0.0) -> Tensor:
-    """How far the steps of another forecast are believed, (h, C): the share that misses least in each block of steps.
-
-    `doubt` : put on again of what a share takes off: standard errors, and shares of the error at one origin.
-    """
-    n_steps, n_channels = ahead.shape[1:]
-    target, known = origins.future[:, :n_steps], origins.known[:, :n_steps].float()
-    size = (linear - target).square().mean((1, 2))
-    count = torch.bincount(origins.series, minlength=int(origins.series.max()) + 1)
-    typical = torch.zeros(len(count)).index_add_(0, origins.series, size) / count.clamp_min(1)
-    known = known / (typical + LEAST_TYPICAL * size.mean())[origins.series][:, None, None]
-    width = max(1, min(n_steps, season // 4 if season else n_steps // 4))
-    found = torch.zeros(n_steps, n_channels)
-    for low in range(0, n_steps, width):
-        block = slice(low, low + width)
-        missed = torch.stack(
-            [((linear + share * (ahead - linear) - target).square() * known)[:, block].sum(1) for share in SHARES]
-        )
-        gained, n = missed - missed[:1], n_apart(origins, min(n_steps, low + width))
-        # one origin more at which nothing is gained: a single one tells nothing of how gains vary
-        variance = gained.var(1, correction=0) + gained.mean(1).square() / n
-        chance = (variance / n).sqrt() + torch.tensor(SHARES)[:, None] * missed[0].mean(0) / n
-        errors = missed.sum(1) + doubt * len(target) * chance
-        own = errors / errors.amin(0).clamp_min(1e-9)
-        found[block] = torch.tensor(SHARES)[(own + own.mean(1, keepdim=True)).argmin(0)]
-    return found
 
 
 def state_of(forecaster: Forecaster) -> dict[str, Any]:

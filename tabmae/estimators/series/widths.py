@@ -42,10 +42,16 @@ def local_scale(history: Tensor, observed: Tensor, typical: Tensor, share: Tenso
     mean = (history * shown).sum(1) / count.clamp_min(1)
     spread = ((history - mean[:, None]).square() * shown).sum(1)
     own = (spread / (count - 1).clamp_min(1)).sqrt().maximum(LEAST_SCALE * typical)
-    lacking = PRIOR_STEPS * (1 - count / (share * history.shape[1])).clamp_min(0)
-    drawn = lacking / ((count - 1).clamp_min(0) + lacking).clamp_min(1e-9)
-    drawn = torch.where(count < 2, 1.0, drawn)
+    drawn = drawn_to_usual(observed, share)
     return (own ** (1 - drawn) * typical**drawn).clamp_min(LEAST_SCALE)[:, None]
+
+
+def drawn_to_usual(observed: Tensor, share: Tensor) -> Tensor:
+    """How far the scale of a history (n, C) is drawn to the usual one, as of `local_scale`; 1 without two cells."""
+    count = observed.sum(1).float()
+    lacking = PRIOR_STEPS * (1 - count / (share * observed.shape[1])).clamp_min(0)
+    drawn = lacking / ((count - 1).clamp_min(0) + lacking).clamp_min(1e-9)
+    return torch.where(count < 2, 1.0, drawn)
 
 
 def known_lengths(context: int) -> list[int]:
@@ -123,20 +129,21 @@ def correlation(one: Tensor, other: Tensor, n: int) -> Tensor:
     return (both / size.clamp_min(1e-12) - 1 / n).clamp_min(0)
 
 
-def quantiles(paths: Tensor, levels: list[float], horizon: int, told: Tensor) -> Tensor:
+def quantiles(paths: Tensor, levels: list[float], horizon: int, told: Tensor, expected: float = 0.0) -> Tensor:
     """Quantiles (len(levels), horizon, C) of residual paths (n, H, C); wider beyond the fitted horizon.
 
-    `told` : (H,), independent residuals of each step. Where they are few, they know neither the side that they err to
-    nor how far they may: quantiles are those of Student's t about zero, which also say how much wider all of them are
-    than those of a law that is known. The forecast itself lies between those of either side.
+    `told` : (H,), independent residuals of each step; `expected` : for how many more the expected paths count. Where
+    they are few, they know neither the side that they err to nor how far they may: quantiles are those of Student's t
+    about zero, which also say how much wider all of them are than those of a law that is known. The forecast itself
+    lies between those of either side.
     """
     fitted = min(horizon, paths.shape[1])
     found = torch.empty(len(levels), horizon, paths.shape[2])
     for step in range(fitted):
         near = paths[:, max(0, step - NEIGHBOURS) : step + NEIGHBOURS + 1].flatten(0, 1)
         size = near.square().mean(0).sqrt()
-        n = float(told[step])
-        believed = min(1.0, n / ENOUGH)
+        n = float(told[step]) + expected
+        believed = min(1.0, float(told[step]) / ENOUGH)
         # the share of n residuals that one more is held at
         outward = [level * (1 + 1 / n) if level > 0.5 else 1 - (1 - level) * (1 + 1 / n) for level in levels]
         asked = torch.tensor(outward).clamp(0, 1)
@@ -152,11 +159,12 @@ def quantiles(paths: Tensor, levels: list[float], horizon: int, told: Tensor) ->
     return found
 
 
-def drawn_of(paths: Tensor, told: Tensor, generator: torch.Generator) -> Tensor:
+def drawn_of(paths: Tensor, told: Tensor, generator: torch.Generator, expected: float = 0.0) -> Tensor:
     """Residual paths (n, H, C) as far to either side as `quantiles` says, steps and channels of a path together."""
-    n = float(told.mean())
+    known = float(told.mean())
+    n = known + expected
     degrees = max(LEAST_DEGREES, n - 1)
-    flipped = torch.rand(len(paths), generator=generator) < (1 - min(1.0, n / ENOUGH)) / 2
+    flipped = torch.rand(len(paths), generator=generator) < (1 - min(1.0, known / ENOUGH)) / 2
     certain = torch.rand(len(paths), generator=generator).clamp(1e-6, 1 - 1e-6).numpy()
     wider = torch.from_numpy(((1 + 2 / n) * degrees / chi2.ppf(certain, degrees)) ** 0.5).to(paths)
     return paths * torch.where(flipped, -wider, wider)[:, None, None]
