@@ -25,6 +25,10 @@ CLEAR = (10.0, 1000.0)
 """How much larger variances of slope and season are of series that have little noise, or hardly any."""
 LEVEL, SLOPE, SEASON = 1e4, 0.05, 4.0
 """Variances of a level, a slope and a phase of the season before anything is seen, in those of noise and a step."""
+LATE = (0.1, 0.3)
+"""Half-lives of surprises that tell how large they are in the end, in steps of the series."""
+PRIOR_SURPRISES = 5.0
+"""Surprises of the usual size that stand beside them."""
 MOST_STEPS = 400
 """Last steps of a series that are asked."""
 LEAST_STEPS = 3
@@ -183,12 +187,29 @@ class Structural(nn.Module):
             evidence.append(-factor.diagonal().log().sum() - n_steps / 2 * size.log())
             forecasts.append(structure.covariance(ahead, step, self.season, n_steps) @ solved)
             left = structure.left(ahead, step, factor, self.season).diagonal()
-            variances.append(left[:, None] * size * n_steps / (n_steps - 1))  # of which one tells the level
+            grown = late_size(torch.linalg.solve_triangular(factor, values, upper=False).square() / size)
+            variances.append(left[:, None] * grown * size * n_steps / (n_steps - 1))  # of which one tells the level
         told, each = torch.stack(evidence, 1), torch.stack(forecasts)
         weights = (told + self.odds).softmax(1)
         mean = torch.einsum("nk,khn->hn", weights, each)
         variance = torch.einsum("nk,khn->hn", weights, torch.stack(variances) + (each - mean).square())
         return told, mean + centre, variance.sqrt()
+
+
+def late_size(surprises: Tensor) -> Tensor:
+    """How much larger than 1, their mean, the squared surprises (T, n) of columns are in the end: (n,).
+
+    Means of the latest ones are believed as far as they have foretold the next ones better than all together did.
+    """
+    n_steps = len(surprises)
+    back = torch.arange(n_steps + 1.0, dtype=torch.float64)[:, None] - torch.arange(n_steps, dtype=torch.float64)
+    told, late = [-surprises.sum(0) / 2], [torch.zeros_like(surprises[0])]
+    for share in LATE:
+        weights = torch.where(back > 0, 0.5 ** (back / (share * n_steps)), 0.0)
+        size = (weights @ surprises + PRIOR_SURPRISES) / (weights.sum(1, keepdim=True) + PRIOR_SURPRISES)
+        told.append(-(size[:-1].log() + surprises / size[:-1]).sum(0) / 2)
+        late.append(size[-1].log())
+    return (torch.stack(told).softmax(0) * torch.stack(late)).sum(0).exp()
 
 
 def structures_of(season: int) -> list[Structure]:
