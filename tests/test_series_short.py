@@ -112,3 +112,15 @@ def test_draws_of_short_series_spread_as_their_intervals_do(n_steps: int) -> Non
     wide = (ahead["TimeSeriesMAE-hi-80"] - ahead["TimeSeriesMAE-lo-80"]).to_numpy()
     assert (high - low).mean() == pytest.approx(wide.mean(), rel=0.15)
     assert wide[-1] > 1.5 * wide[0] and (high - low)[-1] > 1.5 * (high - low)[0]
+
+
+def test_where_origins_tell_enough_nothing_is_expected_beside_them() -> None:
+    rng = np.random.default_rng(0)
+    stamps = pd.date_range("2024-01-01", periods=60, freq="D")
+    frames = [pd.DataFrame({"unique_id": f"s{i}", "ds": stamps, "y": rng.normal(size=60)}) for i in range(80)]
+    few, many = (
+        TimeSeriesMAE(horizon=7, max_epochs=0, random_state=0).fit(pd.concat(part)).forecaster_
+        for part in (frames[:1], frames)
+    )
+    assert many.expected == 0 < 10 < few.expected
+    assert len(many.paths) <= 80 * 50

@@ -15,6 +15,7 @@ from torch import Tensor
 from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
 from tabmae.estimators.series.shares import shares
 from tabmae.estimators.series.widths import (
+    ENOUGH,
     at_lengths,
     doubt_after,
     drawn_of,
@@ -46,7 +47,7 @@ LEAST_JUDGED = 4
 LEAST_EXPECTED = 0.02
 """Least deviation that structures are believed to have, in recent ones of the series."""
 EXPECTED = 20.0
-"""Independent residuals for which those count that structures expect."""
+"""Independent residuals for which those count that structures expect, where origins tell nothing."""
 LEAST_PATHS, MOST_EXPECTED = 200, 2000
 """Paths that stand for those of origins at least, and for those that structures expect at most."""
 SHORTENED = 100
@@ -110,8 +111,8 @@ class Forecaster(torch.nn.Module):
 
     @property
     def expected(self) -> float:
-        """Independent residuals that count for the paths which structures expect."""
-        return 0.0 if self.structural is None else EXPECTED
+        """Independent residuals that count for the paths which structures expect; none where origins tell enough."""
+        return 0.0 if self.structural is None else EXPECTED * max(0.0, 1 - float(self.told.mean()) / ENOUGH)
 
     @property
     def context(self) -> int:
@@ -333,9 +334,11 @@ def doubt_of(
 
 
 def expect(forecaster: Forecaster, structural: Structural, n_steps: int) -> None:
-    """Put paths that structures expect after `n_steps` beside those of origins: they weigh as `EXPECTED` says."""
+    """Put paths that structures expect after `n_steps` beside those of origins: they weigh as `expected` says."""
     n_channels, own = forecaster.paths.shape[2], len(forecaster.paths)
-    more = EXPECTED / float(forecaster.told.mean())
+    more = forecaster.expected / float(forecaster.told.mean())
+    if not more:
+        return
     times = max(1, round(min(LEAST_PATHS, MOST_EXPECTED / more) / max(1, own)))
     n_more = min(MOST_EXPECTED, round(own * times * more)) if own else LEAST_PATHS
     expected = structural.paths(n_more, min(n_steps, structural.steps), forecaster.horizon)
