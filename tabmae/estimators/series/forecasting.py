@@ -337,10 +337,10 @@ def expect(forecaster: Forecaster, structural: Structural, n_steps: int) -> None
     """Put paths that structures expect after `n_steps` beside those of origins: they weigh as `expected` says."""
     n_channels, own = forecaster.paths.shape[2], len(forecaster.paths)
     more = forecaster.expected / float(forecaster.told.mean())
-    if not more:
-        return
-    times = max(1, round(min(LEAST_PATHS, MOST_EXPECTED / more) / max(1, own)))
+    times = max(1, round(min(LEAST_PATHS, MOST_EXPECTED / max(more, 1e-9)) / max(1, own)))
     n_more = min(MOST_EXPECTED, round(own * times * more)) if own else LEAST_PATHS
+    if not n_more:
+        return
     expected = structural.paths(n_more, min(n_steps, structural.steps), forecaster.horizon)
     expected = expected.float()[:, :, None].expand(-1, -1, n_channels)
     forecaster.paths = torch.cat([forecaster.paths.repeat(times, 1, 1), expected])
