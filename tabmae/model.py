@@ -44,7 +44,8 @@ class Batch(NamedTuple):
 
     values : (B, F), 0 where not visible. visible, wanted : bool (B, F); forests are asked for the wanted cells alone.
     guess : the expert's. network : what the network alone believes.
-    own : (B,), positions of remembered rows that rows are, and so do not copy, -1 for none; None for none at all.
+    learnt : bool (B, F), visible cells by which remembered rows are known that rows are, and so do not copy; None where
+        no hidden cell is remembered.
     """
 
     values: Tensor
@@ -52,7 +53,7 @@ class Batch(NamedTuple):
     wanted: Tensor
     guess: Guess | None
     network: CellDistribution
-    own: Tensor | None = None
+    learnt: Tensor | None = None
 
 
 class MaskedAutoencoder(nn.Module):
@@ -110,13 +111,14 @@ class MaskedAutoencoder(nn.Module):
         return self.backbone.encode(tokens, seen)
 
     def forward(
-        self, values: Tensor, visible: Tensor, guess: Guess | None = None, fold: int = 0, own: Tensor | None = None
+        self, values: Tensor, visible: Tensor, guess: Guess | None = None, fold: int = 0, learnt: Tensor | None = None
     ) -> CellDistribution:
         """Distribution of every cell of values (B, F) given the visible ones; `guess` spares its computation.
 
-        `fold` 1 or 2 asks only the trees that were grown without that fold of the held-out cells; `own` as in `Batch`.
+        `fold` 1 or 2 asks only the trees that were grown without that fold of the held-out cells; `learnt` as in
+        `Batch`.
         """
-        batch = self.begin(values, visible, guess, own=own)
+        batch = self.begin(values, visible, guess, learnt=learnt)
         if self.training:
             return batch.network
         (found,) = self.believed([batch], fold)
@@ -128,13 +130,13 @@ class MaskedAutoencoder(nn.Module):
         visible: Tensor,
         guess: Guess | None = None,
         wanted: Tensor | None = None,
-        own: Tensor | None = None,
+        learnt: Tensor | None = None,
     ) -> Batch:
         """Expert and network on values (B, F); `believed` asks the forests for all cells not visible, or `wanted`."""
         values = torch.where(visible, values, 0)
         guess = self.guess(values, visible) if guess is None else guess
         network = self.network(values, visible, guess)
-        return Batch(values, visible, ~visible if wanted is None else wanted, guess, network, own)
+        return Batch(values, visible, ~visible if wanted is None else wanted, guess, network, learnt)
 
     def believed(self, batches: Sequence[Batch], fold: int = 0) -> Iterator[CellDistribution]:
         """Distribution of every cell of each batch; a forest is asked once for the rows of all, which is faster."""
@@ -150,10 +152,6 @@ class MaskedAutoencoder(nn.Module):
         """What the network alone believes of values (B, F), 0 where not visible, from its expert's guess."""
         latent = self.encode(values, visible, guess)
         return self.tokenizer.predict(self.backbone.decode(latent, visible), guess)
-
-    def own_rows(self, values: Tensor, observed: Tensor) -> Tensor | None:
-        """Positions (B,) of the remembered rows that rows (B, F) are by all of their cells, as `Batch` has them."""
-        return None if self.copies is None else self.copies.own(values, observed)
 
     def set_copies(self, copies: Copies | None) -> None:
         """Ask these rows from now on, not believed until their weights are set; None asks none.
@@ -234,7 +232,7 @@ class MaskedAutoencoder(nn.Module):
         expert = mean if batch.guess is None else batch.guess.mean[:, place].to(mean.dtype)
         of_numbers, of_levels = [torch.zeros_like(mean), expert, mean, mean, mean], [expert_levels, *[levels] * 3]
         if self.copies is not None:
-            found = self.copies.predict(batch.values, batch.visible, batch.own)
+            found = self.copies.predict(batch.values, batch.visible, batch.learnt)
             rest = (1 - found.shares).to(mean)
             of_numbers.append(found.numbers.to(mean) + rest[:, self.tokenizer.numbers] * mean)
             of_levels.append(found.levels.to(levels) + rest[:, self.tokenizer.categories, None] * levels)

@@ -274,13 +274,13 @@ def _own_guesses(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
 
 def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor) -> list[Tensor]:
     """Rows (n, F) completed by the ensemble without the cells of a group of features, for each group in turn."""
-    n_features, learnt = values.shape[1], observed & (folds == 0)
+    n_features = values.shape[1]
     n_groups = min(N_GROUPS, n_features)
     group = torch.arange(n_features, device=values.device) % n_groups
     completed = []
     for number in range(n_groups):
         visible = observed & (group != number)
-        believed = beliefs(model, values, visible, wanted=~observed, known=learnt)
+        believed = beliefs(model, values, visible, wanted=~observed, learnt=visible & (folds == 0))
         points = torch.cat([found.point() for _, found in believed])
         completed.append(torch.where(observed, values, points))
     return completed

@@ -246,12 +246,12 @@ class MaskedTableEstimator(TabularEstimator):
         visible: Tensor,
         answer: Callable[[CellDistribution, slice], Any],
         fold: int = 0,
-        known: Tensor | None = None,
+        learnt: Tensor | None = None,
     ) -> list[Any]:
-        """What `answer` says of each batch of values (n, F), given which rows it has; `known` as in `beliefs`."""
+        """What `answer` says of each batch of values (n, F), given which rows it has; `learnt` as in `beliefs`."""
         answers, start = [], 0
         with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
-            for batch, found in beliefs(self.model_, values, visible, fold, known=known):
+            for batch, found in beliefs(self.model_, values, visible, fold, learnt=learnt):
                 rows = slice(start, start + len(batch.values))
                 answers.append(answer(self._believed(batch, found), rows))
                 start = rows.stop
@@ -288,7 +288,7 @@ class MaskedTableEstimator(TabularEstimator):
         hidden = observed & (torch.rand(observed.shape, generator=generator) < SCORE_FRACTION)
         if not hidden.any():
             raise DataError("X must have observed cells to be scored on; it has too few. Pass more rows.")
-        points = self._points(values, observed & ~hidden, observed)
+        points = self._points(values, observed & ~hidden, some_hidden=True)
         errors = []
         for j, column in enumerate(self.schema_.columns):
             target, predicted = values[hidden[:, j], j].double(), points[hidden[:, j], j]
@@ -298,8 +298,10 @@ class MaskedTableEstimator(TabularEstimator):
                 errors.append((predicted != target).double().mean())
         return -float(torch.stack(errors).mean())
 
-    def _points(self, values: Tensor, visible: Tensor, known: Tensor | None = None) -> Tensor:
-        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu(), known=known)
+    def _points(self, values: Tensor, visible: Tensor, some_hidden: bool = False) -> Tensor:
+        """Imputed values of the invisible cells of values (n, F), of which some were observed, or none."""
+        learnt = visible if some_hidden else None
+        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu(), learnt=learnt)
         return self._in_range(torch.cat(found)) if found else values.double()
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

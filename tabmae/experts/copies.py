@@ -168,21 +168,16 @@ class Copies(nn.Module):
                 self.knots[place] = torch.quantile(known, steps)
         return self
 
-    def own(self, values: Tensor, observed: Tensor) -> Tensor:
-        """Positions (B,) of remembered rows that equal rows (B, F) in every cell, -1 where none does."""
-        places = {row: place for place, row in enumerate(_as_bytes(self.values, self.observed))}
-        found = [places.get(row, -1) for row in _as_bytes(self._cells(values, observed), observed)]
-        return torch.tensor(found, dtype=torch.long, device=self.values.device)
-
-    def predict(self, values: Tensor, visible: Tensor, own: Tensor | None = None) -> Found:
+    def predict(self, values: Tensor, visible: Tensor, learnt: Tensor | None = None) -> Found:
         """What the remembered rows say of every cell of values (B, F) from the visible ones, float32.
 
-        `own` (B,) are the positions of remembered rows that a row shall not copy, as it is them, -1 for none.
+        `learnt` (B, F), visible cells, tells that rows are of those that are remembered: the first one that has all of
+        these cells is taken to be the row itself, and not copied. None tells that hidden cells are not remembered.
         """
         device, size, table = self.values.device, self._rows_at_once(), self._table()
-        own = torch.full((len(values),), -1) if own is None else own
-        asked, shown, own = self._cells(values, visible).to(device), visible.to(device), own.to(device)
-        chunks = [part.split(size) for part in (asked, shown, own)]
+        learnt = torch.zeros_like(visible) if learnt is None else learnt
+        asked = self._cells(values, visible).to(device)
+        chunks = [part.split(size) for part in (asked, visible.to(device), learnt.to(device))]
         n_workers = min(n_threads(), len(chunks[0])) if device.type == "cpu" else 1
         with ThreadPoolExecutor(n_workers) as pool:
             parts = list(pool.map(self._told, *chunks, repeat(table)))
@@ -195,9 +190,12 @@ class Copies(nn.Module):
             cells[:, j] = cells[:, j].clamp(0, self.n_levels[j] - 1)
         return cells
 
-    def _told(self, asked: Tensor, shown: Tensor, own: Tensor, table: Tensor) -> Found:
+    def _told(self, asked: Tensor, shown: Tensor, learnt: Tensor, table: Tensor) -> Found:
         near = self._candidates(asked, shown, table)
-        known = self.observed[near] & (near != own[:, None])[:, :, None]
+        known = self.observed[near]
+        if learnt.any():
+            alike = ((asked[:, None] == self.values[near]) & known | ~learnt[:, None]).all(2) & learnt.any(1)[:, None]
+            known = known & ~(alike & (alike.cumsum(1) == 1))[:, :, None]
         as_copy = self._as_copy(asked, near)
         evidence = self._evidence(as_copy, shown[:, None] & known).sum(2, keepdim=True).masked_fill(~known, -torch.inf)
         none = evidence.new_full((len(asked), 1, len(self.n_levels)), math.log(len(self.values)))
@@ -301,11 +299,6 @@ def nearest(distance: Tensor, n_near: int) -> Tensor:
     least, layer = padded.view(len(distance), -1, n_heaps).min(1)
     heap = least.topk(n_near, dim=1, largest=False).indices
     return layer.gather(1, heap) * n_heaps + heap
-
-
-def _as_bytes(cells: Tensor, observed: Tensor) -> list[bytes]:
-    """Rows (B, F), each as one key."""
-    return [row.tobytes() for row in torch.where(observed, cells, torch.nan).cpu().numpy()]
 
 
 def _log_normal(gap: Tensor, width: Tensor) -> Tensor:

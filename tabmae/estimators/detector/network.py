@@ -220,13 +220,13 @@ class CellNetwork(MaskedTableEstimator):
         """
         model, weight = self.model_, next(self.model_.parameters())
         values = bounded(values, self.schema_.n_levels)
-        wanted, own = observed if wanted is None else wanted, model.own_rows(values, observed)
+        wanted = observed if wanted is None else wanted
         for feature in range(values.shape[1]):
             for rows in torch.nonzero(wanted[:, feature])[:, 0].split(rows_at_once(model)):
                 visible = observed[rows].to(weight.device)
                 visible[:, feature] = False
                 with base.out_of_memory_explained(len(rows)):
-                    found = model(values[rows].to(weight), visible, own=None if own is None else own[rows])
+                    found = model(values[rows].to(weight), visible, learnt=visible)
                 yield feature, rows, found.of(feature)
 
 

@@ -325,7 +325,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         def answer(distribution: CellDistribution, _: slice) -> Tensor:
             return distribution.probabilities(place).cpu()
 
-        found = self._predict(values, visible, answer, known=observed)
+        found = self._predict(values, visible, answer, learnt=visible)
         modelled = torch.cat(found).numpy()
         n_named = min(len(levels), modelled.shape[1] - (modelled.shape[1] < len(levels)))
         probability = np.empty((len(values), len(levels)))
@@ -358,7 +358,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             )
         places = self.schema_.positions(open_table(X))
         cells = cells[:, places]
-        points = self._points(values, observed & ~cells, observed)
+        points = self._points(values, observed & ~cells, some_hidden=True)
         return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X)[:, places])
 
     def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -367,7 +367,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         for j in range(values.shape[1]):
             visible = observed.clone()
             visible[:, j] = False
-            points[:, j] = self._points(values, visible, observed)[:, j]
+            points[:, j] = self._points(values, visible, some_hidden=True)[:, j]
         return points
 
 
