@@ -12,25 +12,19 @@ from torch import Tensor, nn
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 """Shares of the prior tried in `fit`; .7 leaves almost nothing but the mean, which is right for independent noise."""
-
 SHARP_SHRINKAGE = 1e-6
 """Share tried below them where columns determine one: the sum of others, an end some days after a start."""
-
 SHARP_PASSES = ((0.1, 20), (0.01, 200))
 """Variance, in that of its column, that the surest held-out cell may have left, and passes of EM with the sharp share
 that are then worth their time; what it keeps comes late."""
-
 EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.001
 """Variance, in that of its column, up to which a held-out cell is said to be determined; the sharp share is taken where
 the squared error of these is at most so many times the least share's, and that of all held-out cells so many. What is
 only nearly a line bends far out, where sharp conditionals go astray."""
-
 MAX_CHUNK_CELLS = 4_000_000
 """Cells of the matrices that one batched solve holds at once: 32 MB in float64."""
-
 MAX_ROWS = 5_000
-"""Rows that EM reads; more are thinned to a sample at equal steps, for a covariance needs no more."""
-
+"""Rows that EM reads, of more a sample: a covariance needs no more."""
 MAX_ROWS_OF_CHOICE = 2_000
 """Rows that the choice of the shrinkage reads."""
 
