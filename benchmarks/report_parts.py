@@ -44,10 +44,10 @@ def gains(rows: pd.DataFrame, part: str, ours: str, low: int, high: int) -> dict
     return entry
 
 
-def parts_report(rows: pd.DataFrame, ours: str = "tabmae") -> str:
+def parts_report(rows: pd.DataFrame, ours: str = "tabmae", parts: Sequence[str] = tuple(PARTS)) -> str:
     """Make a table for each variant that has runs: a row a size of table."""
     text = ["What the defaults change against a variant that lacks a part, on the runs that both finished."]
-    for part, label in PARTS.items():
+    for part, label in ((part, PARTS[part]) for part in parts):
         found = {size: gains(rows, part, ours, *bounds) for size, bounds in SIZES.items()}
         table = pd.DataFrame.from_dict({size: entry for size, entry in found.items() if entry}, orient="index")
         if len(table):
@@ -60,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Show what each part of the ensemble is worth, by the size of the table."
     )
     parser.add_argument("files", nargs="+", type=Path, help="JSONL files of benchmarks.impute")
-    parser.add_argument("--write", type=Path, help="Markdown page with the markers of the section 'parts'")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="variants, default: all")
+    parser.add_argument("--section", default="parts", help="whose markers the page has, default: parts")
+    parser.add_argument("--write", type=Path, help="Markdown page with the markers of the section")
     read = parser.parse_args(arguments)
-    show(parts_report(read_rows(read.files)), read.write, "parts")
+    show(parts_report(read_rows(read.files), parts=read.parts), read.write, read.section)
 
 
 if __name__ == "__main__":
