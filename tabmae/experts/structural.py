@@ -66,6 +66,11 @@ class Structure(NamedTuple):
             )
         return found
 
+    def factor(self, step: Tensor, season: int) -> Tensor:
+        """Cholesky factor of the covariance of known steps (n,) with their noise, (n, n)."""
+        noise = torch.eye(len(step), dtype=torch.float64)
+        return torch.linalg.cholesky(self.covariance(step, step, season, len(step)) + noise)
+
     def left(self, ahead: Tensor, step: Tensor, factor: Tensor, season: int) -> Tensor:
         """Covariance (H, H) of steps ahead once `step` are known, whose own has the Cholesky factor `factor`."""
         now = len(step)
@@ -161,8 +166,7 @@ class Structural(nn.Module):
         chosen = torch.multinomial(self.odds.softmax(0), n, replacement=True, generator=generator)
         for k in chosen.unique().tolist():
             structure = Structure(*self.structures[k].tolist())
-            covariance = structure.covariance(step, step, self.season, n_steps)
-            factor = torch.linalg.cholesky(covariance + torch.eye(n_steps, dtype=torch.float64))
+            factor = structure.factor(step, self.season)
             left = structure.left(ahead, step, factor, self.season)
             drawn = noise[chosen == k] @ torch.linalg.cholesky(left).T
             noise[chosen == k] = drawn / left.diagonal().sqrt()
@@ -180,8 +184,7 @@ class Structural(nn.Module):
         evidence, forecasts, variances = [], [], []
         for fields in self.structures.tolist():
             structure = Structure(*fields)
-            covariance = structure.covariance(step, step, self.season, n_steps)
-            factor = torch.linalg.cholesky(covariance + torch.eye(n_steps, dtype=torch.float64))
+            factor = structure.factor(step, self.season)
             solved = torch.cholesky_solve(values, factor)
             size = ((values * solved).sum(0) / n_steps).clamp_min(1e-12)
             evidence.append(-factor.diagonal().log().sum() - n_steps / 2 * size.log())
