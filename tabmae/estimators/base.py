@@ -249,7 +249,7 @@ def teach_held_out(
 
 @contextmanager
 def _network_alone(model: MaskedAutoencoder) -> Iterator[None]:
-    """The model without its trees, in the precision of training."""
+    """The model without its trees and its copies, in the precision of training."""
     others = model.sweeps, model.direct, model.copies
     set_precision(model, torch.float32)
     model.sweeps, model.direct, model.copies = nn.ModuleList(), nn.ModuleDict(), None

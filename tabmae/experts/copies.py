@@ -231,7 +231,7 @@ class Copies(nn.Module):
         of_numbers = gap[:, :, self.numbers] / width
         as_copy[:, :, self.numbers] = (base[:, None] - 0.5 * of_numbers.square()).clamp_max(MOST_NATS).exp()
         for place, j in enumerate(self.categories):
-            frequency = self.frequency[place].float()[asked[:, j].long().clamp(0, self.n_levels[j] - 1)]
+            frequency = self.frequency[place].float()[asked[:, j].long()]
             as_copy[:, :, j] = (gap[:, :, j] == 0) * (copied[j] / frequency[:, None])
         return as_copy
 
@@ -250,7 +250,7 @@ class Copies(nn.Module):
         for place, j in enumerate(self.categories):
             told = (self.copied[j] / self.frequency[place, : self.n_levels[j]] + 1 - self.copied[j]).log()
             other, known = (1 - self.copied[j]).log(), shown[:, j, None]
-            level = F.one_hot(asked[:, j].long().clamp(0, self.n_levels[j] - 1), self.n_levels[j])
+            level = F.one_hot(asked[:, j].long(), self.n_levels[j])
             parts += [level * known * (other - told), known * -other]
         distance = torch.cat(parts, 1).float() @ table
         n_near = min(N_CANDIDATES, len(self.values))
