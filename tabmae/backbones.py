@@ -36,6 +36,23 @@ class Backbone(nn.Module, ABC):
         return self.decode(self.encode(tokens, seen), seen)
 
 
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, on the CPU by 16 bits a number, which are drawn in a third of the time.
+
+    >>> dropped = Dropout(0.25)(torch.ones(100, 100))
+    >>> len(dropped.unique()) == 2 and abs(dropped.mean().item() - 1) < 0.05
+    True
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or input.device.type != "cpu" or not 0 < self.p < 1:
+            return super().forward(input)
+        words = torch.empty(-(-input.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        drawn = words.view(torch.int16)[: input.numel()].view(input.shape)
+        kept = drawn >= round(self.p * 2**16) - 2**15
+        return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
+
+
 class MLP(Backbone):
     """Fully connected layers over all tokens of a row at once.
 
@@ -47,7 +64,7 @@ class MLP(Backbone):
         width = 16 * d_token
         layers: list[nn.Module] = []
         for d_in in [n_tokens * d_token] + [width] * (depth - 1):
-            layers += [nn.Linear(d_in, width), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(d_in, width), nn.ReLU(), Dropout(dropout)]
         self.encoder = nn.Sequential(*layers)
         self.decoder = nn.Linear(width, n_tokens * d_token)
         self.n_tokens, self.d_token = n_tokens, d_token
@@ -97,9 +114,9 @@ class Block(nn.Module):
         self.attention = Attention(d_token, dropout)
         self.feedforward_norm = nn.LayerNorm(d_token)
         self.feedforward = nn.Sequential(
-            nn.Linear(d_token, 4 * d_token), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * d_token, d_token)
+            nn.Linear(d_token, 4 * d_token), nn.GELU(), Dropout(dropout), nn.Linear(4 * d_token, d_token)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, attended: Tensor | None = None) -> Tensor:
         tokens = tokens + self.dropout(self.attention(self.attention_norm(tokens), attended))
@@ -212,9 +229,9 @@ class ConvBlock(nn.Module):
             nn.GroupNorm(1, d_token),
             convolution(d_token, d_token, 3, padding=dilation, dilation=dilation),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             convolution(d_token, d_token, 3, padding=dilation, dilation=dilation),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

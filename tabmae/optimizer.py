@@ -6,6 +6,7 @@ Contract: the state is plain tensors by name; the same gradients give the same w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+LONGEST_GRADIENT = 1.0
 
 
 class AdamW:
@@ -22,6 +24,7 @@ class AdamW:
     Parameters
     ----------
     parameters : what is trained. weight_decay : share of a weight taken off per step, times the learning rate.
+    longest : a gradient that is longer, of all parameters together, counts as one of this length in its direction.
 
     Source: Loshchilov and Hutter 2019. The class `torch.optim.AdamW` loads torch's compiler when it is first made,
     which takes a second: as long as many a fit.
@@ -35,8 +38,8 @@ class AdamW:
     0.9
     """
 
-    def __init__(self, parameters: Sequence[Tensor], weight_decay: float) -> None:
-        self.parameters, self.weight_decay = list(parameters), weight_decay
+    def __init__(self, parameters: Sequence[Tensor], weight_decay: float, longest: float = math.inf) -> None:
+        self.parameters, self.weight_decay, self.longest = list(parameters), weight_decay, longest
         self._moments = {
             "exp_avg": [torch.zeros_like(parameter) for parameter in self.parameters],
             "exp_avg_sq": [torch.zeros_like(parameter) for parameter in self.parameters],
@@ -47,15 +50,21 @@ class AdamW:
     def step(self, lr: float) -> None:
         """Move the parameters that have a gradient by one step, and forget the gradients."""
         moved = [place for place, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        gradients = [gradient for parameter in self.parameters if (gradient := parameter.grad) is not None]
         means, squares, steps = ([self._moments[name][place] for place in moved] for name in self._moments)
+        too_long = None
+        if self.longest < math.inf and gradients:
+            length = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
+            too_long = (length / self.longest).clamp_min(1)
         adamw(
             [self.parameters[place] for place in moved],
-            [gradient for place in moved if (gradient := self.parameters[place].grad) is not None],
+            gradients,
             means,
             squares,
             [],
             steps,
             fused=True,
+            grad_scale=too_long,
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],

@@ -29,7 +29,7 @@ from tabmae.errors import TrainingError, TrainingInterruptedWarning, warn
 from tabmae.held_out import Autoencoder, HeldOut
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
-from tabmae.optimizer import AdamW
+from tabmae.optimizer import LONGEST_GRADIENT, AdamW
 from tabmae.schedule import share_averaged, share_of_lr
 
 BLOCK_CELLS = 400_000
@@ -176,7 +176,7 @@ class _Run:
         self.n_batches = max(1, round(len(values) / plan.batch_size))
         self.n_steps = self.n_batches * plan.max_epochs
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = AdamW(self.parameters, plan.weight_decay)
+        self.optimizer = AdamW(self.parameters, plan.weight_decay, LONGEST_GRADIENT)
         self.averaged = deepcopy(model)
         self.means = [parameter for parameter in self.averaged.parameters() if parameter.requires_grad]
         self.check = HeldOut(model, values, observed, held_out, self.weight)
@@ -226,7 +226,6 @@ class _Run:
         if self.plan.visible_weight:
             loss = loss + self.plan.visible_weight * masked_mean(errors, visible, weight)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         before = self.scheduled
         self.optimizer.step(self.plan.lr * share_of_lr(before, self.n_steps))
         self.progress.step += 1

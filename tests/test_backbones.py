@@ -11,6 +11,7 @@ from tabmae.backbones import (
     Attention,
     Backbone,
     Conv,
+    Dropout,
     LineConvolution,
     Transformer,
     build_backbone,
@@ -279,3 +280,28 @@ def test_a_backbone_from_outside_is_taken_as_it_is() -> None:
 def test_what_is_no_backbone_is_refused(backbone: Any, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         build_backbone(backbone, n_tokens=N_TOKENS, d_token=D_TOKEN, depth=1, dropout=0.0)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_scales_the_rest_and_passes_the_gradient_of_what_is_kept(p: float) -> None:
+    torch.manual_seed(0)
+    given = torch.randn(1001, 99, requires_grad=True)
+    dropped = Dropout(p)(given)
+    kept = dropped != 0
+    assert float(kept.double().mean()) == pytest.approx(1 - p, abs=0.005)
+    torch.testing.assert_close(dropped[kept], given[kept] / (1 - p))
+    (gradient,) = torch.autograd.grad(dropped.sum(), given)
+    torch.testing.assert_close(gradient, kept / (1 - p))
+    assert abs(float((kept[:-1] == kept[1:]).double().mean()) - (p * p + (1 - p) ** 2)) < 0.005, "rows are independent"
+    assert abs(float((kept[:, :-1] == kept[:, 1:]).double().mean()) - (p * p + (1 - p) ** 2)) < 0.005
+
+
+def test_dropout_is_drawn_from_the_seed_and_rests_outside_of_training() -> None:
+    given, dropout = torch.ones(50, 7), Dropout(0.3)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        found.append(dropout(given))
+    assert torch.equal(*found) and not torch.equal(found[0], dropout(given))
+    assert dropout.eval()(given) is given or torch.equal(dropout(given), given)
+    assert torch.equal(Dropout(0.0)(given), given) and not Dropout(1.0)(given).any()

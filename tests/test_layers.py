@@ -267,7 +267,7 @@ def test_a_wrong_import_is_found(path: str, source: str, message: str) -> None:
         ("schema/__init__.py", "from tabmae.schema.column import Column\nfrom tabmae.schema import column"),
         (
             "model.py",
-            "from tabmae import masks\nfrom tabmae.experts import gaussian\nfrom tabmae.tokenizers.cells import bins",
+            "from tabmae import masks\nfrom tabmae.experts import gaussian\nfrom tabmae.tokenizers.cells import Guess",
         ),
         ("estimators/table.py", "from tabmae.estimators import base"),
         ("estimators/table/encoder.py", "from tabmae.estimators.table.imputer import TabMAE"),

@@ -103,7 +103,7 @@ def believe(model: MaskedAutoencoder, numbers: list[float], levels: list[float])
 
 def parts(distribution: CellDistribution) -> Iterator[tuple[str, Tensor]]:
     """Give all that a distribution says of its cells."""
-    for name in ("direct", "scale", "gate", "log_bins", "log_levels", "mean"):
+    for name in ("direct", "scale", "gate", "mass", "log_levels", "mean"):
         yield name, getattr(distribution, name)
     yield "point", distribution.point()
     yield "draw", distribution.sample(seeded())

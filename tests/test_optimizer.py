@@ -54,6 +54,24 @@ def test_steps_are_those_of_torch_bit_for_bit(weight_decay: float, dtype: torch.
     assert moved == [True, True, False, True]
 
 
+@pytest.mark.parametrize("longest", [0.5, 1e3])
+def test_too_long_gradients_are_cut_as_torch_cuts_them(longest: float) -> None:
+    ours, theirs = parameters(), parameters()
+    optimizer = AdamW(ours, 0.01, longest)
+    reference = torch.optim.AdamW(theirs, weight_decay=0.01, betas=BETAS, eps=EPSILON, fused=True)
+    for step in range(6):
+        walk(optimizer, ours, range(step, step + 1))
+        for part, gradient in zip(theirs, gradients(step, theirs), strict=True):
+            part.grad = gradient
+        torch.nn.utils.clip_grad_norm_(theirs, longest)
+        reference.param_groups[0]["lr"] = 0.1 / (step + 1)
+        reference.step()
+        for part, twin in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(part, twin, rtol=1e-4, atol=1e-5)
+        exp_avg, theirs_avg = optimizer.state_dict()["0.exp_avg"], reference.state[theirs[0]]["exp_avg"]
+        torch.testing.assert_close(exp_avg, theirs_avg, rtol=1e-4, atol=1e-7)
+
+
 def test_gradients_are_forgotten_after_their_step() -> None:
     of = parameters()
     optimizer = AdamW(of, weight_decay=0.01)

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from tabmae.losses import LOSSES
 from tabmae.tokenizers import CellTokenizer, Guess
+from tabmae.tokenizers.bins import MAX_BINS, Bins
 from tabmae.tokenizers.cells import (
     BACKGROUND,
     LEVEL_WEIGHT,
     LIKELIHOOD_WEIGHT,
-    MAX_BINS,
     MAX_EXPERT_COLUMNS,
     MAX_LEVELS,
     MIN_SCALE,
-    bins,
 )
 
 D_TOKEN = 6
@@ -131,6 +130,11 @@ def test_the_gradient_of_the_levels_has_the_same_bits_on_any_number_of_threads()
     assert all(torch.equal(found[0], again) for again in found[1:])
 
 
+def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    found = Bins.fit(values, observed)
+    return found.edges, found.centres, found.discrete
+
+
 def test_a_column_of_few_values_gets_a_bin_a_value() -> None:
     edges, centres, discrete = bins(*column(2.0, -1.0, 0.0, 2.0, 0.0))
     assert discrete.tolist() == [True]
@@ -141,7 +145,7 @@ def test_a_column_of_few_values_gets_a_bin_a_value() -> None:
 
 @pytest.mark.parametrize(("n_values", "discrete"), [(MAX_BINS, True), (MAX_BINS + 1, False)])
 def test_a_bin_a_value_as_long_as_there_are_enough(n_values: int, discrete: bool) -> None:
-    assert bins(*column(*torch.arange(n_values).repeat(3).tolist()))[2].tolist() == [discrete]
+    assert Bins.fit(*column(*torch.arange(n_values).repeat(3).tolist())).discrete.tolist() == [discrete]
 
 
 def test_bins_of_many_values_hold_equal_counts_and_their_mean() -> None:
@@ -177,7 +181,7 @@ def test_bins_of_a_column_of_ties_cover_it_and_stay_in_order(kind: str) -> None:
     assert (centres[0, present] <= edges[0, 1:][present]).all()
     tokenizer = CellTokenizer.fit(values, observed, (0,), D_TOKEN)
     distribution = tokenizer.predict(torch.zeros(len(values), 1, D_TOKEN))
-    histogram = distribution.log_bins.gather(2, distribution._bin(values)[:, :, None])
+    histogram = distribution.mass.log().gather(2, distribution.bins.bin(values)[:, :, None])
     assert histogram.isfinite().all(), "every value lies in a bin that has a probability"
 
 
@@ -201,6 +205,17 @@ def test_a_column_that_teaches_nothing_has_one_bin(kind: str) -> None:
     assert is_present(edges)[0].tolist() == [True] + [False] * (MAX_BINS - 1)
     assert edges[0, :2].tolist() == [value - 0.5, value + 0.5]
     assert (centres == value).all()
+
+
+def test_bins_are_those_of_the_weights_that_are_loaded_last() -> None:
+    values = torch.randn(40, 3, generator=seeded())
+    observed, tokens = torch.ones_like(values, dtype=torch.bool), torch.zeros(40, 3, D_TOKEN)
+    one, other = (CellTokenizer.fit(factor * values, observed, (0, 0, 0), D_TOKEN) for factor in (1, 3))
+    wanted = other.predict(tokens).number_log_density(3 * values)
+    assert not torch.allclose(one.predict(tokens).number_log_density(3 * values), wanted)
+    one.load_state_dict(other.state_dict())
+    torch.testing.assert_close(one.predict(tokens).number_log_density(3 * values), wanted)
+    assert one.double().predict(tokens.double()).number_log_density(values.double()).dtype == torch.float64
 
 
 def test_what_is_learnt_comes_from_observed_cells_alone() -> None:
@@ -332,10 +347,9 @@ def test_tables_of_one_kind_are_served(n_levels: tuple[int, ...]) -> None:
 def test_a_histogram_has_a_background_in_the_bins_of_its_column_alone() -> None:
     tokenizer = build()
     torch.nn.init.normal_(tokenizer.number_bias, std=200.0, generator=seeded())
-    log_bins = tokenizer.predict(torch.zeros(40, 5, D_TOKEN)).log_bins.detach()
+    probability = tokenizer.predict(torch.zeros(40, 5, D_TOKEN)).mass.detach()
     present = is_present(tokenizer.edges)
-    probability = log_bins.exp()
-    assert log_bins.isfinite().all()
+    assert probability.log().isfinite().all()
     assert (probability[:, ~present] < 1e-25).all()
     for k, bins_of_column in enumerate(present):
         least = BACKGROUND / int(bins_of_column.sum())
@@ -347,7 +361,7 @@ def test_an_absent_bin_has_no_gradient_and_spoils_none() -> None:
     tokenizer = build()
     present = is_present(tokenizer.edges)
     assert not present.all()
-    tokenizer.predict(torch.randn(40, 5, D_TOKEN, generator=seeded())).log_bins.sum().backward()
+    tokenizer.predict(torch.randn(40, 5, D_TOKEN, generator=seeded())).mass.log().sum().backward()
     gradient = tokenizer.number_bias.grad
     assert gradient is not None and gradient.isfinite().all()
     bins_alone = gradient[:, 3:]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from tabmae.tokenizers import CellDistribution
-from tabmae.tokenizers.cells import bins
-from tabmae.tokenizers.distribution import LEAST_WIDTH
+from tabmae.tokenizers.bins import LEAST_WIDTH, Bins
 
 N_ROWS = 30
 N_BINS = 8
@@ -49,10 +48,8 @@ def distribution(n_rows: int = N_ROWS, same_rows: bool = False, moved: bool = Fa
         direct=0.7 * normal(n_rows, 3, seed=1),
         scale=0.1 + 0.5 * normal(n_rows, 3, seed=2).abs(),
         gate=torch.sigmoid(normal(n_rows, 3, seed=5)),
-        log_bins=normal(n_rows, 3, N_BINS, seed=3).masked_fill(absent, -torch.inf).log_softmax(2),
-        edges=edges,
-        centres=centres,
-        discrete=torch.tensor([False, True, False]),
+        mass=normal(n_rows, 3, N_BINS, seed=3).masked_fill(absent, -torch.inf).softmax(2),
+        bins=Bins(edges, centres, torch.tensor([False, True, False])),
         log_levels=levels.log_softmax(2),
         numbers=torch.tensor([1, 2, 4]),
         categories=torch.tensor([0, 3]),
@@ -60,7 +57,7 @@ def distribution(n_rows: int = N_ROWS, same_rows: bool = False, moved: bool = Fa
         n_modelled=torch.tensor([3, 5]),
     )
     if same_rows:
-        names = ("direct", "scale", "gate", "log_bins", "log_levels")
+        names = ("direct", "scale", "gate", "mass", "log_levels")
         belief = replace(belief, **{name: getattr(belief, name)[:1].expand_as(getattr(belief, name)) for name in names})
     return belief.moved_to(belief.mean + torch.tensor([0.4, -0.6, 2.0])) if moved else belief
 
@@ -71,7 +68,7 @@ def grid(low: float, high: float, n: int) -> Tensor:
 
 def at(belief: CellDistribution, points: Tensor) -> CellDistribution:
     """Repeat the first row's belief once a point."""
-    names = ("direct", "scale", "gate", "log_bins", "log_levels", *(["moved"] if belief.moved is not None else []))
+    names = ("direct", "scale", "gate", "mass", "log_levels", *(["moved"] if belief.moved is not None else []))
     return replace(
         belief,
         **{name: getattr(belief, name)[:1].expand(len(points), *getattr(belief, name).shape[1:]) for name in names},
@@ -102,11 +99,11 @@ def test_quantiles_are_the_inverse_of_the_cdf(moved: bool, probability: float) -
 def test_quantiles_of_a_discrete_column_are_its_values_and_climb(moved: bool) -> None:
     belief = distribution(moved=moved)
     quantiles = torch.stack([belief.quantile(probability) for probability in PROBABILITIES])
-    assert torch.isin(quantiles[:, :, DISCRETE], belief.centres[1, :4]).all()
+    assert torch.isin(quantiles[:, :, DISCRETE], belief.bins.centres[1, :4]).all()
     assert (quantiles.diff(dim=0) >= 0).all()
     if not moved:
-        cell = belief._bin(quantiles[3])[:, DISCRETE]
-        low, high = belief.edges[1][cell], belief.edges[1][cell + 1]
+        cell = belief.bins.bin(quantiles[3])[:, DISCRETE]
+        low, high = belief.bins.edges[1][cell], belief.bins.edges[1][cell + 1]
         assert (belief.cdf(low.expand(-1, 3))[:, DISCRETE] <= 0.5 + 1e-9).all()
         assert (belief.cdf(high.expand(-1, 3))[:, DISCRETE] >= 0.5 - 1e-9).all()
 
@@ -149,18 +146,16 @@ def test_the_mean_is_the_mean_of_the_quantiles(moved: bool) -> None:
 
 def histogram(values: Tensor, n_rows: int) -> CellDistribution:
     """Give the belief that a cell is one of the values (n,) of its column."""
-    edges, centres, discrete = bins(values[:, None], torch.ones(len(values), 1, dtype=torch.bool))
-    found = torch.bucketize(values, edges[0, 1:-1].contiguous(), right=True)
-    share = torch.bincount(found, minlength=centres.shape[1]) / len(values)
+    bins = Bins.fit(values[:, None], torch.ones(len(values), 1, dtype=torch.bool))
+    found = torch.bucketize(values, bins.edges[0, 1:-1].contiguous(), right=True)
+    share = torch.bincount(found, minlength=bins.centres.shape[1]) / len(values)
     cell = torch.zeros(n_rows, 1, dtype=torch.float64)
     return CellDistribution(
         direct=cell,
         scale=cell + 1,
         gate=cell,
-        log_bins=share.log().double().expand(n_rows, 1, -1),
-        edges=edges.double(),
-        centres=centres.double(),
-        discrete=discrete,
+        mass=share.double().expand(n_rows, 1, -1),
+        bins=Bins(bins.edges.double(), bins.centres.double(), bins.discrete),
         log_levels=torch.zeros(n_rows, 0, 1, dtype=torch.float64),
         numbers=torch.tensor([0]),
         categories=torch.zeros(0, dtype=torch.long),
@@ -182,12 +177,12 @@ def test_draws_of_a_skewed_column_have_its_mean(power: int) -> None:
 @pytest.mark.parametrize("end", [0, 1])
 def test_a_bin_whose_cells_all_lie_on_its_edge_has_a_bounded_density(end: int) -> None:
     whole = distribution()
-    centres = whole.edges[:, end : N_BINS + end]
-    belief = replace(whole, centres=centres)
+    centres = whole.bins.edges[:, end : N_BINS + end]
+    belief = replace(whole, bins=replace(whole.bins, centres=centres))
     for k in range(N_BINS):
         density = belief.number_log_density(centres[:, k].expand(N_ROWS, 3))
         assert torch.isfinite(density).all() and (density <= -math.log(LEAST_WIDTH)).all()
-    binned = (belief.log_bins.exp() * centres).sum(2)
+    binned = (belief.mass * centres).sum(2)
     wanted = belief.gate * belief.direct + (1 - belief.gate) * binned
     torch.testing.assert_close(belief.mean, wanted, rtol=0, atol=LEAST_WIDTH)
     share = belief.cdf(belief.quantile(0.7))[:, CONTINUOUS]
@@ -196,7 +191,7 @@ def test_a_bin_whose_cells_all_lie_on_its_edge_has_a_bounded_density(end: int) -
 
 def test_the_largest_value_of_a_column_lies_in_its_last_bin() -> None:
     belief = distribution()
-    top = belief.edges[:, -1].expand(N_ROWS, 3)
+    top = belief.bins.edges[:, -1].expand(N_ROWS, 3)
     just_below = belief.number_log_density(top - 1e-9)
     torch.testing.assert_close(belief.number_log_density(top), just_below, rtol=0, atol=1e-5)
 
@@ -224,8 +219,8 @@ def test_draws_of_a_discrete_column_are_its_values_at_the_share_of_their_bins(mo
     n = 20_000
     belief = distribution(n, same_rows=True, moved=moved)
     draws = belief.sample(seeded())[:, belief.numbers][:, 1]
-    below = [belief.cdf(belief.edges[1, k].expand(n, 3))[0, 1] for k in (1, 2, 3)]
-    share = torch.stack([(draws == value).double().mean() for value in belief.centres[1, :4]])
+    below = [belief.cdf(belief.bins.edges[1, k].expand(n, 3))[0, 1] for k in (1, 2, 3)]
+    share = torch.stack([(draws == value).double().mean() for value in belief.bins.centres[1, :4]])
     expected = torch.stack([below[0], below[1] - below[0], below[2] - below[1], 1 - below[2]])
     torch.testing.assert_close(share, expected, rtol=0, atol=0.015)
 
@@ -340,7 +335,7 @@ def test_the_likelihood_may_keep_its_gradient_off_the_location() -> None:
     for detach in (True, False):
         direct, scale = (tensor.clone().requires_grad_() for tensor in (belief.direct, belief.scale))
         replace(belief, direct=direct, scale=scale).number_log_density(
-            belief.centres[:, 2].expand(N_ROWS, 3), detach
+            belief.bins.centres[:, 2].expand(N_ROWS, 3), detach
         ).sum().backward()
         assert scale.grad is not None and scale.grad.abs().min() > 0
         assert (direct.grad is None) == detach

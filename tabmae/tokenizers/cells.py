@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tabmae.losses import LOSSES
+from tabmae.tokenizers.bins import Bins
 from tabmae.tokenizers.distribution import CellDistribution
 
-MAX_BINS = 16
 MAX_LEVELS = 256
 """Levels with a probability of their own; rarer ones share a class that is never imputed."""
 MIN_EXPERT_SHARE = 0.01
@@ -49,7 +49,7 @@ class CellTokenizer(nn.Module):
     Parameters
     ----------
     n_levels : for each of F features 0 for a number, else the number of its levels (codes by falling frequency).
-    edges, centres, discrete : bins of the numeric features, from `bins`.
+    edges, centres, discrete : of the numeric features' `Bins`.
     log_prior : log frequency of the modelled levels, all categorical features in a row.
     d_token : width D.
     loss : "mse", "mae" or "huber" for the mean of numbers, or "nll": likelihood alone.
@@ -89,7 +89,8 @@ class CellTokenizer(nn.Module):
             "n_modelled": levels.clamp_max(MAX_LEVELS + 1),
         }
         layout["place"] = torch.cat([layout["numbers"], layout["categories"]]).argsort()
-        layout |= _level_layout(layout["n_modelled"])
+        self.most_levels = int(layout["n_modelled"].max()) if len(levels) else 1
+        layout |= _level_layout(layout["n_modelled"], self.most_levels)
         layout |= _expert_layout(n_levels, log_prior)
         for name, tensor in layout.items():
             self.register_buffer(name, tensor, persistent=False)
@@ -109,6 +110,8 @@ class CellTokenizer(nn.Module):
         self.number_bias = nn.Parameter(torch.zeros(n_numbers, n_bins + 3))
         self.level_head = nn.Parameter(torch.randn(n_all_levels, d_token) * 0.1 / d_token**0.5)
         self.level_bias = nn.Parameter(torch.zeros(n_all_levels))
+        self._bins: Bins | None = None
+        self.register_load_state_dict_post_hook(_forget_bins)
 
     numbers: Tensor
     categories: Tensor
@@ -135,12 +138,19 @@ class CellTokenizer(nn.Module):
     ) -> CellTokenizer:
         """Tokenizer with bins and level frequencies from the observed cells of values (n, F)."""
         numbers = [j for j, n in enumerate(n_levels) if n == 0]
-        edges, centres, discrete = bins(values[:, numbers], observed[:, numbers])
+        bins = Bins.fit(values[:, numbers], observed[:, numbers])
         prior = [
             _log_frequencies(values[observed[:, j], j], min(n, MAX_LEVELS + 1)) for j, n in enumerate(n_levels) if n > 0
         ]
         log_prior = torch.cat(prior) if prior else torch.zeros(0)
-        return cls(n_levels, edges, centres, discrete, log_prior, d_token, loss, with_guess)
+        return cls(n_levels, bins.edges, bins.centres, bins.discrete, log_prior, d_token, loss, with_guess)
+
+    @property
+    def bins(self) -> Bins:
+        """The bins, kept with all that follows from them until the buffers are others."""
+        if self._bins is None or self._bins.edges is not self.edges:
+            self._bins = Bins(self.edges, self.centres, self.discrete)
+        return self._bins
 
     @property
     def n_expert_columns(self) -> int:
@@ -150,8 +160,7 @@ class CellTokenizer(nn.Module):
     @property
     def n_outputs(self) -> int:
         """Numbers that describe the distribution of a row: bins of the numbers, padded levels of the categories."""
-        n_levels = int(self.n_modelled.max()) if len(self.categories) else 0
-        return max(1, self.number_bias.numel() + len(self.categories) * n_levels)
+        return max(1, self.number_bias.numel() + len(self.categories) * self.most_levels)
 
     def expand(self, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Cells as an expert sees them: values (B, E) and visible (B, E)."""
@@ -179,8 +188,7 @@ class CellTokenizer(nn.Module):
         tokens : (B, F, D). seen : bool (B, F), equal to `visible`.
         """
         number = values[:, self.numbers].clamp(-CLIP, CLIP)
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
-        filled = ((number[:, :, None] - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+        filled = ((number[:, :, None] - self.edges[:, :-1]) / self.bins.lengths).clamp(0, 1)
         parts = torch.cat([number[:, :, None], filled], 2)
         tokens = torch.einsum("bfk,fkd->bfd", parts, self.number_embedding)
         if len(self.categories):
@@ -205,15 +213,12 @@ class CellTokenizer(nn.Module):
             start = guess.mean[:, self.expert_of_number].to(found.dtype)
             spread = guess.variance[:, self.expert_of_number].to(found.dtype).sqrt()
         n_bins = self.edges.shape[1] - 1
-        absent = self.edges[:, 1:] <= self.edges[:, :-1]
         return CellDistribution(
             direct=start + found[:, :, 0],
             scale=(spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP),
             gate=torch.sigmoid(found[:, :, 2] + 1),
-            log_bins=_with_background(found[:, :, 3 : 3 + n_bins], absent),
-            edges=self.edges,
-            centres=self.centres,
-            discrete=self.discrete,
+            mass=_with_background(found[:, :, 3 : 3 + n_bins], self.bins),
+            bins=self.bins,
             log_levels=self._log_levels(tokens, guess),
             numbers=self.numbers,
             categories=self.categories,
@@ -223,6 +228,8 @@ class CellTokenizer(nn.Module):
 
     def level_start(self, guess: Guess | None, n_rows: int) -> Tensor:
         """Log probabilities of the levels by the expert, and by frequency where it has none; (B, Fc, L)."""
+        if not len(self.categories):
+            return self.log_prior.new_zeros(n_rows, 0, 1)
         logits = self.log_prior.expand(n_rows, -1)
         if guess is not None:
             probable = guess.mean[:, self.expert_of_level.clamp_min(0)].clamp(1e-3, 1).log()
@@ -231,18 +238,18 @@ class CellTokenizer(nn.Module):
 
     def _log_levels(self, tokens: Tensor, guess: Guess | None) -> Tensor:
         """Log probabilities of the levels, corrections of where the expert starts."""
+        start = self.level_start(guess, len(tokens))
+        if not len(self.categories):
+            return start
         owners = tokens.index_select(1, self.categories[self.level_owner])
         correction = (owners * self.level_head).sum(2) + self.level_bias
-        start = self.level_start(guess, len(tokens))
         return F.log_softmax(start + self._padded(correction.to(start.dtype), 0.0), 2)
 
     def _padded(self, levels: Tensor, filler: float = -torch.inf) -> Tensor:
         """All levels in a row (B, sum of L) to one row of L a categorical feature; (B, Fc, L)."""
-        width = int(self.n_modelled.max()) if len(self.categories) else 1
-        padded = levels.new_full((len(levels), len(self.categories) * width), filler)
-        if len(self.categories):
-            padded[:, self.level_slot] = levels
-        return padded.view(len(levels), len(self.categories), width)
+        padded = levels.new_full((len(levels), len(self.categories) * self.most_levels), filler)
+        padded[:, self.level_slot] = levels
+        return padded.view(len(levels), len(self.categories), self.most_levels)
 
     def sweep_cells(self, completed: Tensor) -> Tensor:
         """Completed rows (B, F) as forests see them but for the cell that each learns; float32 (B, E)."""
@@ -268,48 +275,18 @@ class CellTokenizer(nn.Module):
         return torch.cat([numbers, levels], 1)[:, self.place]
 
 
-def _with_background(logits: Tensor, absent: Tensor) -> Tensor:
-    """Log probabilities of the bins (B, Fn, K), mixed with equal ones, so that no cell is infinitely surprising.
+def _with_background(logits: Tensor, bins: Bins) -> Tensor:
+    """Probabilities of the bins (B, Fn, K), mixed with equal ones, so that no cell is infinitely surprising.
 
-    Absent bins (Fn, K) have none but `LEAST_PROBABILITY`, whose logarithm is finite and has no gradient.
+    Absent bins have none but `LEAST_PROBABILITY`, whose logarithm is finite and has no gradient.
     """
-    present = ~absent
-    equal = BACKGROUND * present / present.sum(1, keepdim=True)
-    mixed = (1 - BACKGROUND) * F.softmax(logits.masked_fill(absent, -torch.inf), 2) + equal
-    return mixed.clamp_min(LEAST_PROBABILITY).log()
+    own = F.softmax(logits.masked_fill(~bins.present, -torch.inf), 2)
+    return ((1 - BACKGROUND) * own + BACKGROUND * bins.equal_shares).clamp_min(LEAST_PROBABILITY)
 
 
-def bins(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantile bins of each column: edges (Fn, K + 1), centres (Fn, K), discrete (Fn,).
-
-    A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get bins of equal counts. Absent
-    bins are empty (equal edges) and stand last.
-    """
-    n_columns = values.shape[1]
-    edges, centres = torch.zeros(n_columns, MAX_BINS + 1), torch.zeros(n_columns, MAX_BINS)
-    discrete = torch.zeros(n_columns, dtype=torch.bool)
-    for j in range(n_columns):
-        known = values[observed[:, j], j].double()
-        distinct = known.unique() if len(known) else torch.zeros(1, dtype=torch.float64)
-        discrete[j] = len(distinct) <= MAX_BINS
-        if discrete[j]:
-            gap = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else torch.tensor(1.0, dtype=torch.float64)
-            middle = (distinct[1:] + distinct[:-1]) / 2
-            edge = torch.cat([distinct[:1] - gap / 2, middle, distinct[-1:] + gap / 2])
-            centre = distinct
-        else:
-            probability = torch.linspace(0, 1, MAX_BINS + 1, dtype=torch.float64)[1:-1]
-            inner = torch.quantile(known[:: max(1, len(known) // 100_000)], probability)
-            edge = torch.cat([distinct[:1], inner, distinct[-1:]]).unique()
-            position = torch.bucketize(known, edge[1:-1], right=True)
-            total = torch.zeros(len(edge) - 1, dtype=torch.float64)
-            count = total.index_add(0, position, torch.ones_like(known))
-            centre = total.index_add(0, position, known) / count
-            centre = torch.where(count > 0, centre, (edge[1:] + edge[:-1]) / 2)
-        n_bins = len(centre)
-        edges[j, : n_bins + 1], edges[j, n_bins + 1 :] = edge.float(), edge[-1].float()
-        centres[j, :n_bins], centres[j, n_bins:] = centre.float(), centre[-1].float()
-    return edges, centres, discrete
+def _forget_bins(tokenizer: CellTokenizer, _: object) -> None:
+    """Drop what followed from the bins of before."""
+    tokenizer._bins = None
 
 
 def _log_frequencies(codes: Tensor, n_modelled: int) -> Tensor:
@@ -318,13 +295,11 @@ def _log_frequencies(codes: Tensor, n_modelled: int) -> Tensor:
     return (count / count.sum()).log()
 
 
-def _level_layout(n_modelled: Tensor) -> dict[str, Tensor]:
+def _level_layout(n_modelled: Tensor, width: int) -> dict[str, Tensor]:
     """Where the levels of each categorical feature lie in one row of all levels, and in the padded square."""
-    ends = n_modelled.cumsum(0)
     owner = torch.repeat_interleave(torch.arange(len(n_modelled)), n_modelled)
-    offset = ends - n_modelled
-    width = int(n_modelled.max()) if len(n_modelled) else 1
-    within = torch.arange(len(owner)) - offset[owner] if len(owner) else owner
+    offset = n_modelled.cumsum(0) - n_modelled
+    within = torch.arange(len(owner)) - offset[owner]
     return {"level_offset": offset, "level_owner": owner, "level_slot": owner * width + within}
 
 

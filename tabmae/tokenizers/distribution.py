@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tabmae.tokenizers.bins import Bins
+
 BISECTIONS = 40
 TAIL = 8.0
 """Standard deviations beyond the outer bins that a quantile may reach."""
-LEAST_WIDTH = 1e-3
-"""Standard deviations below which a piece of a bin is not made narrower, nor its density higher."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ class CellDistribution:
     Attributes
     ----------
     direct, scale, gate : (B, Fn) of the numeric columns, in standard deviations (gate in (0, 1)).
-    log_bins : (B, Fn, K) log probabilities of the bins; next to nothing where a column has fewer.
-    edges : (Fn, K + 1), equal edges where a column has fewer bins. centres : (Fn, K), mean of the values in a bin.
-    discrete : bool (Fn,), True where a column has so few values that each has its own bin.
+    mass : (B, Fn, K) probabilities of the bins; next to nothing where a column has fewer, but more than 0.
+    bins : where they lie.
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
         modelled level of a column with `has_rare` stands for all rarer ones.
     moved : (B, Fn), the mean about which all of a cell's mixture is moved; None for not at all.
@@ -48,10 +47,8 @@ class CellDistribution:
     direct: Tensor
     scale: Tensor
     gate: Tensor
-    log_bins: Tensor
-    edges: Tensor
-    centres: Tensor
-    discrete: Tensor
+    mass: Tensor
+    bins: Bins
     log_levels: Tensor
     numbers: Tensor
     categories: Tensor
@@ -67,7 +64,7 @@ class CellDistribution:
     @cached_property
     def _mean_in_place(self) -> Tensor:
         """Mean of every numeric cell before it is moved, (B, Fn)."""
-        binned = (self.log_bins.exp() * self._splits).sum(2)
+        binned = (self.mass * self.bins.splits).sum(2)
         return self.gate * self.direct + (1 - self.gate) * binned
 
     @cached_property
@@ -87,10 +84,8 @@ class CellDistribution:
             direct=self.direct[:, number],
             scale=self.scale[:, number],
             gate=self.gate[:, number],
-            log_bins=self.log_bins[:, number],
-            edges=self.edges[number],
-            centres=self.centres[number],
-            discrete=self.discrete[number],
+            mass=self.mass[:, number],
+            bins=self.bins.of(number),
             log_levels=self.log_levels[:, category],
             numbers=alone[: len(number)],
             categories=alone[: len(category)],
@@ -128,10 +123,10 @@ class CellDistribution:
         direct = self.direct.detach() if detach_direct else self.direct
         standard = (target - direct) / self.scale
         normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        piece = self._piece(target)
-        height = self._log_heights[torch.arange(len(self.numbers), device=piece.device), piece]
-        flat = torch.gather(self.log_bins, 2, piece[:, :, None] // 2)[:, :, 0] + height
-        flat = flat.masked_fill((target < self.edges[:, 0]) | (target > self.edges[:, -1]), -math.inf)
+        bins = self.bins
+        piece = bins.piece(target)
+        flat = self.mass.gather(2, piece[:, :, None] // 2)[:, :, 0].log() + bins.log_heights.gather(0, piece)
+        flat = flat.masked_fill((target < bins.edges[:, 0]) | (target > bins.edges[:, -1]), -math.inf)
         gate = self.gate.clamp(1e-4, 1 - 1e-4)
         return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
 
@@ -141,56 +136,17 @@ class CellDistribution:
         return torch.gather(self.log_levels, 2, position[:, :, None])[:, :, 0]
 
     @cached_property
-    def _splits(self) -> Tensor:
-        """Where the two pieces of each bin meet, (Fn, K): its centre, `LEAST_WIDTH` off the edges if there is room."""
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
-        room = ((high - low) / 2).clamp_max(LEAST_WIDTH)
-        return torch.minimum(torch.maximum(self.centres, low + room), high - room)
-
-    @cached_property
-    def _knots(self) -> Tensor:
-        """Ends of all pieces, (Fn, 2 K + 1); pieces 2 k and 2 k + 1 are those of bin k."""
-        pairs = torch.stack([self.edges[:, :-1], self._splits], 2).flatten(1)
-        return torch.cat([pairs, self.edges[:, -1:]], 1)
-
-    @cached_property
-    def _share_below(self) -> Tensor:
-        """Share of each bin's mass in its lower piece, (Fn, K)."""
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
-        return (high - self._splits) / torch.where(high > low, high - low, 1)
-
-    @cached_property
-    def _log_heights(self) -> Tensor:
-        """Log density of a bin in each of its pieces, (Fn, 2 K)."""
-        below = self._share_below
-        width = self._knots.diff(dim=1).clamp_min(LEAST_WIDTH)
-        return (torch.stack([below, 1 - below], 2).flatten(1) / width).log()
-
-    @cached_property
-    def _last_piece(self) -> Tensor:
-        """Upper piece of the last bin that is not absent, (Fn,)."""
-        return 2 * (self.edges[:, 1:] > self.edges[:, :-1]).sum(1) - 1
-
-    def _piece(self, numbers: Tensor) -> Tensor:
-        """Piece in which each number lies, or the nearest outer one; (B, Fn)."""
-        found = torch.searchsorted(self._knots, numbers.T.contiguous().to(self._knots.dtype), right=True).T - 1
-        return found.clamp_min(0).minimum(self._last_piece)
-
-    def _bin(self, numbers: Tensor) -> Tensor:
-        return self._piece(numbers) // 2
-
-    @cached_property
     def _climb(self) -> Tensor:
         """Share of the histogram below each knot, (B, Fn, 2 K + 1)."""
-        mass, below = self.log_bins.exp(), self._share_below
-        pieces = torch.stack([mass * below, mass * (1 - below)], 3).flatten(2)
+        below = self.bins.share_below
+        pieces = torch.stack([self.mass * below, self.mass * (1 - below)], 3).flatten(2)
         return F.pad(pieces.cumsum(2), (1, 0))
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
         numbers = self._unshifted(numbers)
-        piece, column = self._piece(numbers), torch.arange(len(self.numbers), device=numbers.device)
-        low, high = self._knots[column, piece], self._knots[column, piece + 1]
+        piece, column = self.bins.piece(numbers), torch.arange(len(self.numbers), device=numbers.device)
+        low, high = self.bins.knots[column, piece], self.bins.knots[column, piece + 1]
         share = ((numbers - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
         below, above = (torch.gather(self._climb, 2, (piece + end)[:, :, None])[:, :, 0] for end in (0, 1))
         normal = torch.special.ndtr((numbers - self.direct) / self.scale)
@@ -202,31 +158,33 @@ class CellDistribution:
         A value of a discrete column counts with the whole cell of its bin: it is held as soon as a part of it is. The
         outer bins reach as far as the tails, which are drawn as their values.
         """
-        position = self._bin(numbers)
+        position = self.bins.bin(numbers)
         shape = (len(numbers), -1, -1)
-        low = torch.gather(self.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
-        high = torch.gather(self.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
-        low = low.masked_fill(low <= self.edges[:, 0], -math.inf)
-        high = high.masked_fill(high >= self.edges[:, -1], math.inf)
-        below = self.cdf(torch.where(self.discrete, low, numbers))
-        above = self.cdf(torch.where(self.discrete, high, numbers))
+        low = torch.gather(self.bins.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        high = torch.gather(self.bins.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        low = low.masked_fill(low <= self.bins.edges[:, 0], -math.inf)
+        high = high.masked_fill(high >= self.bins.edges[:, -1], math.inf)
+        below = self.cdf(torch.where(self.bins.discrete, low, numbers))
+        above = self.cdf(torch.where(self.bins.discrete, high, numbers))
         return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
 
     def quantile(self, probability: Tensor | float) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
         shift = 0 if self._shift is None else self._shift
-        low = torch.minimum(self.edges[:, 0] - TAIL, self.direct - TAIL * self.scale) + shift
-        high = torch.maximum(self.edges[:, -1] + TAIL, self.direct + TAIL * self.scale) + shift
+        low = torch.minimum(self.bins.edges[:, 0] - TAIL, self.direct - TAIL * self.scale) + shift
+        high = torch.maximum(self.bins.edges[:, -1] + TAIL, self.direct + TAIL * self.scale) + shift
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             below = self.cdf(middle) < probability
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         value = (low + high) / 2
-        return torch.where(self.discrete, self._snapped(value), value)
+        return torch.where(self.bins.discrete, self._snapped(value), value)
 
     def _snapped(self, numbers: Tensor) -> Tensor:
-        return torch.gather(self.centres.expand(len(numbers), -1, -1), 2, self._bin(numbers)[:, :, None])[:, :, 0]
+        return torch.gather(self.bins.centres.expand(len(numbers), -1, -1), 2, self.bins.bin(numbers)[:, :, None])[
+            :, :, 0
+        ]
 
     def sample(self, generator: torch.Generator, level: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """One draw of every cell, (B, F); cells are drawn independently given the visible ones.

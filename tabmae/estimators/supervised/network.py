@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tabmae.estimators import base
 from tabmae.estimators.supervised.linear import LinearModel
 from tabmae.model import MaskedAutoencoder
-from tabmae.optimizer import AdamW
+from tabmae.optimizer import LONGEST_GRADIENT, AdamW
 from tabmae.schedule import share_of_lr
 from tabmae.tokenizers import Guess
 from tabmae.training import draw_seed, generators_kept, seed_generators
@@ -101,7 +101,7 @@ class FineTuned(nn.Module):
         self._set_precision(torch.float32)
         self.train()
         parameters = [*self.model.parameters(), *self.head.parameters()]
-        optimizer = AdamW(parameters, WEIGHT_DECAY)
+        optimizer = AdamW(parameters, WEIGHT_DECAY, LONGEST_GRADIENT)
         device = target.device
         with generators_kept(device):
             seed_generators(device, draw_seed(generator))
@@ -117,7 +117,6 @@ class FineTuned(nn.Module):
                 if sample_weight is not None:
                     errors = errors * sample_weight[row].to(errors)
                 errors.mean().backward()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step(LR * share_of_lr(step, n_steps))
         self._set_precision(base.INFERENCE)
         return self.eval()
