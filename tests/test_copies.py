@@ -13,7 +13,7 @@ import tabmae
 from tabmae import TabMAE, TabMAEDetector
 from tabmae.estimators import growing
 from tabmae.experts import copies as room
-from tabmae.experts.copies import Copies
+from tabmae.experts.copies import HEAPS, Copies, nearest
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -318,3 +318,19 @@ def test_candidates_are_enough_to_find_the_group(monkeypatch: pytest.MonkeyPatch
     hidden = ~known
     errors = [(found.numbers - rows)[hidden].square().mean().sqrt() for found in (few, every)]
     assert errors[0] < 1.05 * errors[1]
+
+
+@pytest.mark.parametrize("n_rows", [50, 300, 1_000, 1_024, 5_003])
+def test_the_nearest_of_many_are_the_least_of_their_heaps(n_rows: int) -> None:
+    distance = torch.randn(40, n_rows, generator=seeded())
+    found, n_near = nearest(distance, 8), 8
+    assert all(len(set(row)) == n_near for row in found.tolist()) and int(found.max()) < n_rows
+    assert (found == distance.argmin(1, keepdim=True)).any(1).all()
+    held, n_heaps = distance.gather(1, found), HEAPS * n_near
+    if n_rows < 2 * n_heaps:
+        assert torch.equal(held.sort(1).values, distance.topk(n_near, 1, largest=False).values.sort(1).values)
+        return
+    padded = torch.nn.functional.pad(distance, (0, -n_rows % n_heaps), value=torch.inf)
+    least = padded.view(40, -1, n_heaps).amin(1)
+    assert torch.equal(held, least.gather(1, found % n_heaps))
+    assert torch.equal(held.sort(1).values, least.topk(n_near, 1, largest=False).values.sort(1).values)

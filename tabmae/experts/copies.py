@@ -288,17 +288,25 @@ class Copies(nn.Module):
 
 
 def nearest(distance: Tensor, n_near: int) -> Tensor:
-    """Positions (B, K) of the least distances (B, N); of many, the least of each of some heaps, which is faster.
+    """Positions (B, K) of the least distances (B, N), in no order; of many, the least of each of some heaps.
 
     What is left out is one of two that lie in the same heap, the lesser one: next to never one of the very first.
     """
     n_heaps, n_rows = HEAPS * n_near, distance.shape[1]
     if n_rows < 2 * n_heaps:
-        return distance.topk(n_near, dim=1, largest=False).indices
-    padded = F.pad(distance, (0, -n_rows % n_heaps), value=torch.inf)
-    least, layer = padded.view(len(distance), -1, n_heaps).min(1)
-    heap = least.topk(n_near, dim=1, largest=False).indices
-    return layer.gather(1, heap) * n_heaps + heap
+        return distance.topk(n_near, dim=1, largest=False, sorted=False).indices
+    n_layers, n_more = divmod(n_rows, n_heaps)
+    least = distance[:, : n_layers * n_heaps].unflatten(1, (n_layers, n_heaps)).amin(1)
+    if n_more:
+        least[:, :n_more] = torch.minimum(least[:, :n_more], distance[:, -n_more:])
+    heap = least.topk(n_near, dim=1, largest=False, sorted=False).indices
+    place = heap[:, None] + n_heaps * torch.arange(n_layers + 1, device=heap.device)[:, None]
+    held = (
+        distance.gather(1, place.clamp_max(n_rows - 1).flatten(1))
+        .view_as(place)
+        .masked_fill(place >= n_rows, torch.inf)
+    )
+    return place.gather(1, held.argmin(1, keepdim=True))[:, 0]
 
 
 def _log_normal(gap: Tensor, width: Tensor) -> Tensor:
