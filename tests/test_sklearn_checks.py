@@ -9,8 +9,9 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tabmae import TimeSeriesMAE
+from tabmae.estimators import growing
 from tabmae.estimators.detector import TabMAEDetector
-from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor
+from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor, members, network
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 
 STOCHASTIC = {
@@ -24,6 +25,16 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     return STOCHASTIC if isinstance(estimator, TabMAEEncoder | TabMAEClassifier | TabMAERegressor) else {}
 
 
+@pytest.fixture
+def small_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every fit have all of its members, each of few trees, folds and steps."""
+    monkeypatch.setattr(growing, "TREES_OF_FIRST_SWEEP", 4)
+    monkeypatch.setattr(growing, "TREES_OF_LAST_SWEEP", 4)
+    monkeypatch.setattr(members, "N_FOLDS", 2)
+    monkeypatch.setattr(network, "MAX_STEPS", 20)
+
+
+@pytest.mark.usefixtures("small_ensembles")
 @parametrize_with_checks(
     [
         kind(max_epochs=2, d_token=4)

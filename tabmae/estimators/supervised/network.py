@@ -64,8 +64,9 @@ class FineTuned(nn.Module):
         super().__init__()
         self.model = MaskedAutoencoder(deepcopy(pretrained.tokenizer), deepcopy(pretrained.backbone))
         self.linear = linear
-        # Skipped, since weights that are drawn would move the global generator.
-        self.head = nn.utils.skip_init(nn.Linear, base.latent_width(pretrained), n_outputs)
+        # torch's skip_init, which draws nothing, would load sympy: a second.
+        with generators_kept():
+            self.head = nn.Linear(base.latent_width(pretrained), n_outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.head.to(next(pretrained.parameters()))
