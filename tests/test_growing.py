@@ -197,6 +197,25 @@ def test_completed_cells_are_those_of_the_ensemble_that_sees_the_other_groups(mo
         torch.testing.assert_close(cells, same)
 
 
+@pytest.mark.parametrize("n_incomplete", [0, 5, N_ROWS])
+def test_rows_without_a_hole_are_not_asked_to_be_completed(n_incomplete: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, observed, folds = table()
+    observed = observed.clone()
+    observed[n_incomplete:] = True
+    has_holes, asked = ~observed.all(1), []
+    model = build(values, observed & (folds == 0))
+
+    def spied(*arguments: Any, **named: Any) -> Any:
+        asked.append(len(arguments[1]))
+        return members.beliefs(*arguments, **named)
+
+    monkeypatch.setattr(growing, "beliefs", spied)
+    completed = growing._completed_by_groups(model, values, observed, folds)
+    assert asked == [int(has_holes.sum())] * N_GROUPS
+    assert all(torch.equal(cells[observed], values[observed]) for cells in completed)
+    assert len(features_of(grown(values, observed, folds))[0]) == 6
+
+
 def curved(n_rows: int = 400) -> Tensor:
     """Draw uncorrelated columns of one angle: a line is no guide to any, a tree is."""
     angle = 6.283 * torch.rand(n_rows, generator=seeded(), dtype=torch.float64)

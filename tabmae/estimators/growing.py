@@ -277,12 +277,16 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
     n_features = values.shape[1]
     n_groups = min(N_GROUPS, n_features)
     group = torch.arange(n_features, device=values.device) % n_groups
+    has_holes = ~observed.all(1)
+    whole, known, learnt = values[has_holes], observed[has_holes], folds[has_holes] == 0
     completed = []
     for number in range(n_groups):
-        visible = observed & (group != number)
-        believed = beliefs(model, values, visible, wanted=~observed, learnt=visible & (folds == 0))
-        points = torch.cat([found.point() for _, found in believed])
-        completed.append(torch.where(observed, values, points))
+        visible = known & (group != number)
+        believed = beliefs(model, whole, visible, wanted=~known, learnt=visible & learnt)
+        points = torch.cat([whole[:0], *(found.point() for _, found in believed)])
+        rows = values.clone()
+        rows[has_holes] = torch.where(known, whole, points)
+        completed.append(rows)
     return completed
 
 
