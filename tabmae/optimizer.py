@@ -55,7 +55,7 @@ class AdamW:
         too_long = None
         if self.longest < math.inf and gradients:
             length = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
-            too_long = (length / self.longest).clamp_min(1)
+            too_long = (length / self.longest).clamp_min(1).float()  # the only type that torch reads
         adamw(
             [self.parameters[place] for place in moved],
             gradients,

@@ -54,9 +54,10 @@ def test_steps_are_those_of_torch_bit_for_bit(weight_decay: float, dtype: torch.
     assert moved == [True, True, False, True]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("longest", [0.5, 1e3])
-def test_too_long_gradients_are_cut_as_torch_cuts_them(longest: float) -> None:
-    ours, theirs = parameters(), parameters()
+def test_too_long_gradients_are_cut_as_torch_cuts_them(longest: float, dtype: torch.dtype) -> None:
+    ours, theirs = parameters(dtype), parameters(dtype)
     optimizer = AdamW(ours, 0.01, longest)
     reference = torch.optim.AdamW(theirs, weight_decay=0.01, betas=BETAS, eps=EPSILON, fused=True)
     for step in range(6):
