@@ -142,11 +142,22 @@ def test_without_a_held_out_cell_the_network_shares_with_the_best_starts_there_a
     if has_direct:
         model.direct["0"] = DirectTrees(0)
     weigh_members(model, values, observed, torch.zeros_like(folds))
-    believed = torch.tensor([with_expert and not has_forests, True, has_forests, has_direct]).double()
+    few = 50 / (50 + len(values)) if has_forests else 1.0
+    believed = torch.tensor([few * with_expert, 1.0, has_forests, has_direct]).double()
     expected = believed / believed.sum()
     torch.testing.assert_close(model.level_weights[-1], expected.expand(2, 4), rtol=0, atol=1e-7)
     assert not model.number_weights[-1, :, 0].any()
     torch.testing.assert_close(model.number_weights[-1, :, 1:], expected.expand(4, 4), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("n_rows", "low", "high"), [(50, 0.19, 0.21), (5_000, 0.0, 0.01)])
+def test_beside_trees_the_gaussian_of_few_rows_is_believed_at_first(n_rows: int, low: float, high: float) -> None:
+    values, observed, folds = table(n_rows)
+    model = build(values, observed)
+    model.add_sweep(nn.ModuleDict())
+    weigh_members(model, values, observed, torch.zeros_like(folds))
+    assert (model.number_weights[-1, :, 1] >= low).all() and (model.number_weights[-1, :, 1] <= high).all()
+    assert torch.equal(model.level_weights[-1, 0, 0], model.number_weights[-1, 0, 1])
 
 
 def test_the_member_that_is_right_is_believed() -> None:

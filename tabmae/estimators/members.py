@@ -25,6 +25,9 @@ WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
 COPIES_AT_FIRST = 0.25
 """How far copies are believed before any cell is seen, where a network is believed wholly."""
+FEW_ROWS = 50
+"""Rows of which the Gaussian is believed half as far as trees before any cell is seen; of many it is not at all, and
+without trees wholly: trees of few rows know little, and few held-out cells cannot say so."""
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
@@ -106,7 +109,8 @@ def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, fo
     """Set how far each column believes each member of the last sweep, by held-out cells."""
     weight, tokenizer = next(model.parameters()), model.tokenizer
     has_expert, has_trees = float(model.expert is not None), float(len(model.sweeps) > 0)
-    believed = [has_expert * (1 - has_trees), 1.0, has_trees, float(len(model.direct) > 0)]
+    few = FEW_ROWS / (FEW_ROWS + len(values))
+    believed = [has_expert * (few if has_trees else 1.0), 1.0, has_trees, float(len(model.direct) > 0)]
     start = torch.tensor(believed if model.copies is None else [*believed, COPIES_AT_FIRST])
     start = start / start.sum()
     of_numbers = torch.cat([torch.zeros(1), start])
