@@ -47,7 +47,7 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
     row = (phases.forests.elapsed() - begun) / max(1, sum(len(part.values) for part in asked))
     to_judge = row * min(2 * len(values), 2 * MAX_JUDGED_ROWS)
     to_weigh = row * TIMES_WEIGHED * min(2 * len(values), 2 * rows_that_weigh(model))
-    if to_judge + to_weigh + seconds_to_begin(model, len(values), row) > SHARE_TO_ASK * phases.forests.left():
+    if to_judge + to_weigh + seconds_to_begin(model, observed, row) > SHARE_TO_ASK * phases.forests.left():
         weigh_members(model, values, observed, folds)
         return phases
     model.set_copies(copies)

@@ -83,7 +83,7 @@ def planned(
     n_weighed = min(2 * len(values), 2 * rows_that_weigh(model))
     n_judged = min(2 * len(values), 2 * MAX_JUDGED_ROWS)
     forests = deadline.before(REFIT * expert_seconds + row * (2 * n_weighed + n_judged))
-    begin, left = seconds_to_begin(model, len(values), row), forests.left()
+    begin, left = seconds_to_begin(model, observed, row), forests.left()
     share = 1.0
     if with_forests and bears_forests(model) and 2 * begin < (1 - TRAINING_SHARE) * left:
         grown = GROWTH * row * rows_that_grow(model, len(values)) * values.shape[1]
@@ -101,9 +101,13 @@ def rows_that_grow(model: MaskedAutoencoder, n_rows: int) -> int:
     return min(n_rows, MAX_FOREST_ROWS, MAX_FOREST_CELLS // max(1, model.tokenizer.n_expert_columns))
 
 
-def seconds_to_begin(model: MaskedAutoencoder, n_rows: int, seconds_of_row: float) -> float:
-    """How long a sweep needs before its first forest: rows are guessed, and completed for each group."""
-    return seconds_of_row * (N_GROUPS + 2) * rows_that_grow(model, n_rows)
+def seconds_to_begin(model: MaskedAutoencoder, observed: Tensor, seconds_of_row: float) -> float:
+    """How long a sweep needs before its first forest: rows are guessed, and those with holes completed for each group.
+
+    observed : bool (n, F), of all rows.
+    """
+    has_holes = float((~observed.all(1)).double().mean())
+    return seconds_of_row * (2 + N_GROUPS * has_holes) * rows_that_grow(model, len(observed))
 
 
 class Sample(NamedTuple):
@@ -159,7 +163,7 @@ def grow_trees(
     A sweep learns from rows as the ensemble so far completes them without the cell that it learns. The second is grown
     where the first is believed. The direct trees learn from the rows of the last sweep.
     """
-    if not bears_forests(model) or deadline.left() < seconds_to_begin(model, len(values), seconds_of_row):
+    if not bears_forests(model) or deadline.left() < seconds_to_begin(model, observed, seconds_of_row):
         return
     sample = _drawn(model, values, observed, folds, generator)
     if not sample.features:
@@ -278,14 +282,14 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
     n_groups = min(N_GROUPS, n_features)
     group = torch.arange(n_features, device=values.device) % n_groups
     has_holes = ~observed.all(1)
-    whole, known, learnt = values[has_holes], observed[has_holes], folds[has_holes] == 0
+    holed, known, learnt = values[has_holes], observed[has_holes], folds[has_holes] == 0
     completed = []
     for number in range(n_groups):
         visible = known & (group != number)
-        believed = beliefs(model, whole, visible, wanted=~known, learnt=visible & learnt)
-        points = torch.cat([whole[:0], *(found.point() for _, found in believed)])
+        believed = beliefs(model, holed, visible, wanted=~known, learnt=visible & learnt)
+        points = torch.cat([holed[:0], *(found.point() for _, found in believed)])
         rows = values.clone()
-        rows[has_holes] = torch.where(known, whole, points)
+        rows[has_holes] = torch.where(known, holed, points)
         completed.append(rows)
     return completed
 
