@@ -132,3 +132,13 @@ def test_more_cells_have_more_rounds_up_to_a_bound(monkeypatch: pytest.MonkeyPat
     assert n_rounds(400) == [30, 30]
     monkeypatch.setattr(direct, "MAX_ROUNDS", 20)
     assert n_rounds(400) == [20, 20] and MAX_ROUNDS > N_ROUNDS
+
+
+def test_many_levels_have_more_trees_where_cells_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, target = drawn(3)
+    of_many = torch.arange(len(target)) % 20
+    (forest,) = DirectTrees(20).fit(rows, of_many.to(target), 0).forests()
+    assert len(forest.roots) == 100 and forest.value.shape[1] == 20
+    monkeypatch.setattr(direct, "MAX_TREES_TIMES_CELLS", 60 * len(target))
+    (forest,) = DirectTrees(20).fit(rows, of_many.to(target), 0).forests()
+    assert len(forest.roots) == 60

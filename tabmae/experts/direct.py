@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from tabmae.experts.boosting import BoostedTrees, opens
-from tabmae.experts.trees import Forest
+from tabmae.experts.trees import N_TREES, Forest
 
 FOLDS = (1, 2)
 N_ROUNDS, MAX_ROUNDS, LEARNING_RATE, MAX_LEAVES = 60, 200, 0.2, 15
 """Of the boosted trees: as good as a hundred rounds of 31 leaves at .1, in half the time."""
 ROUNDS_OF_ROOT = 1.5
 """Rounds by the root of the cells that are learnt, from `N_ROUNDS` up to `MAX_ROUNDS`."""
+
+TREES_OF_LEVEL, MAX_TREES, MAX_TREES_TIMES_CELLS = 5, 150, 500_000
+"""Trees of a forest of levels, for each of them: shares of many levels take many trees; no more than the usual number
+where cells are many, whose trees are large."""
 
 
 class DirectTrees(nn.Module):
@@ -51,7 +55,7 @@ class DirectTrees(nn.Module):
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that some must not see.
         """
         if self.forest is not None:
-            self.forest.fit(features, target, self.n_levels, seed, held_out)
+            self.forest.fit(features, target, self.n_levels, seed, held_out, n_trees(self.n_levels, len(target)))
             return self
         n_rounds = min(MAX_ROUNDS, max(N_ROUNDS, round(ROUNDS_OF_ROOT * len(target) ** 0.5)))
         for half, trees in zip(FOLDS, self.boosted, strict=True):
@@ -75,6 +79,15 @@ class DirectTrees(nn.Module):
         """The arrays of nodes that it holds."""
         boosted = [cast(BoostedTrees, trees).forest for trees in self.boosted]
         return boosted if self.forest is None else [self.forest]
+
+
+def n_trees(n_levels: int, n_cells: int) -> int:
+    """Trees of a forest of levels that learns so many cells.
+
+    >>> n_trees(2, 1_000), n_trees(26, 1_000), n_trees(60, 1_000), n_trees(26, 20_000)
+    (50, 130, 150, 50)
+    """
+    return 2 * (max(N_TREES, min(TREES_OF_LEVEL * n_levels, MAX_TREES, MAX_TREES_TIMES_CELLS // n_cells)) // 2)
 
 
 def grows(n_levels: int) -> bool:
