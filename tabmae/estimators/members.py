@@ -26,8 +26,8 @@ WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "
 COPIES_AT_FIRST = 0.25
 """How far copies are believed before any cell is seen, where a network is believed wholly."""
 FEW_ROWS = 50
-"""Rows of which the Gaussian is believed half as far as trees before any cell is seen; of many it is not at all, and
-without trees wholly: trees of few rows know little, and few held-out cells cannot say so."""
+"""Rows of which the Gaussian is believed half as far as trees before any cell is seen, of more the less: trees of few
+rows know little, and few held-out cells cannot say so. Without trees it is believed wholly."""
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""

@@ -171,8 +171,8 @@ class Copies(nn.Module):
     def predict(self, values: Tensor, visible: Tensor, learnt: Tensor | None = None) -> Found:
         """What the remembered rows say of every cell of values (B, F) from the visible ones, float32.
 
-        `learnt` (B, F), visible cells, tells that rows are of those that are remembered: the first one that has all of
-        these cells is taken to be the row itself, and not copied. None tells that hidden cells are not remembered.
+        `learnt` (B, F), visible cells, tells that rows are of those that are remembered: one that has all of these
+        cells is taken to be the row itself, and not copied. None tells that hidden cells are not remembered.
         """
         device, size, table = self.values.device, self._rows_at_once(), self._table()
         learnt = torch.zeros_like(visible) if learnt is None else learnt

@@ -19,7 +19,6 @@ N_ROUNDS, MAX_ROUNDS, LEARNING_RATE, MAX_LEAVES = 60, 200, 0.2, 15
 """Of the boosted trees: as good as a hundred rounds of 31 leaves at .1, in half the time."""
 ROUNDS_OF_ROOT = 1.5
 """Rounds by the root of the cells that are learnt, from `N_ROUNDS` up to `MAX_ROUNDS`."""
-
 TREES_OF_LEVEL, MAX_TREES, MAX_TREES_TIMES_CELLS = 5, 150, 500_000
 """Trees of a forest of levels, for each of them: shares of many levels take many trees; no more than the usual number
 where cells are many, whose trees are large."""

@@ -192,9 +192,8 @@ class SupervisedTableEstimator(TabularEstimator):
         """Rows (n, F) as the members read them, completed from the visible cells; some observed ones may be hidden."""
         model = self.imputer_.model_
         weight = next(model.parameters())
-        completed = torch.where(visible, values.double(), self.imputer_._points(values, visible, some_hidden)).to(
-            weight
-        )
+        points = self.imputer_._points(values, visible, some_hidden)
+        completed = torch.where(visible, values.double(), points).to(weight)
         values, visible = torch.where(visible, values, 0).to(weight), visible.to(weight.device)
         size = rows_at_once(model)
         parts = [
