@@ -35,7 +35,7 @@ SHORTER_WHEN_GOING_ON = 10
 """A model that goes on learning takes this share of a new one's steps."""
 LARGE = 2000
 """Rows from which on the network is larger and trained for longer, the more rows the longer."""
-STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 1200, 0.8, 6000
+STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 600, 0.8, 3000
 """Steps at so many rows, the power of the rows by which they grow, and where they end."""
 TAUGHT_ON = 0.25
 """Epochs and rate, as shares of training's, with which the network learns held-out cells once they have judged."""
@@ -61,9 +61,9 @@ class Size(NamedTuple):
 def auto_size(n_rows: int) -> Size:
     """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
     if n_rows < LARGE:
-        return Size("mlp", 12, 2, 0.15, 600, 128, 4e-3)
+        return Size("mlp", 12, 2, 0.15, 300, 256, 8e-3)
     n_steps = min(MAX_STEPS, round(STEPS_OF_LARGE * (n_rows / LARGE) ** GROWTH_OF_STEPS))
-    return Size("mlp", 16, 2, 0.1, n_steps, 128, 3e-3)
+    return Size("mlp", 16, 2, 0.1, n_steps, 256, 6e-3)
 
 
 def pick_device(device: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""Grow the trees of the ensemble: sweeps of forests, and trees that know no expert's guess, within the time there is.
+"""Grow the trees of the ensemble: forests, and trees that know no expert's guess, within the time there is.
 
 Contract: a held-out cell is judged by trees that never saw it.
 """
@@ -19,13 +19,10 @@ from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 from tabmae.training import draw_seed
 
-N_SWEEPS = 2
 N_GROUPS = 5
-"""Groups of columns hidden in turn, so that a sweep's training rows are completed without the cell it learns."""
-TREES_OF_FIRST_SWEEP, TREES_OF_LAST_SWEEP = 20, 40
-"""Trees of a forest; the first sweep completes rows for the second."""
-LEAST_TREE_WEIGHT = 0.2
-"""Mean weight that the first sweep must pass for a second one to be worth its time."""
+"""Groups of columns hidden in turn, so that the rows that trees learn are completed without the cell they learn."""
+N_TREES = 40
+"""Trees of a forest."""
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
 MIN_FOREST_ROWS = 20
@@ -45,9 +42,6 @@ REFIT = 0.4
 """How long the expert's last fit takes at most, in times of its first."""
 ASKED = 0.2
 """How long a forest takes to be weighed and judged, in times of its growth."""
-NEXT_SWEEP = 3.0
-"""How long a second sweep takes at most, in times of the first, which has fewer trees: its rows are completed by
-forests, too."""
 DIRECT = 3.0
 """How long the direct trees of a column take at most, in times of its forest."""
 
@@ -87,7 +81,7 @@ def planned(
     share = 1.0
     if with_forests and bears_forests(model) and 2 * begin < (1 - TRAINING_SHARE) * left:
         grown = GROWTH * row * rows_that_grow(model, len(values)) * values.shape[1]
-        share = max(TRAINING_SHARE, 1 - (N_SWEEPS * begin + (N_SWEEPS - 1 + DIRECT) * grown) / left)
+        share = max(TRAINING_SHARE, 1 - (begin + (1 + DIRECT) * grown) / left)
     return Phases(forests.part(share), forests, row)
 
 
@@ -102,7 +96,7 @@ def rows_that_grow(model: MaskedAutoencoder, n_rows: int) -> int:
 
 
 def seconds_to_begin(model: MaskedAutoencoder, observed: Tensor, seconds_of_row: float) -> float:
-    """How long a sweep needs before its first forest: rows are guessed, and those with holes completed for each group.
+    """How long it takes until the first forest grows: rows are guessed, and those with holes completed for each group.
 
     observed : bool (n, F), of all rows.
     """
@@ -156,12 +150,10 @@ def grow_trees(
     ----------
     values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
     folds : int8 (n, F), from `split_held_out`; a half of each column's trees does not learn fold 1, the other fold 2.
-    deadline : leaves the columns with fewest holes without forests in the first sweep, a second one whole or out, and
-        as many columns as it must without direct trees.
+    deadline : leaves the columns with fewest holes without forests, and as many as it must without direct trees.
     seconds_of_row : how long the prediction of a row without forests takes; asked for under a deadline alone.
 
-    A sweep learns from rows as the ensemble so far completes them without the cell that it learns. The second is grown
-    where the first is believed. The direct trees learn from the rows of the last sweep.
+    All learn from rows as the ensemble without trees completes them without the cell that they learn.
     """
     if not bears_forests(model) or deadline.left() < seconds_to_begin(model, observed, seconds_of_row):
         return
@@ -171,22 +163,14 @@ def grow_trees(
     if deadline.exists:
         sample.features.sort(key=lambda feature: int(observed[:, feature].sum()))
     pace = _Pace(deadline, seconds_of_row * len(sample.values))
-    cells: list[Tensor] = []
-    for sweep in range(N_SWEEPS):
-        begun = deadline.elapsed()
-        completed = _completed_by_groups(model, sample.values, sample.observed, sample.folds)
-        cells = [model.tokenizer.sweep_cells(rows) for rows in completed]
-        forests = _forests(model, sample, cells, sweep, generator, pace)
-        if len(forests) < (len(sample.features) if sweep else 1):
-            return
-        model.add_sweep(forests)
-        weigh_members(model, values, observed, folds)
-        took = deadline.elapsed() - begun
-        if _tree_weight(model) <= LEAST_TREE_WEIGHT or deadline.left() < NEXT_SWEEP * took:
-            break
+    completed = _completed_by_groups(model, sample.values, sample.observed, sample.folds)
+    cells = [model.tokenizer.sweep_cells(rows) for rows in completed]
+    forests = _forests(model, sample, cells, generator, pace)
+    if not len(forests):
+        return
+    model.add_sweep(forests)
     _grow_direct(model, sample, cells, generator, pace)
-    if len(model.direct):
-        weigh_members(model, values, observed, folds)
+    weigh_members(model, values, observed, folds)
 
 
 def _drawn(
@@ -212,19 +196,17 @@ def _forests(
     model: MaskedAutoencoder,
     sample: Sample,
     cells: Sequence[Tensor],
-    sweep: int,
     generator: torch.Generator,
     pace: _Pace,
 ) -> nn.ModuleDict:
-    """The forests of a sweep, of as many features as there is time for."""
-    n_trees = TREES_OF_LAST_SWEEP if sweep == N_SWEEPS - 1 else TREES_OF_FIRST_SWEEP
+    """The forests of as many features as there is time for."""
     forests, pace.slowest = nn.ModuleDict(), pace.least
     for feature in sample.features:
         if pace.too_late():
             break
         with pace.column():
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
-            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
+            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, N_TREES)
     return forests
 
 
@@ -292,10 +274,3 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
         rows[has_holes] = torch.where(known, holed, points)
         completed.append(rows)
     return completed
-
-
-def _tree_weight(model: MaskedAutoencoder) -> float:
-    """How far the last sweep is believed, mean over the features."""
-    weights = torch.cat([model.number_weights[-1, :, 3], model.level_weights[-1, :, 2]])
-    grown = [int(feature) for feature in cast(nn.ModuleDict, model.sweeps[-1])]
-    return float(weights[model.tokenizer.place[grown]].mean()) if grown else 0.0
