@@ -1,7 +1,6 @@
 """This project's methods: the defaults, one change at a time, and the Gaussian expert without any network."""
 
 from typing import Any, ClassVar
-from unittest import mock
 
 import pandas as pd
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from tabmae import TabMAE
 from tabmae.backbones import Backbone
-from tabmae.estimators import growing
 from tabmae.experts.gaussian import Gaussian
 from tabmae.schema import TableSchema
 from tabmae.tokenizers import CellTokenizer
@@ -66,14 +64,6 @@ class NoNetwork(TabMAEMethod):
     """The experts and the forests, without any network."""
 
     changes: ClassVar[dict[str, Any]] = {"backbone": Silent, "lr": 0.05}
-
-
-class OneSweep(TabMAEMethod):
-    """The defaults, with one sweep of forests."""
-
-    def fit_transform(self, train: pd.DataFrame) -> pd.DataFrame:
-        with mock.patch.object(growing, "N_SWEEPS", 1):
-            return super().fit_transform(train)
 
 
 class TransformerMAE(TabMAEMethod):

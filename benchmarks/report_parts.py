@@ -16,7 +16,6 @@ PARTS = {
     "tabmae-no-network": "Gaussian, copies and forests, no network",
     "tabmae-no-copies": "Gaussian, network and forests, no copies",
     "tabmae-no-trees": "Gaussian, copies and network, no forests",
-    "tabmae-one-sweep": "one sweep of forests",
     "tabmae-pure": "network alone, nothing beside it",
 }
 SIZES = {

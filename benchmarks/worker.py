@@ -30,7 +30,6 @@ METHODS = {
     "tabmae-no-trees": "benchmarks.ours:NoTrees",
     "tabmae-no-copies": "benchmarks.ours:NoCopies",
     "tabmae-no-network": "benchmarks.ours:NoNetwork",
-    "tabmae-one-sweep": "benchmarks.ours:OneSweep",
     "tabmae-transformer": "benchmarks.ours:TransformerMAE",
     "tabmae-conv": "benchmarks.ours:ConvMAE",
 }

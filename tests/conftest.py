@@ -41,12 +41,6 @@ def model(mixed: pd.DataFrame) -> TabMAE:
 
 
 @pytest.fixture
-def every_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a second sweep of forests follow, however far the first is believed."""
-    monkeypatch.setattr(growing, "LEAST_TREE_WEIGHT", -1.0)
-
-
-@pytest.fixture
 def direct_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let columns of few cells have direct trees, too, of few rounds."""
     monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 20)

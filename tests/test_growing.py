@@ -1,6 +1,5 @@
 """How the trees of the ensemble grow: no cell is learnt by what judges it, and each where it is worth its time."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,18 +23,13 @@ from ensembles import (
 from torch import Tensor
 
 from tabmae.estimators import growing, members
-from tabmae.estimators.growing import N_GROUPS, N_SWEEPS, TREES_OF_FIRST_SWEEP, TREES_OF_LAST_SWEEP
+from tabmae.estimators.growing import N_GROUPS, N_TREES
 from tabmae.estimators.members import split_held_out
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
 
 WITH_EXPERT = pytest.mark.parametrize("with_expert", [True, False], ids=["expert", "alone"])
-
-
-@pytest.fixture
-def one_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(growing, "N_SWEEPS", 1)
 
 
 @pytest.fixture
@@ -58,7 +52,7 @@ def asked_of(model: MaskedAutoencoder) -> Tensor:
 
 @WITH_EXPERT
 @pytest.mark.parametrize("junk", [torch.nan, torch.inf, 1e6])
-def test_growing_reads_no_unobserved_cell(junk: float, with_expert: bool, one_sweep: None, direct_trees: None) -> None:
+def test_growing_reads_no_unobserved_cell(junk: float, with_expert: bool, direct_trees: None) -> None:
     values, observed, folds = table(60)
     one = grown(values, observed, folds, with_expert=with_expert)
     other = grown(torch.where(observed, values, junk), observed, folds, with_expert=with_expert)
@@ -66,31 +60,23 @@ def test_growing_reads_no_unobserved_cell(junk: float, with_expert: bool, one_sw
     bit_equal(one, other)
 
 
-def test_the_same_seed_grows_the_same_trees(every_sweep: None, direct_trees: None) -> None:
+def test_the_same_seed_grows_the_same_trees(direct_trees: None) -> None:
     one, other = (grown(*table(60)) for _ in range(2))
-    assert len(one.sweeps) == N_SWEEPS and len(one.direct) == 6
+    assert len(one.sweeps) == 1 and len(one.direct) == 6
     bit_equal(one, other)
 
 
-def test_the_first_sweep_has_few_trees_whether_or_not_another_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def n_trees(least_weight: float) -> list[set[int]]:
-        monkeypatch.setattr(growing, "LEAST_TREE_WEIGHT", least_weight)
-        model = grown(*table(60))
-        return [
-            {len(forest_of(model, feature, sweep).roots) for feature in range(6)} for sweep in range(len(model.sweeps))
-        ]
-
-    assert n_trees(-1.0) == [{TREES_OF_FIRST_SWEEP}, {TREES_OF_LAST_SWEEP}]
-    assert n_trees(1.0) == [{TREES_OF_FIRST_SWEEP}]
-    monkeypatch.setattr(growing, "N_SWEEPS", 1)
-    assert n_trees(-1.0) == [{TREES_OF_LAST_SWEEP}]
+def test_one_forest_a_column_is_grown_of_so_many_trees() -> None:
+    model = grown(*table(60))
+    assert features_of(model) == [list(range(6))]
+    assert {len(forest_of(model, feature).roots) for feature in range(6)} == {N_TREES}
 
 
 @WITH_EXPERT
 @pytest.mark.parametrize("feature", [*CATEGORIES, 4])
 @pytest.mark.parametrize("fold", [1, 2])
 def test_a_held_out_cell_reaches_neither_the_members_nor_the_trees_that_judge_it(
-    fold: int, feature: int, with_expert: bool, one_sweep: None, fixed_weights: None, direct_trees: None
+    fold: int, feature: int, with_expert: bool, fixed_weights: None, direct_trees: None
 ) -> None:
     values, observed, folds = table()
     changed = shifted(values, (folds == fold) & (torch.arange(6) == feature))
@@ -114,9 +100,7 @@ def test_a_held_out_cell_reaches_neither_the_members_nor_the_trees_that_judge_it
     assert torch.equal(found.numbers[:3], same.numbers[:3]) and torch.equal(found.levels[:2], same.levels[:2])
 
 
-def test_every_forest_of_every_sweep_is_told_the_folds_of_its_column(
-    monkeypatch: pytest.MonkeyPatch, every_sweep: None
-) -> None:
+def test_every_forest_is_told_the_folds_of_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Tensor, Tensor | None]] = []
     fit = Forest.fit
 
@@ -129,11 +113,11 @@ def test_every_forest_of_every_sweep_is_told_the_folds_of_its_column(
     monkeypatch.setattr(Forest, "fit", spied)
     values, observed, folds = table(60)
     grown(values, observed, folds, with_expert=False)
-    assert len(told) == 6 * N_SWEEPS
+    assert len(told) == 6
     for number, (target, held_out) in enumerate(told):
-        rows, feature = observed[:, number % 6], number % 6
-        assert held_out is not None and torch.equal(held_out, folds[rows, feature])
-        assert torch.equal(target, values[rows, feature])
+        rows = observed[:, number]
+        assert held_out is not None and torch.equal(held_out, folds[rows, number])
+        assert torch.equal(target, values[rows, number])
 
 
 @WITH_EXPERT
@@ -156,7 +140,7 @@ def test_own_guesses_are_those_of_the_model_with_the_feature_hidden(with_expert:
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 6])
-def test_rows_are_completed_group_by_group_without_the_group(n_features: int, one_sweep: None) -> None:
+def test_rows_are_completed_group_by_group_without_the_group(n_features: int) -> None:
     values, observed, folds = table()
     kept = slice(0, n_features)
     values, observed, folds = values[:, kept], observed[:, kept], folds[:, kept]
@@ -222,25 +206,7 @@ def curved(n_rows: int = 400) -> Tensor:
     return torch.stack([angle.cos(), angle.sin(), (2 * angle).sin()], 1)
 
 
-def straight(n_rows: int = 400) -> Tensor:
-    """Draw columns of one factor: the expert knows all that there is."""
-    values = torch.randn(n_rows, 3, generator=seeded(), dtype=torch.float64)
-    return values[:, :1] + 0.3 * values
-
-
-@pytest.mark.parametrize(("draw", "n_sweeps"), [(curved, N_SWEEPS), (straight, 1)])
-def test_a_second_sweep_is_grown_only_where_the_first_is_believed(draw: Callable[[], Tensor], n_sweeps: int) -> None:
-    values = draw()
-    observed = torch.ones_like(values, dtype=torch.bool)
-    folds = split_held_out(torch.rand(values.shape, generator=seeded(1)) < 0.3, seeded(2))
-    model = grown(values, observed, folds, (0, 0, 0))
-    believed = model.number_weights[1, :, 3].mean()
-    assert (believed >= growing.LEAST_TREE_WEIGHT) == (n_sweeps > 1)
-    assert features_of(model) == [[0, 1, 2]] * n_sweeps
-    assert len(model.number_weights) == len(model.level_weights) == n_sweeps + 1
-
-
-def test_trees_learn_what_the_expert_cannot(monkeypatch: pytest.MonkeyPatch, one_sweep: None) -> None:
+def test_trees_learn_what_the_expert_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 300)
     values = curved()
     observed = torch.ones_like(values, dtype=torch.bool)
@@ -251,7 +217,7 @@ def test_trees_learn_what_the_expert_cannot(monkeypatch: pytest.MonkeyPatch, one
     assert error[3] < 0.15 * error[1] and error[4] < 0.15 * error[1]
 
 
-def test_a_forest_needs_cells_and_few_levels(monkeypatch: pytest.MonkeyPatch, one_sweep: None) -> None:
+def test_a_forest_needs_cells_and_few_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     values, observed, folds = table(60, missing=0.0)
     observed[growing.MIN_FOREST_ROWS - 1 :, 4] = False
     observed[growing.MIN_FOREST_ROWS :, 5] = False
@@ -270,7 +236,7 @@ def test_tables_too_wide_or_too_short_grow_no_forest(monkeypatch: pytest.MonkeyP
     assert not grown(*table(60)).sweeps
 
 
-def test_forests_grow_on_a_sample_of_many_rows(monkeypatch: pytest.MonkeyPatch, one_sweep: None) -> None:
+def test_forests_grow_on_a_sample_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     learnt: list[int] = []
     fit = Forest.fit
 
@@ -296,8 +262,8 @@ class Lesson(NamedTuple):
     folds: Tensor
 
 
-def test_direct_trees_learn_values_from_the_rows_of_the_last_sweep_and_nothing_of_the_expert(
-    monkeypatch: pytest.MonkeyPatch, every_sweep: None, direct_trees: None
+def test_direct_trees_learn_values_from_the_rows_of_the_forests_and_nothing_of_the_expert(
+    monkeypatch: pytest.MonkeyPatch, direct_trees: None
 ) -> None:
     of_forests: list[Lesson] = []
     of_direct: list[Lesson] = []
@@ -316,18 +282,17 @@ def test_direct_trees_learn_values_from_the_rows_of_the_last_sweep_and_nothing_o
     values, observed, folds = table(60)
     model = grown(values, observed, folds)
     assert list(model.direct) == list("012345") and len(of_direct) == 6
-    sweeps = of_forests[:6], of_forests[6:12]
-    for feature, (lesson, earlier, last) in enumerate(zip(of_direct, *sweeps, strict=True)):
+    assert len(of_forests) > 6, "levels have forests among the direct trees, too"
+    for feature, (lesson, of_forest) in enumerate(zip(of_direct, of_forests[:6], strict=True)):
         rows, own = observed[:, feature], model.tokenizer.expert_feature == feature
         assert torch.equal(lesson.target, values[rows, feature])
         assert torch.equal(lesson.folds, folds[rows, feature])
-        assert not lesson.features[:, own].any() and last.features[:, own].any()
-        assert torch.equal(lesson.features[:, ~own], last.features[:, ~own])
-        assert not torch.equal(lesson.features[:, ~own], earlier.features[:, ~own])
+        assert not lesson.features[:, own].any() and of_forest.features[:, own].any()
+        assert torch.equal(lesson.features[:, ~own], of_forest.features[:, ~own])
 
 
 def test_another_guess_of_the_expert_changes_no_direct_tree(
-    monkeypatch: pytest.MonkeyPatch, one_sweep: None, fixed_weights: None, direct_trees: None
+    monkeypatch: pytest.MonkeyPatch, fixed_weights: None, direct_trees: None
 ) -> None:
     values, observed, folds = table()
     one = grown(values, observed, folds)
@@ -343,7 +308,7 @@ def test_another_guess_of_the_expert_changes_no_direct_tree(
             assert torch.equal(first, second)
 
 
-def test_direct_trees_need_cells(monkeypatch: pytest.MonkeyPatch, one_sweep: None, direct_trees: None) -> None:
+def test_direct_trees_need_cells(monkeypatch: pytest.MonkeyPatch, direct_trees: None) -> None:
     monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 40)
     values, observed, folds = table(60, missing=0.0)
     observed[39:, 4] = False
@@ -355,11 +320,11 @@ def test_direct_trees_need_cells(monkeypatch: pytest.MonkeyPatch, one_sweep: Non
     assert not grown(values, observed, folds).direct
 
 
-def test_direct_trees_are_weighed_once_they_are_grown(every_sweep: None, direct_trees: None) -> None:
+def test_direct_trees_are_weighed_once_they_are_grown(direct_trees: None) -> None:
     values = curved()
     observed = torch.ones_like(values, dtype=torch.bool)
     folds = split_held_out(torch.rand(values.shape, generator=seeded(1)) < 0.3, seeded(2))
     model = grown(values, observed, folds, (0, 0, 0))
-    assert not model.number_weights[:2, :, 4].any()
-    assert (model.number_weights[2, :, 4] > 0).all()
-    torch.testing.assert_close(model.number_weights.sum(2), torch.ones(3, 3).double())
+    assert not model.number_weights[0, :, 4].any()
+    assert (model.number_weights[1, :, 4] > 0).all()
+    torch.testing.assert_close(model.number_weights.sum(2), torch.ones(2, 3).double())

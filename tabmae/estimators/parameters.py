@@ -29,7 +29,7 @@ COUNTS = {
     "d_token": "Pass the width of a token, for example 16.",
     "depth": "Pass the number of layers, for example 3.",
     "max_epochs": "Pass the number of passes over the rows, for example 100.",
-    "batch_size": "Pass the rows of a step, for example 128.",
+    "batch_size": "Pass the rows of a step, for example 256.",
     "patience": "Pass the epochs to wait for a better held-out error, for example 20.",
 }
 

@@ -33,7 +33,7 @@ def of_tables(trial: Trial) -> dict[str, Any]:
     return {
         "mask_ratio": mask_ratio(trial),
         "dropout": trial.suggest_float("dropout", 0.0, 0.4),
-        "lr": trial.suggest_float("lr", 1e-3, 1e-2, log=True),
+        "lr": trial.suggest_float("lr", 1e-3, 2e-2, log=True),
         "d_token": trial.suggest_int("d_token", 8, 32, step=4),
         "depth": trial.suggest_int("depth", 1, 4),
     }

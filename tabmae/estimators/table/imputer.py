@@ -52,9 +52,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     """Impute the missing cells of a table of numbers, categories, booleans and dates.
 
     A masked autoencoder learns to predict cells hidden from it at random, from the visible ones. It starts from the
-    conditional mean of a Gaussian fitted by EM, two sweeps of forests start from both, and further trees are trained on
-    the completed rows without the Gaussian's estimate; cells held out of training decide, column by column, how far
-    each is believed.
+    conditional mean of a Gaussian fitted by EM, forests start from both, and further trees are trained on the completed
+    rows without the Gaussian's estimate; cells held out of training decide, column by column, how far each is believed.
     Numbers are imputed within the range of the observed cells, or beyond it where the Gaussian is sure to be there: at
     most as far as the range is wide, never past a bound that several cells share, nor past zero where no cell is; whole
     numbers and columns of few values stay within.
@@ -80,10 +79,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     categorical_features : "auto" (category, string and bool types), or names, positions or a bool mask of further
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
-    max_epochs : passes over the rows; "auto" makes 600 steps, and from 2,000 rows on 1,200 times the power of
-        0.8 of rows / 2,000, at most 6,000.
-    batch_size : rows of a step; "auto" is 128.
-    lr : peak step size of the cosine schedule; "auto" is 0.004, and 0.003 from 2,000 rows.
+    max_epochs : passes over the rows; "auto" makes 300 steps, and from 2,000 rows on 600 times the power of
+        0.8 of rows / 2,000, at most 3,000.
+    batch_size : rows of a step; "auto" is 256.
+    lr : peak step size of the cosine schedule; "auto" is 0.008, and 0.006 from 2,000 rows.
     validation_fraction : share of the observed cells held out of training: they choose the best weights, weigh the
         members, calibrate intervals and fill `quality_`. 0 leaves all of that out.
     patience : epochs without a better held-out error after which training stops; "auto" is a third of `max_epochs`.
