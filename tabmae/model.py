@@ -42,7 +42,7 @@ class Members(NamedTuple):
 class Batch(NamedTuple):
     """Rows before any forest is asked.
 
-    values : (B, F), 0 where not visible. visible, wanted : bool (B, F); forests are asked for the wanted cells alone.
+    values : (B, F), 0 where not visible. visible : bool (B, F); forests are asked for the other cells.
     guess : the expert's. network : what the network alone believes.
     learnt : bool (B, F), visible cells by which remembered rows are known that rows are, and so do not copy; None where
         no hidden cell is remembered.
@@ -50,7 +50,6 @@ class Batch(NamedTuple):
 
     values: Tensor
     visible: Tensor
-    wanted: Tensor
     guess: Guess | None
     network: CellDistribution
     learnt: Tensor | None = None
@@ -130,14 +129,13 @@ class MaskedAutoencoder(nn.Module):
         values: Tensor,
         visible: Tensor,
         guess: Guess | None = None,
-        wanted: Tensor | None = None,
         learnt: Tensor | None = None,
     ) -> Batch:
-        """Expert and network on values (B, F); `believed` asks the forests for all cells not visible, or `wanted`."""
+        """Expert and network on values (B, F); `believed` asks the forests, too."""
         values = torch.where(visible, values, 0)
         guess = self.guess(values, visible) if guess is None else guess
         network = self.network(values, visible, guess)
-        return Batch(values, visible, ~visible if wanted is None else wanted, guess, network, learnt)
+        return Batch(values, visible, guess, network, learnt)
 
     def believed(self, batches: Sequence[Batch], fold: int = 0) -> Iterator[CellDistribution]:
         """Distribution of every cell of each batch; a forest is asked once for the rows of all, which is faster."""
@@ -193,7 +191,7 @@ class MaskedAutoencoder(nn.Module):
         numbers, levels = (torch.cat(parts, 1) for parts in zip(*map(self._without_trees, batches), strict=True))
         ends = accumulate((len(batch.values) for batch in batches), initial=0)
         found = [Members(numbers[:, start:stop], levels[:, start:stop]) for start, stop in pairwise(ends)]
-        wanted = torch.cat([batch.wanted for batch in batches])
+        hidden = ~torch.cat([batch.visible for batch in batches])
         own = None if self.expert is None else torch.cat([cast(Guess, batch.guess).mean for batch in batches])
         for number, forests in enumerate(self.sweeps):
             completed = [
@@ -202,13 +200,13 @@ class MaskedAutoencoder(nn.Module):
             ]
             cells = self.tokenizer.sweep_cells(torch.cat(completed))
             numbers[3], levels[2] = numbers[2], levels[1]
-            for feature, forest, rows in _asked(cast(nn.ModuleDict, forests), wanted):
+            for feature, forest, rows in _asked(cast(nn.ModuleDict, forests), hidden):
                 features = self.tokenizer.sweep_features(cells, rows, own, feature)
                 answer = cast(Forest, forest).predict(features, fold).to(numbers.dtype)
                 self._enter(answer, rows, feature, numbers[3], levels[2], None if own is None else numbers[1])
             numbers[4], levels[3] = numbers[3], levels[2]
         if len(self.sweeps):
-            for feature, trees, rows in _asked(self.direct, wanted):
+            for feature, trees, rows in _asked(self.direct, hidden):
                 features = self.tokenizer.sweep_features(cells, rows, None, feature)
                 answer = cast(DirectTrees, trees).predict(features, fold).to(numbers.dtype)
                 self._enter(answer, rows, feature, numbers[4], levels[3], None)
@@ -246,9 +244,9 @@ def followed(mean: Tensor, expert: Tensor, variance: Tensor, sure: Tensor) -> Te
     return torch.lerp(mean, expert, share.to(mean))
 
 
-def _asked(grown: nn.ModuleDict, wanted: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:
-    """The features that have trees, these, and the rows whose cells of it are wanted (B, F), where there are any."""
+def _asked(grown: nn.ModuleDict, hidden: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:
+    """The features that have trees, these, and the rows whose cells of it are hidden (B, F), where there are any."""
     for name, trees in grown.items():
-        rows = torch.nonzero(wanted[:, int(name)])[:, 0]
+        rows = torch.nonzero(hidden[:, int(name)])[:, 0]
         if len(rows):
             yield int(name), trees, rows

@@ -89,12 +89,6 @@ def direct_trees(feature: int) -> DirectTrees:
     return DirectTrees(N_LEVELS[feature]).fit(rows, values[:, feature], 5, folds)
 
 
-def point(model: MaskedAutoencoder, values: Tensor, visible: Tensor, wanted: Tensor) -> Tensor:
-    """Give what is imputed where forests are asked for the wanted cells alone."""
-    (found,) = model.believed([model.begin(values, visible, wanted=wanted)])
-    return found.point()
-
-
 def believe(model: MaskedAutoencoder, numbers: list[float], levels: list[float]) -> None:
     """Give the members the same weights in every column, before and after every sweep."""
     for weights, wanted in ((model.number_weights, numbers), (model.level_weights, levels)):
@@ -140,12 +134,10 @@ def test_changing_an_invisible_value_changes_no_output_bit(backbone: str, with_e
 @WITH_EXPERT
 def test_trees_and_weights_do_not_leak_either(with_expert: bool, n_sweeps: int) -> None:
     model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
-    wanted = ~visible & (torch.arange(5) != 1)
     assert len(model.direct) == 2
     for junk, fold in product((123.0, torch.nan, torch.inf, -torch.inf), (0, 1, 2)):
         changed = torch.where(visible, values, junk)
         bit_equal(model(values, visible, fold=fold), model(changed, visible, fold=fold))
-        assert torch.equal(point(model, values, visible, wanted), point(model, changed, visible, wanted))
         for one, other in zip(model.members(values, visible, fold), model.members(changed, visible, fold), strict=True):
             assert torch.equal(one, other)
 
@@ -398,27 +390,6 @@ def test_a_new_sweep_keeps_the_weights_of_before_and_leaves_the_earlier_alone() 
         assert torch.equal(weights[:2], earlier) and torch.equal(weights[2], earlier[1])
 
 
-@pytest.mark.parametrize("n_sweeps", [0, 1, 2])
-def test_a_point_is_the_answer_where_wanted_and_asks_no_tree_elsewhere(
-    n_sweeps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values, visible = table()
-    model = build(n_sweeps=n_sweeps)
-    answer = model(values, visible).point()
-    assert torch.equal(point(model, values, visible, ~visible), answer)
-    wanted = ~visible & (torch.arange(60) % 2 == 0)[:, None]
-    if n_sweeps < 2:
-        assert torch.equal(point(model, values, visible, wanted)[wanted], answer[wanted])
-    monkeypatch.setattr(Forest, "predict", None)
-    monkeypatch.setattr(DirectTrees, "predict", None)
-    nothing = torch.zeros_like(visible)
-    believed = point(model, values, visible, nothing)
-    alone = shortened(model, 0)
-    if n_sweeps:
-        believe(alone, [0.1, 0.2, 0.7, 0, 0], [0.2, 0.8, 0, 0])
-    torch.testing.assert_close(believed, point(alone, values, visible, nothing), rtol=0, atol=1e-5)
-
-
 def test_a_column_without_a_forest_in_the_last_sweep_has_the_answer_of_the_network() -> None:
     model, (values, visible) = build(n_sweeps=1), table()
     assert not torch.equal(*model.members(values, visible).numbers[2:4, :, 1])
@@ -451,8 +422,6 @@ def test_forests_stand_for_direct_trees_while_a_second_sweep_reads_rows() -> Non
 def test_batches_that_share_their_trees_answer_as_each_alone(n_sweeps: int, with_expert: bool) -> None:
     model, (values, visible) = build(with_expert=with_expert, n_sweeps=n_sweeps), table()
     batches = [model.begin(*part) for part in zip(values.split(25), visible.split(25), strict=True)]
-    wanted = batches[1].wanted & (torch.arange(5) != 2)
-    batches[1] = batches[1]._replace(wanted=wanted)
     for fold in (0, 1):
         for batch, found in zip(batches, model.believed(batches, fold), strict=True):
             (alone,) = model.believed([batch], fold)
@@ -472,8 +441,7 @@ def test_batches_that_share_their_trees_answer_as_each_alone(n_sweeps: int, with
         for kind in (Forest, DirectTrees):
             patch.setattr(kind, "predict", counting(kind))
         list(model.believed(batches))
-    cells = torch.cat([batch.wanted for batch in batches])
-    once = [int(cells[:, feature].sum()) for feature in (1, 2)]
+    once = [int((~visible)[:, feature].sum()) for feature in (1, 2)]
     direct = once if n_sweeps else []
     assert asked == {Forest: n_sweeps * once + direct[:1], DirectTrees: direct}, "those of levels ask a forest"
 

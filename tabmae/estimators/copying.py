@@ -20,8 +20,8 @@ MAX_ASKED = 250
 """Rows of each fold by which it is seen how likely rows are copies."""
 SHARE_TO_FIT, SHARE_TO_ASK = 0.1, 0.3
 """Shares of what time is left in which copies must be learnt, and asked from then on."""
-TIMES_WEIGHED = 4
-"""Times that members are weighed, copies among them."""
+TIMES_WEIGHED = 2
+"""Times that members are weighed, copies among them: here, and once trees have grown."""
 
 
 @torch.no_grad()
@@ -59,7 +59,8 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
         return phases
     if not phases.forests.exists:
         return phases
-    return Phases(phases.training, phases.forests.before(to_judge), phases.seconds_of_row + row)
+    forests = phases.forests.before(to_judge + to_weigh / TIMES_WEIGHED)
+    return Phases(phases.training, forests, phases.seconds_of_row + row)
 
 
 def remember_all(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:

@@ -21,8 +21,7 @@ from tabmae.training import draw_seed
 
 N_GROUPS = 5
 """Groups of columns hidden in turn, so that the rows that trees learn are completed without the cell they learn."""
-N_TREES = 40
-"""Trees of a forest."""
+TREES_OF_FOREST = 40
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
 MIN_FOREST_ROWS = 20
@@ -116,10 +115,10 @@ class Sample(NamedTuple):
 
 
 class _Pace:
-    """How long the trees of the slowest column take, `least` seconds at least, and whether there is time for more."""
+    """How long the trees of the slowest column take, `slowest` seconds at first, and whether there is time for more."""
 
-    def __init__(self, deadline: Deadline, least: float) -> None:
-        self.deadline, self.least, self.slowest, self.since = deadline, least, least, deadline.elapsed()
+    def __init__(self, deadline: Deadline, slowest: float) -> None:
+        self.deadline, self.slowest, self.since = deadline, slowest, deadline.elapsed()
 
     def too_late(self) -> bool:
         """Whether one more column, and asking all trees that will be there, would end after the deadline."""
@@ -200,13 +199,13 @@ def _forests(
     pace: _Pace,
 ) -> nn.ModuleDict:
     """The forests of as many features as there is time for."""
-    forests, pace.slowest = nn.ModuleDict(), pace.least
+    forests = nn.ModuleDict()
     for feature in sample.features:
         if pace.too_late():
             break
         with pace.column():
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
-            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, N_TREES)
+            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, TREES_OF_FOREST)
     return forests
 
 
@@ -268,7 +267,7 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
     completed = []
     for number in range(n_groups):
         visible = known & (group != number)
-        believed = beliefs(model, holed, visible, wanted=~known, learnt=visible & learnt)
+        believed = beliefs(model, holed, visible, learnt=visible & learnt)
         points = torch.cat([holed[:0], *(found.point() for _, found in believed)])
         rows = values.clone()
         rows[has_holes] = torch.where(known, holed, points)

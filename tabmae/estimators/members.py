@@ -80,7 +80,6 @@ def beliefs(
     values: Tensor,
     visible: Tensor,
     fold: int = 0,
-    wanted: Tensor | None = None,
     learnt: Tensor | None = None,
 ) -> Iterator[tuple[Batch, CellDistribution]]:
     """Ask the model for the distribution of rows, a batch at a time, and each forest for many batches at once.
@@ -89,7 +88,6 @@ def beliefs(
     ----------
     values : (n, F); visible : bool (n, F), on any device; batches travel to the model's.
     fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
-    wanted : bool (n, F), the cells that forests are asked for; None for all that are not visible.
     learnt : bool (n, F), where some observed cells are hidden, the visible ones that may have been learnt: a row does
         not copy the remembered row that has all of these, which may be itself.
     """
@@ -98,9 +96,8 @@ def beliefs(
         batches = []
         for first in range(start, min(start + BATCHES_OF_FORESTS * size, len(values)), size):
             rows = slice(first, first + size)
-            asked = None if wanted is None else wanted[rows].to(weight.device)
             shown, same = visible[rows].to(weight.device), None if learnt is None else learnt[rows].to(weight.device)
-            batches.append(model.begin(values[rows].to(weight), shown, wanted=asked, learnt=same))
+            batches.append(model.begin(values[rows].to(weight), shown, learnt=same))
         yield from zip(batches, model.believed(batches, fold), strict=True)
 
 
