@@ -262,7 +262,7 @@ def test_what_predictions_cost_is_kept_for_the_end(monkeypatch: pytest.MonkeyPat
     clock.tick_with(monkeypatch, MaskedAutoencoder, "network", every(0.5))
     calls = clock.tick_with(monkeypatch, AdamW, "step", every(0.5))
     TabMAE(d_token=4, random_state=0, experts=("gaussian",), time_budget=300.0).fit(holes(1000))
-    assert 200 < clock.now <= 300 and 100 < len(calls) < 300
+    assert 200 < clock.now <= 300 and 100 < len(calls) < 600
 
 
 @pytest.mark.parametrize("experts", [(), ("gaussian",), "auto"])

@@ -61,7 +61,7 @@ class Size(NamedTuple):
 def auto_size(n_rows: int) -> Size:
     """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
     if n_rows < LARGE:
-        return Size("mlp", 12, 2, 0.15, 300, 256, 8e-3)
+        return Size("mlp", 12, 2, 0.15, 600, 128, 4e-3)
     n_steps = min(MAX_STEPS, round(STEPS_OF_LARGE * (n_rows / LARGE) ** GROWTH_OF_STEPS))
     return Size("mlp", 16, 2, 0.1, n_steps, 256, 6e-3)
 
