@@ -124,3 +124,19 @@ def test_where_origins_tell_enough_nothing_is_expected_beside_them() -> None:
     )
     assert many.expected == 0 < 10 < few.expected
     assert len(many.paths) <= 80 * 50
+
+
+def test_new_series_beside_long_ones_are_forecast_no_worse_than_by_their_last_season() -> None:
+    rng, horizon, frames = np.random.default_rng(0), 12, []
+    for name, n_steps in enumerate([400] * 4 + [36 + horizon, 48 + horizon, 60 + horizon]):
+        step = np.arange(n_steps) - n_steps + 3 * name
+        values = 10 + 3 * np.sin(2 * np.pi * step / 24) + rng.normal(0, 0.2, n_steps)
+        stamps = pd.date_range(end="2024-06-30", periods=n_steps, freq="h")
+        frames.append(pd.DataFrame({"unique_id": f"s{name}", "ds": stamps, "y": values}))
+    known = pd.concat([frame[:-horizon] for frame in frames])
+    found = TimeSeriesMAE(horizon=horizon, max_epochs=0, random_state=0).fit(known).forecast()
+    for frame in frames[4:]:
+        ahead = frame["y"].to_numpy()[-horizon:]
+        ours = found.loc[found["unique_id"] == frame["unique_id"].iloc[0], "TimeSeriesMAE"].to_numpy()
+        naive = frame["y"].to_numpy()[-24 - horizon : -24]
+        assert np.abs(ours - ahead).mean() < 1.2 * np.abs(naive - ahead).mean()

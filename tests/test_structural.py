@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from tabmae.experts.structural import LEAST_STEPS, Structural, Structure, structures_of
+from tabmae.experts.structural import LEAST_STEPS, REACHES, Structural, Structure, phases_alike, structures_of
 
 Matrix = NDArray[np.float64]
 
@@ -26,6 +26,23 @@ def test_lines_constants_and_seasons_go_on(season: int) -> None:
     noise = 0.01 * np.random.default_rng(0).normal(size=46)
     for values in (np.full(46, 7.0), 3 + 0.5 * step + noise, *([wave + 0.1 * step + noise] if season else [])):
         np.testing.assert_allclose(ahead(values[:40], 6, season), values[40:], atol=0.1)
+
+
+def test_a_smooth_season_is_seen_in_a_cycle_and_a_half() -> None:
+    noise = 0.05 * np.random.default_rng(0).normal(size=48)
+    wave = np.sin(2 * np.pi * np.arange(48) / 24) + noise
+    np.testing.assert_allclose(ahead(wave[:36], 12, season=24), wave[36:], atol=0.25)
+
+
+@pytest.mark.parametrize("reach", [0.0, *REACHES])
+@pytest.mark.parametrize("season", [2, 7, 24])
+def test_phases_are_alike_by_their_distance_on_the_circle(season: int, reach: float) -> None:
+    gap = torch.arange(-2.0 * season, 2 * season + 1, dtype=torch.float64)
+    alike = phases_alike(gap, season, reach).double()
+    nearer = torch.minimum(gap % season, -gap % season)
+    torch.testing.assert_close(alike, phases_alike(nearer, season, reach).double())
+    assert (alike[nearer == 0] == 1).all() and (alike[nearer > 0] < 1).all()
+    assert (alike[nearer.argsort(stable=True)].diff() <= 1e-12).all()
 
 
 def test_what_walks_goes_on_from_its_last_step_and_noise_from_its_mean() -> None:
@@ -47,6 +64,7 @@ def test_the_evidence_is_the_density_of_the_steps_at_the_noise_that_suits_best()
         Structure(walk=0.5),
         Structure(has_slope=1.0, turn=0.1, has_season=1.0, moving=0.05),
         Structure(0, 0, 0, 20.0, 0.8),
+        Structure(walk=0.1, has_season=1.4, moving=0.05),
     ]
     model = Structural(len(kinds), 1, 1, 5, 30)
     model.structures[:] = torch.tensor(kinds, dtype=torch.float64)

@@ -21,6 +21,8 @@ RETURNING = (*product((1.0, 20.0), (0.5, 0.8, 0.95)), (1000.0, 0.98))
 """Variance of a level that returns to its mean, and its correlation from one step to the next."""
 MOVING = (0.05, 1.0)
 """Variance of a step of a season from one cycle to the next."""
+REACHES = (0.4, 0.8)
+"""How far phases of a smooth season are alike, in radii of the circle on which they lie."""
 CLEAR = (10.0, 1000.0)
 """How much larger variances of slope and season are of series that have little noise, or hardly any."""
 LEVEL, SLOPE, SEASON = 1e4, 0.05, 4.0
@@ -39,7 +41,10 @@ N_ROUNDS = 20
 
 
 class Structure(NamedTuple):
-    """What a series may be made of beside noise of variance 1 and a constant level."""
+    """What a series may be made of beside noise of variance 1 and a constant level.
+
+    `has_season` : 0, 1 for a season whose phases are independent, 1 + reach where neighbouring phases are alike.
+    """
 
     walk: float = 0.0
     turn: float = 0.0
@@ -60,7 +65,7 @@ class Structure(NamedTuple):
         if self.has_slope:
             found = found + self.clear * SLOPE * size * (one - now) * (other - now)
         if self.has_season:
-            alike = (one - other) % season == 0
+            alike = phases_alike(one - other, season, self.has_season - 1)
             found = found + alike * (
                 self.clear * SEASON * (size + self.moving) + self.moving * (first / season).floor()
             )
@@ -199,6 +204,16 @@ class Structural(nn.Module):
         return told, mean + centre, variance.sqrt()
 
 
+def phases_alike(gap: Tensor, season: int, reach: float) -> Tensor:
+    """Correlation of the phases of steps that lie `gap` apart, as far as that reaches.
+
+    Source: periodic covariance, MacKay 1998, section 5.2.
+    """
+    if not reach:
+        return gap % season == 0
+    return torch.exp(-2 * (torch.sin(torch.pi * gap / season) / reach).square())
+
+
 def late_size(surprises: Tensor) -> Tensor:
     """How much larger than 1, their mean, the squared surprises (T, n) of columns are in the end: (n,).
 
@@ -225,4 +240,6 @@ def structures_of(season: int) -> list[Structure]:
         return [*walks, *turning, *returning, *clear]
     seasonal = [*walks, *turning, *returning, *clear, *(each._replace(has_slope=0.0) for each in clear)]
     seasonal += [each._replace(moving=moving) for moving in MOVING for each in (*walks, *turning, *returning)]
-    return [*walks, *turning, *returning, *clear, *(each._replace(has_season=1.0) for each in seasonal)]
+    kinds = (1.0, *(1 + reach for reach in REACHES))
+    seasonal = [each._replace(has_season=kind) for kind in kinds for each in seasonal]
+    return [*walks, *turning, *returning, *clear, *seasonal]
