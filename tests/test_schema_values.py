@@ -143,6 +143,19 @@ def test_categories_keep_their_dtype_and_gain_only_a_level_that_is_put_in() -> N
     assert filled(fitted, table, 0.0)["c"].to_pylist() == ["b", "a"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_ordered_column_that_gains_a_level_says_where_it_comes() -> None:
+    fitted = pd.DataFrame({"size": ["low", "low", "high"]})
+    like = pd.DataFrame({"size": pd.Categorical(["high", None], categories=["high"], ordered=True)})
+    with pytest.warns(
+        UserWarning, match="Column 'size' is ordered and lacks levels that are imputed, 'low'; they"
+    ):
+        assert filled(fitted, like, 0.0)["size"].tolist() == ["high", "low"]
+    whole = like["size"].cat.set_categories(["low", "high"])
+    assert filled(fitted, whole.to_frame(), 0.0)["size"].max() == "high"
+    filled(fitted, like["size"].cat.as_unordered().to_frame(), 0.0)
+
+
 def test_codes_beyond_the_levels_are_clipped() -> None:
     frame = pd.DataFrame({"c": ["a", "a", "b", None]})
     assert filled(frame, frame, 7.0)["c"].iloc[3] == "b" and filled(frame, frame, -7.0)["c"].iloc[3] == "a"

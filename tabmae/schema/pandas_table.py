@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tabmae.errors import listed, warn
 from tabmae.schema import arrays, arrow_table
 from tabmae.schema.cells import (
     Cells,
@@ -96,7 +97,7 @@ class PandasTable:
     def put_levels(
         self, position: int, where: NDArray[np.bool_], codes: NDArray[np.int64], levels: Sequence[Hashable]
     ) -> pd.Series:
-        """The column with levels at the cells `where`; categories that the dtype lacks are added to it."""
+        """The column with levels at the cells `where`; categories that the dtype lacks are added to it, last."""
         series = self.columns[position]
         dtype: Any = series.dtype
         if isinstance(dtype, np.dtype):
@@ -107,6 +108,11 @@ class PandasTable:
             places = {category: place for place, category in enumerate(dtype.categories)}
             used = [levels[code] for code in np.unique(codes)]
             added = [level for level in used if level not in places]
+            if added and dtype.ordered:
+                warn(
+                    f"Column {series.name!r} is ordered and lacks levels that are imputed, {listed(added)}; they come "
+                    "last in its order. Give it the categories of fit: X[column].cat.set_categories(...)."
+                )
             categorical = series.array.add_categories(added) if added else series.array
             places.update({level: len(places) + place for place, level in enumerate(added)})
             new = categorical.codes.astype(np.int64)
