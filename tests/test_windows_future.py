@@ -62,7 +62,7 @@ def test_what_is_lacking_is_named() -> None:
     known = ahead(schema, panel, 3)
     with pytest.raises(DataError, match="^`X_future` must hold the columns known ahead, 'price', 'day'; got None"):
         schema.read_future(None, panel, 3)
-    with pytest.raises(DataError, match="^X must hold the columns of fit; it lacks 'day'"):
+    with pytest.raises(DataError, match="^`X_future` must hold the columns of fit; it lacks 'day'"):
         schema.read_future(known.drop(columns="day"), panel, 3)
     with pytest.raises(DataError, match="^`X_future` must hold the 3 stamps after the end.*none of them for 'b'"):
         schema.read_future(known[known["unique_id"] != "b"], panel, 3)

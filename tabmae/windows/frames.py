@@ -49,12 +49,12 @@ def read_owners(frame: pd.DataFrame, id_col: Hashable, time_col: Hashable, *, wi
     return Owners.read(ids, read_stamps(frame[time_col], time_col))
 
 
-def check_columns(frame: pd.DataFrame, names: Sequence[Hashable]) -> None:
-    """Refuse a frame that lacks columns."""
+def check_columns(frame: pd.DataFrame, names: Sequence[Hashable], called: str = "X") -> None:
+    """Refuse a frame that lacks columns; messages speak of it as it is `called`."""
     lacking = [name for name in names if name not in frame.columns]
     if lacking:
         raise DataError(
-            f"X must hold the columns of fit; it lacks {listed(lacking)} and has {listed(frame.columns)}. "
+            f"{called} must hold the columns of fit; it lacks {listed(lacking)} and has {listed(frame.columns)}. "
             "Rename or add them."
         )
 

@@ -135,7 +135,7 @@ class SeriesSchema:
                 f"with the {horizon} stamps after each series' end."
             )
         frame = open_frame(X_future)
-        check_columns(frame, self.future_cols)
+        check_columns(frame, self.future_cols, "`X_future`")
         owners = read_owners(frame, self.id_col, self.time_col, wide=self.layout == "wide")
         numbers = numbers_of(frame, self.future_cols)
         ahead, seen = spread_ahead(owners, numbers, panel, horizon, self.freq, by_wall=self.by_wall)
