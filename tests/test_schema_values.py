@@ -147,9 +147,7 @@ def test_categories_keep_their_dtype_and_gain_only_a_level_that_is_put_in() -> N
 def test_an_ordered_column_that_gains_a_level_says_where_it_comes() -> None:
     fitted = pd.DataFrame({"size": ["low", "low", "high"]})
     like = pd.DataFrame({"size": pd.Categorical(["high", None], categories=["high"], ordered=True)})
-    with pytest.warns(
-        UserWarning, match="Column 'size' is ordered and lacks levels that are imputed, 'low'; they"
-    ):
+    with pytest.warns(UserWarning, match="Column 'size' is ordered and lacks levels that are imputed, 'low'; they"):
         assert filled(fitted, like, 0.0)["size"].tolist() == ["high", "low"]
     whole = like["size"].cat.set_categories(["low", "high"])
     assert filled(fitted, whole.to_frame(), 0.0)["size"].max() == "high"

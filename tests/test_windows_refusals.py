@@ -58,6 +58,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "time in the index": (lambda: frame().set_index("ds"), "A frame with a column of ids must have its"),
     "levels": (lambda: frame().set_index(["unique_id", "ds"]), "The ids and stamps of series must be columns"),
     "float stamps": (lambda: frame(ds=np.arange(6.0)), r"Time stamps must be times, periods.*astype\('int64'\)"),
+    "spans for stamps": (
+        lambda: frame(ds=pd.to_timedelta(np.arange(6), unit="h")),
+        r"Time stamps must be times, periods.*holds timedelta64.* pandas.Timestamp\('2000-01-01'\) [+] X\['ds'\]",
+    ),
     "bool stamps": (lambda: frame(ds=True), "Time stamps must be times, periods.*holds bool"),
     "mixed stamps": (lambda: frame(ds=pd.Series(["x", 1] * 3, dtype=object)), "Time stamps must be times, periods"),
     "day first": (lambda: frame(ds=DAYS.strftime("%d/%m/%Y")), "Time stamps that are text must be ISO dates"),

@@ -77,7 +77,11 @@ def read_stamps(column: pd.Series, name: object) -> pd.Index:
         return pd.DatetimeIndex(column)
     if held == "period" or isinstance(column.dtype, pd.PeriodDtype):
         return pd.PeriodIndex(column)
-    remedy = f"X[{name!r}].astype('int64')" if held.startswith("float") else f"pandas.to_datetime(X[{name!r}])"
+    remedy = f"pandas.to_datetime(X[{name!r}])"
+    if held.startswith("float"):
+        remedy = f"X[{name!r}].astype('int64')"
+    elif held.startswith("timedelta"):
+        remedy = f"pandas.Timestamp('2000-01-01') + X[{name!r}]"
     raise DataError(
         f"Time stamps must be times, periods, integers or ISO text; column {name!r} holds {held}. Convert it, for "
         f"example by {remedy}."
