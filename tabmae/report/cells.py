@@ -25,8 +25,9 @@ def imputed_cells(model: TabMAE | TimeSeriesMAE, X: Any, level: float = 0.9) -> 
     Returns
     -------
     DataFrame, a line for each missing cell that can be filled. Of tables, by rows: `row` (index label, or position),
-    `column`, `value`, `lower` and `upper` of numbers and times, `probability` of levels. Of series: the id, the stamp,
-    the `channel` where there are several, `value`, `lower`, `upper`.
+    `column`, `value`, `lower` and `upper` of numbers and times (about the value before a whole number is rounded),
+    `probability` of levels. Of series: the id, the stamp, the `channel` where there are several, `value`, `lower`,
+    `upper`.
 
     Raises
     ------
