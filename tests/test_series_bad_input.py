@@ -204,7 +204,7 @@ def test_series_too_short_for_a_backtest_are_named(model: TimeSeriesMAE) -> None
     ("X_future", "message"),
     [
         (None, r"`X_future` must hold \['warm'\] for the next 6 steps; got None"),
-        (HOLES, "X must hold the columns of fit; it lacks 'warm'"),
+        (HOLES, "`X_future` must hold the columns of fit; it lacks 'warm'"),
         (HOLES.assign(warm=1.0), "`X_future` must hold the 6 stamps after the end of each series"),
     ],
     ids=["None", "no column", "no stamps"],
