@@ -541,6 +541,15 @@ def test_a_pretrained_network_without_its_member_is_refused(model: TabMAE, mixed
         TabMAEDetector(pretrained=model, members=DISTANCES).fit(mixed)
 
 
+@pytest.mark.parametrize("value", [3.0, pd.Timestamp("2024-03-01")])
+def test_a_column_that_is_always_the_same_is_expected_to_be_so(value: Any) -> None:
+    rows = pd.DataFrame(normal_rows(60)).rename(columns=str).assign(same=value)
+    cells = (
+        TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows).explain(rows[:10]).query("column == 'same'")
+    )
+    assert (cells[["expected", "lower", "upper"]] == value).all(axis=None)
+
+
 def test_distances_alone_do_not_explain() -> None:
     detector = TabMAEDetector(members=DISTANCES).fit(normal_rows(50))
     for ask in (lambda: detector.explain(normal_rows(2)), lambda: detector.quality_):

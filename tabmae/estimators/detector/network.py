@@ -144,7 +144,8 @@ class CellNetwork(MaskedTableEstimator):
     def expected(self, values: Tensor, observed: Tensor, level: float) -> Expected:
         """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells.
 
-        Numbers and durations stay on the side of zero on which all cells of their column were.
+        Numbers and durations stay on the side of zero on which all cells of their column were, and in a constant column
+        at its value.
         """
         point = torch.full(values.shape, torch.nan, dtype=torch.float64)
         bounds = [point.clone(), point.clone()]
@@ -157,7 +158,7 @@ class CellNetwork(MaskedTableEstimator):
                 asked = self.intervals_.level(places[feature], level)
                 for side, bound in zip((-1, 1), bounds, strict=True):
                     bound[rows, feature] = cell.quantile((1 + side * asked) / 2)[:, 0].cpu().double()
-        least, most = sides_of_zero(self.schema_.columns)
+        least, most = ends_of(self.schema_.columns)
         return Expected(*(numbers.clamp(least, most) for numbers in (point, *bounds)))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -251,8 +252,11 @@ def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
 
 
-def sides_of_zero(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
-    """Zero in standard deviations where no cell of a column is below, and above, it; infinite elsewhere; (F,) each."""
+def ends_of(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+    """What no cell is expected below, and above, in standard deviations, (F,) each.
+
+    Zero where no cell of a column was, both ends the one value of a constant number; infinite elsewhere.
+    """
     most = torch.full((len(columns),), torch.inf, dtype=torch.float64)
     least = -most
     for j, column in enumerate(columns):
@@ -260,4 +264,6 @@ def sides_of_zero(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
             zero = -column.mean / column.scale
             least[j] = zero if column.low >= 0 else -torch.inf
             most[j] = zero if column.high <= 0 else torch.inf
+        if column.kind == "number" and column.constant:
+            least[j] = most[j] = (column.low - column.mean) / column.scale
     return least, most
