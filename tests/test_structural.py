@@ -112,6 +112,8 @@ def test_what_comes_before_the_first_real_step_is_not_believed_and_too_little_no
 def test_only_series_with_a_season_are_asked_for_one() -> None:
     assert not any(each.has_season for each in structures_of(0))
     assert 2 * sum(each.has_season for each in structures_of(12)) > len(structures_of(12))
+    assert {each.has_season for each in structures_of(7)} == {0.0, 1.0}
+    assert {each.has_season for each in structures_of(12)} == {0.0, 1.0, *(1 + reach for reach in REACHES)}
 
 
 def test_the_deviation_is_that_of_the_steps_ahead_given_those_that_are_known() -> None:

@@ -23,6 +23,8 @@ MOVING = (0.05, 1.0)
 """Variance of a step of a season from one cycle to the next."""
 REACHES = (0.4, 0.8)
 """How far phases of a smooth season are alike, in radii of the circle on which they lie."""
+LEAST_SMOOTH = 12
+"""Steps of a season from which on it may be smooth: of fewer, neighbours lie far apart."""
 CLEAR = (10.0, 1000.0)
 """How much larger variances of slope and season are of series that have little noise, or hardly any."""
 LEVEL, SLOPE, SEASON = 1e4, 0.05, 4.0
@@ -240,6 +242,6 @@ def structures_of(season: int) -> list[Structure]:
         return [*walks, *turning, *returning, *clear]
     seasonal = [*walks, *turning, *returning, *clear, *(each._replace(has_slope=0.0) for each in clear)]
     seasonal += [each._replace(moving=moving) for moving in MOVING for each in (*walks, *turning, *returning)]
-    kinds = (1.0, *(1 + reach for reach in REACHES))
+    kinds = (1.0, *(1 + reach for reach in REACHES if season >= LEAST_SMOOTH))
     seasonal = [each._replace(has_season=kind) for kind in kinds for each in seasonal]
     return [*walks, *turning, *returning, *clear, *seasonal]
