@@ -46,8 +46,9 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
     likely = torch.cat([copies.predict(part.values, part.visible).shares[part.held_out] for part in asked])
     row = (phases.forests.elapsed() - begun) / max(1, sum(len(part.values) for part in asked))
     to_judge = row * min(2 * len(values), 2 * MAX_JUDGED_ROWS)
-    to_weigh = row * TIMES_WEIGHED * min(2 * len(values), 2 * rows_that_weigh(model))
-    if to_judge + to_weigh + seconds_to_begin(model, observed, row) > SHARE_TO_ASK * phases.forests.left():
+    to_weigh = row * min(2 * len(values), 2 * rows_that_weigh(model))
+    in_all = to_judge + TIMES_WEIGHED * to_weigh + seconds_to_begin(model, observed, row)
+    if in_all > SHARE_TO_ASK * phases.forests.left():
         weigh_members(model, values, observed, folds)
         return phases
     model.set_copies(copies)
@@ -59,7 +60,7 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
         return phases
     if not phases.forests.exists:
         return phases
-    forests = phases.forests.before(to_judge + to_weigh / TIMES_WEIGHED)
+    forests = phases.forests.before(to_judge + to_weigh)
     return Phases(phases.training, forests, phases.seconds_of_row + row)
 
 
