@@ -38,9 +38,9 @@ def test_a_smooth_season_is_seen_in_a_cycle_and_a_half() -> None:
 @pytest.mark.parametrize("season", [2, 7, 24])
 def test_phases_are_alike_by_their_distance_on_the_circle(season: int, reach: float) -> None:
     gap = torch.arange(-2.0 * season, 2 * season + 1, dtype=torch.float64)
-    alike = phases_alike(gap, season, reach).double()
+    alike = phases_alike(gap, season, reach)
     nearer = torch.minimum(gap % season, -gap % season)
-    torch.testing.assert_close(alike, phases_alike(nearer, season, reach).double())
+    torch.testing.assert_close(alike, phases_alike(nearer, season, reach))
     assert (alike[nearer == 0] == 1).all() and (alike[nearer > 0] < 1).all()
     assert (alike[nearer.argsort(stable=True)].diff() <= 1e-12).all()
 

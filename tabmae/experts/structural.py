@@ -212,7 +212,7 @@ def phases_alike(gap: Tensor, season: int, reach: float) -> Tensor:
     Source: periodic covariance, MacKay 1998, section 5.2.
     """
     if not reach:
-        return gap % season == 0
+        return (gap % season == 0).to(gap)
     return torch.exp(-2 * (torch.sin(torch.pi * gap / season) / reach).square())
 
 
