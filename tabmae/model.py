@@ -69,7 +69,8 @@ class MaskedAutoencoder(nn.Module):
     set. Training uses the network alone. `copies` holds rows that others may copy, None without. `sweeps` holds the
     features' forests by position, a sweep of them where any grew (in models saved before, up to two); each sweep reads
     rows as the ensemble before it completes them. `direct` holds the features' trees that know no expert's guess; they
-    read what the last sweep reads.
+    read what the last sweep reads. `grown_with` is the expert as forests read it, None where that is `expert` itself:
+    where it hardly knows a column, a later fit moves its guess by more than all of its range, and trees split within.
     `sure` (1 + S, Fn): the expert's variance of a number at which it is followed half of the way from the weighted mean
     to its own, and farther where it is smaller: what columns say exactly is not mixed with what is roughly right. 0
     follows it nowhere.
@@ -86,6 +87,7 @@ class MaskedAutoencoder(nn.Module):
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.expert = expert
+        self.grown_with: Gaussian | None = None
         self.copies: Copies | None = None
         self.sweeps = nn.ModuleList()
         self.direct = nn.ModuleDict()
@@ -99,8 +101,11 @@ class MaskedAutoencoder(nn.Module):
         """The expert's mean and variance of every cell from the visible ones; None without an expert."""
         if self.expert is None:
             return None
+        return self._guess_of(self.expert, values, visible, with_variance=self.tokenizer.n_expert_columns <= WIDE)
+
+    def _guess_of(self, expert: Gaussian, values: Tensor, visible: Tensor, with_variance: bool) -> Guess:
         cells, shown = self.tokenizer.expand(values, visible)
-        mean, variance = self.expert.condition(cells, shown, with_variance=cells.shape[1] <= WIDE)
+        mean, variance = expert.condition(cells, shown, with_variance=with_variance)
         return Guess(torch.where(shown, mean, self.tokenizer.bounded(mean)), variance, mean)
 
     def encode(self, values: Tensor, visible: Tensor, guess: Guess | None = None) -> Tensor:
@@ -192,7 +197,7 @@ class MaskedAutoencoder(nn.Module):
         ends = accumulate((len(batch.values) for batch in batches), initial=0)
         found = [Members(numbers[:, start:stop], levels[:, start:stop]) for start, stop in pairwise(ends)]
         hidden = ~torch.cat([batch.visible for batch in batches])
-        own = None if self.expert is None else torch.cat([cast(Guess, batch.guess).mean for batch in batches])
+        own = None if self.expert is None else torch.cat([self._read_by_forests(batch) for batch in batches])
         for number, forests in enumerate(self.sweeps):
             completed = [
                 torch.where(batch.visible, batch.values, self._combined(members, batch, number).point())
@@ -211,6 +216,12 @@ class MaskedAutoencoder(nn.Module):
                 answer = cast(DirectTrees, trees).predict(features, fold).to(numbers.dtype)
                 self._enter(answer, rows, feature, numbers[4], levels[3], None)
         return found
+
+    def _read_by_forests(self, batch: Batch) -> Tensor:
+        """The expert's means (B, E) as the forests learnt to read them."""
+        if self.grown_with is None:
+            return cast(Guess, batch.guess).mean
+        return self._guess_of(self.grown_with, batch.values, batch.visible, with_variance=False).mean
 
     def _enter(
         self, answer: Tensor, rows: Tensor, feature: int, numbers: Tensor, levels: Tensor, start: Tensor | None

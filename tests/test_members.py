@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import tabmae
 from tabmae import TabMAE, training
-from tabmae.estimators import base, growing
+from tabmae.estimators import base, growing, members
 from tabmae.estimators.members import (
     check_parts,
     judged,
@@ -40,6 +40,7 @@ from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder, Members
+from tabmae.training import Plan
 
 WITH_EXPERT = pytest.mark.parametrize("with_expert", [True, False], ids=["expert", "alone"])
 
@@ -198,6 +199,52 @@ def test_the_expert_learns_held_out_cells_at_last_and_keeps_its_shrinkage() -> N
     refit_expert(build(values, observed, with_expert=False), values, observed)
 
 
+def test_forests_go_on_to_read_the_expert_that_they_were_grown_with() -> None:
+    values, observed, folds = table()
+    model = grown(values, observed, folds)
+    assert model.expert is not None and model.grown_with is None
+    before = model.expert.covariance.clone()
+    refit_expert(model, torch.where(observed, values, torch.nan), observed)
+    assert model.grown_with is not None and torch.equal(model.grown_with.covariance, before)
+    assert not torch.equal(model.expert.covariance, before)
+    visible = torch.zeros_like(observed)
+    read: list[Tensor] = []
+
+    class Reader(nn.Module):
+        def predict(self, features: Tensor, fold: int) -> Tensor:
+            read.append(features)
+            return torch.zeros(len(features), 1)
+
+    feature = int(model.tokenizer.numbers[0])
+    column = int(model.tokenizer.expert_of_number[0])
+    model.sweeps[0] = nn.ModuleDict({str(feature): Reader()})
+    with torch.no_grad():
+        model.members(values[:1].double(), visible[:1])
+    assert float(read[0][0, column]) == pytest.approx(float(model.grown_with.mean[column]), abs=1e-6)
+
+
+def test_a_wave_that_the_gaussian_does_not_see_is_imputed_as_well_as_held_out_cells_say() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, 300)
+    table = pd.DataFrame({"x": x, "y": np.cos(3 * x) + rng.normal(0, 0.1, 300)})
+    missing = rng.random(300) < 0.25
+    holes = table.assign(y=table["y"].mask(missing))
+    imputer = TabMAE(random_state=0).fit(holes)
+    error = (imputer.transform(holes)["y"] - table["y"])[missing].std() / holes["y"].std()
+    assert error < 1.3 * imputer.quality_.loc["y", "error"] < 0.4
+
+
+def test_many_rows_are_not_fitted_again() -> None:
+    values, observed, folds = table(members.MAX_REFIT_ROWS)
+    model = build(values, observed & (folds == 0))
+    assert model.expert is not None
+    before = model.expert.covariance.clone()
+    refit_expert(model, values, observed)
+    assert torch.equal(model.expert.covariance, before)
+    refit_expert(model, values[1:], observed[1:])
+    assert not torch.equal(model.expert.covariance, before)
+
+
 def second_sweep(model: MaskedAutoencoder) -> None:
     """Let a sweep of other forests follow, as earlier versions grew one."""
     rows, forests = torch.randn(30, model.tokenizer.n_expert_columns, generator=seeded()), nn.ModuleDict()
@@ -329,3 +376,22 @@ def test_the_network_learns_the_held_out_cells_after_they_have_judged(monkeypatc
 def test_a_network_of_few_epochs_is_not_taught_on(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cells = taught(monkeypatch, 0.1)
     assert len(cells) == 1
+
+
+def test_a_network_that_stopped_before_its_end_is_taught_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    def train(*given: Any, **named: Any) -> list[dict[str, float]]:
+        plans.append(given[3])
+        return training.train(*given, **named)
+
+    monkeypatch.setattr(base, "train", train)
+    given: dict[str, Any] = {"max_epochs": 60, "experts": ("gaussian",), "random_state": 0}
+    few = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 20)).cumsum(1)).mask(
+        np.random.default_rng(1).random((30, 20)) < 0.2
+    )
+    stopped = TabMAE(**given, patience=6, lr=0.02).fit(few)
+    assert stopped.n_iter_ < 60 and len(plans) == 1
+    whole = TabMAE(**given).fit(frame(200))
+    best = min(whole.history_, key=lambda record: record["held_out_error"])["epoch"]
+    assert [plan.max_epochs for plan in plans[1:]] == [60, round(base.TAUGHT_ON * best)]

@@ -228,10 +228,13 @@ def teach_held_out(
 ) -> None:
     """Teach the network of a new model all observed cells (n, F), once the held-out ones have judged it.
 
-    A run of few epochs is left as it is, and so is one whose deadline is too near.
+    A run of few epochs is left as it is, so is one that stopped before its end, as more training would make the network
+    surer of new cells than those that judged it allow, and one whose deadline is too near.
     """
-    n_epochs = round(TAUGHT_ON * run.history[-1]["epoch"])
-    if n_epochs < 1 or deadline.left() < 2 * TAUGHT_ON * run.seconds:
+    best = min(run.history, key=lambda record: record["held_out_error"])["epoch"]
+    n_epochs = round(TAUGHT_ON * best)
+    stopped = run.history[-1]["epoch"] - best >= run.plan.patience
+    if n_epochs < 1 or stopped or deadline.left() < 2 * TAUGHT_ON * run.seconds:
         return
     device = next(run.model.parameters()).device
     plan = replace(run.plan, max_epochs=n_epochs, patience=n_epochs, lr=TAUGHT_ON * run.plan.lr)

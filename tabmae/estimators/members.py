@@ -6,6 +6,7 @@ Contract: a held-out cell is judged by trees that never saw it, and by a network
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from tabmae import stacking
 from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
-from tabmae.experts.gaussian import MAX_ROWS, sampled
+from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.model import Batch, MaskedAutoencoder, Members, followed
 from tabmae.tokenizers import CellDistribution
@@ -28,6 +29,8 @@ COPIES_AT_FIRST = 0.25
 FEW_ROWS = 50
 """Rows of which the Gaussian is believed half as far as trees before any cell is seen, of more the less: trees of few
 rows know little, and few held-out cells cannot say so. Without trees it is believed wholly."""
+MAX_REFIT_ROWS = 2_000
+"""Rows from which on held-out cells teach the expert nothing that lowers its errors, on the mean of tables."""
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
@@ -178,16 +181,23 @@ def modelled_levels(model: MaskedAutoencoder) -> list[int]:
 
 
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
-    """Give the expert the held-out cells, too, once they have judged it; its shrinkage stays."""
-    if model.expert is not None:
-        device = next(model.parameters()).device
-        rows = sampled(len(values), MAX_ROWS)
-        cells, shown = model.tokenizer.expand(values[rows].to(device), observed[rows].to(device))
-        model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
+    """Give the expert of few rows the held-out cells, too, once they have judged it.
+
+    Its shrinkage stays, and forests go on to read the one that they were grown with.
+    """
+    if model.expert is None or len(values) >= MAX_REFIT_ROWS:
+        return
+    if len(model.sweeps):
+        model.grown_with = deepcopy(model.expert)
+    device = next(model.parameters()).device
+    cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
+    model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
 
 
 def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
-    """Make room in a model for the copied rows and the trees of saved weights."""
+    """Make room in a model for the forests' own expert, the copied rows and the trees of saved weights."""
+    if "grown_with.mean" in weights:
+        model.grown_with = Gaussian(model.tokenizer.n_expert_columns)
     if "copies.values" in weights:
         model.set_copies(Copies.restored(modelled_levels(model), len(weights["copies.values"])))
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
