@@ -41,8 +41,8 @@ class Calibration:
     Parameters
     ----------
     centrality : for each numeric column the levels of the smallest central intervals that held its held-out cells.
-    has_few_values : for each column whether its values count with all of their probability; None for no column. Levels
-        of such columns are lower: they say nothing of other columns, nor how far draws should spread.
+    has_single : for each column whether some of its values count with all of their probability; None for no column.
+        Levels of such columns are lower: they say nothing of other columns, nor how far draws should spread.
 
     Source: distributional conformal prediction, Chernozhukov et al. 2021.
     Differs: the cells of all columns of a kind are pooled in with a fixed weight, as columns with few held-out cells
@@ -54,16 +54,16 @@ class Calibration:
     0.71
     """
 
-    def __init__(self, centrality: Sequence[Tensor], has_few_values: Sequence[bool] | None = None) -> None:
+    def __init__(self, centrality: Sequence[Tensor], has_single: Sequence[bool] | None = None) -> None:
         self.centrality = [column.double().sort().values for column in centrality]
-        self._has_few_values = [False] * len(self.centrality) if has_few_values is None else list(has_few_values)
+        self._has_single = [False] * len(self.centrality) if has_single is None else list(has_single)
         whole = {kind: self._pool(kind) for kind in (False, True)}
         self._n_cells = {kind: len(cells) for kind, cells in whole.items()}
         self._pools = {kind: cells[:: max(1, -(-len(cells) // MAX_POOLED))] for kind, cells in whole.items()}
 
     def _pool(self, kind: bool) -> Tensor:
         """Cells of all columns of a kind, sorted."""
-        chosen = [own for own, few in zip(self.centrality, self._has_few_values, strict=True) if few == kind]
+        chosen = [own for own, few in zip(self.centrality, self._has_single, strict=True) if few == kind]
         return torch.cat([torch.zeros(0, dtype=torch.float64), *chosen]).sort().values
 
     def level(self, column: int, nominal: float) -> float:
@@ -75,9 +75,9 @@ class Calibration:
     def spread(self, column: int, nominal: Tensor) -> Tensor:
         """Levels (n,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws.
 
-        The draws of a column of few values stay as the model spreads them.
+        The draws of a column of such values stay as the model spreads them.
         """
-        if self._has_few_values[column]:
+        if self._has_single[column]:
             return nominal.double()
         return self._quantile(column, nominal.double(), POOLED_WEIGHT, torch.zeros(0, dtype=torch.float64))
 
@@ -85,14 +85,14 @@ class Calibration:
         """Cells of the other columns that are pooled in with a column's."""
         if not self.centrality:
             return 0
-        kind = self._has_few_values[column]
+        kind = self._has_single[column]
         return self._n_cells[kind] - len(self.centrality[column]) if self._n_cells[kind] else self._n_cells[not kind]
 
     def _quantile(self, column: int, nominal: Tensor, weight: float, unseen: Tensor) -> Tensor:
         """Quantiles of the levels of a column's cells, those of its kind pooled in by a weight, and `unseen` ones."""
         if not self.centrality:
             return nominal
-        own, kind = self.centrality[column], self._has_few_values[column]
+        own, kind = self.centrality[column], self._has_single[column]
         pooled = self._pools[kind] if len(self._pools[kind]) else self._pools[not kind]
         if not len(pooled):
             return nominal

@@ -74,6 +74,18 @@ def test_no_bound_is_passed_by_a_rounded_digit() -> None:
         assert (column.numbers((ends - column.mean) / column.scale) == ends).all()
 
 
+def test_common_numbers_come_back_to_the_last_digit_from_single_precision() -> None:
+    numbers = np.array([0.0, 0.1, 17.3, *np.linspace(-900, 4000, 50)]).repeat(3)
+    table = pd.DataFrame({"a": numbers})
+    schema = TableSchema.from_dict(TableSchema.fit(table).to_dict())
+    values, observed = schema.encode(table)
+    decoded = schema.decode(values, table.mask(observed))["a"]
+    exact = decoded.to_numpy() == numbers
+    assert exact.sum() >= 3 * 16 and not exact.all()
+    assert exact[np.isin(numbers, schema.columns[0].common)].all()
+    np.testing.assert_allclose(decoded, numbers, atol=1e-3)
+
+
 def test_integer_column_fitted_as_floats_between_two_integers_is_filled_with_a_neighbour() -> None:
     like = pd.DataFrame({"x": pd.array([7, None], dtype="Int64")})
     assert filled(pd.DataFrame({"x": [0.4, 0.6]}), like)["x"].tolist() in ([7, 0], [7, 1])

@@ -265,3 +265,19 @@ def test_score_does_not_see_the_cells_that_it_asks_for() -> None:
 def test_score_needs_observed_cells(trained: TabMAE) -> None:
     with pytest.raises(DataError, match="^X must have observed cells to be scored on"):
         trained.score(np.full((3, 4), np.nan))
+
+
+def test_draws_and_bounds_of_a_number_that_is_mostly_zero_are_mostly_zero() -> None:
+    rng = np.random.default_rng(0)
+    wind = rng.normal(size=600)
+    rain = np.where(rng.random(600) < 1 / (1 + np.exp(-2 * wind - 0.5)), 0.0, rng.gamma(2, 2, 600))
+    days = pd.DataFrame({"rain": rain, "wind": wind})
+    days.loc[::3, "rain"] = np.nan
+    imputer = TabMAE(random_state=0).fit(days)
+    drawn = pd.concat(imputer.sample(days, n_samples=5, random_state=0))["rain"][days["rain"].isna()]
+    truth = rain[::3]
+    assert (drawn == 0).mean() == pytest.approx((truth == 0).mean(), abs=0.12)
+    assert ((drawn > 0) & (drawn < 0.1)).mean() < 0.05
+    lower, upper = imputer.predict_interval(days)
+    held = (truth >= lower["rain"][::3]) & (truth <= upper["rain"][::3])
+    assert held.mean() > 0.8 and (lower["rain"][::3] == 0).mean() > 0.9

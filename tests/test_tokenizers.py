@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tabmae.losses import LOSSES
 from tabmae.tokenizers import CellTokenizer, Guess
-from tabmae.tokenizers.bins import MAX_BINS, Bins
+from tabmae.tokenizers.bins import LEAST_BINS, LEAST_WIDTH, MAX_BINS, Bins
 from tabmae.tokenizers.cells import (
     BACKGROUND,
     LEVEL_WEIGHT,
@@ -151,7 +151,8 @@ def test_a_bin_a_value_as_long_as_there_are_enough(n_values: int, discrete: bool
 def test_bins_of_many_values_hold_equal_counts_and_their_mean() -> None:
     values = torch.randn(1600, 1, generator=seeded()).exp()
     edges, centres, _ = bins(values, torch.ones_like(values, dtype=torch.bool))
-    assert edges[0, 0] == values.min() and edges[0, -1] == values.max()
+    ends = torch.stack([values.min() - edges[0, 0], edges[0, -1] - values.max()])
+    assert ((ends >= 0) & (ends <= LEAST_WIDTH)).all()
     for low, high, centre in zip(edges[0], edges[0, 1:], centres[0], strict=False):
         inside = values[(values >= low) & (values <= high)]
         assert 98 <= len(inside) <= 102
@@ -169,13 +170,26 @@ TIES = {
 }
 
 
+def test_a_frequent_value_among_many_has_a_bin_of_its_own() -> None:
+    found = Bins.fit(*column(*TIES["zeros and both signs"], 1e-5, -1e-5))
+    assert not found.discrete.any() and found.has_single.all()
+    assert found.centres[found.single].tolist() == [0.0]
+    own = int(found.single[0].nonzero())
+    assert found.edges[0, own + 1] - found.edges[0, own] == pytest.approx(LEAST_WIDTH)
+    assert is_present(found.edges).sum() == LEAST_BINS + 2, "the zeros part a bin of the rest in two"
+    assert not Bins.fit(*column(*TIES["seventeen"], *TIES["zeros"][895:])).single.any(), "six of 81 are few"
+    several = Bins.fit(*column(*TIES["two heaps"]))
+    assert several.centres[several.frequent].tolist() == [-1.0, 1.0]
+
+
 @pytest.mark.parametrize("kind", TIES)
 def test_bins_of_a_column_of_ties_cover_it_and_stay_in_order(kind: str) -> None:
     values, observed = column(*TIES[kind])
     edges, centres, _ = bins(values, observed)
     present = is_present(edges)[0]
     assert edges.shape == (1, MAX_BINS + 1) and centres.shape == (1, MAX_BINS)
-    assert edges[0, 0] == values.min() and edges[0, -1] == values.max()
+    ends = torch.stack([values.min() - edges[0, 0], edges[0, -1] - values.max()])
+    assert ((ends >= 0) & (ends <= LEAST_WIDTH)).all(), "a frequent value at an end has its bin about it"
     assert present[: present.sum()].all(), "absent bins stand last"
     assert (centres[0, present] >= edges[0, :-1][present]).all()
     assert (centres[0, present] <= edges[0, 1:][present]).all()

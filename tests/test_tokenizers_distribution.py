@@ -49,7 +49,7 @@ def distribution(n_rows: int = N_ROWS, same_rows: bool = False, moved: bool = Fa
         scale=0.1 + 0.5 * normal(n_rows, 3, seed=2).abs(),
         gate=torch.sigmoid(normal(n_rows, 3, seed=5)),
         mass=normal(n_rows, 3, N_BINS, seed=3).masked_fill(absent, -torch.inf).softmax(2),
-        bins=Bins(edges, centres, torch.tensor([False, True, False])),
+        bins=Bins(edges, centres, torch.tensor([False, True, False])[:, None].expand_as(centres)),
         log_levels=levels.log_softmax(2),
         numbers=torch.tensor([1, 2, 4]),
         categories=torch.tensor([0, 3]),
@@ -147,7 +147,7 @@ def test_the_mean_is_the_mean_of_the_quantiles(moved: bool) -> None:
 def histogram(values: Tensor, n_rows: int) -> CellDistribution:
     """Give the belief that a cell is one of the values (n,) of its column."""
     bins = Bins.fit(values[:, None], torch.ones(len(values), 1, dtype=torch.bool))
-    found = torch.bucketize(values, bins.edges[0, 1:-1].contiguous(), right=True)
+    found = bins.bin(values[:, None])[:, 0]
     share = torch.bincount(found, minlength=bins.centres.shape[1]) / len(values)
     cell = torch.zeros(n_rows, 1, dtype=torch.float64)
     return CellDistribution(
@@ -155,7 +155,7 @@ def histogram(values: Tensor, n_rows: int) -> CellDistribution:
         scale=cell + 1,
         gate=cell,
         mass=share.double().expand(n_rows, 1, -1),
-        bins=Bins(bins.edges.double(), bins.centres.double(), bins.discrete),
+        bins=Bins(bins.edges.double(), bins.centres.double(), bins.single),
         log_levels=torch.zeros(n_rows, 0, 1, dtype=torch.float64),
         numbers=torch.tensor([0]),
         categories=torch.zeros(0, dtype=torch.long),
@@ -223,6 +223,46 @@ def test_draws_of_a_discrete_column_are_its_values_at_the_share_of_their_bins(mo
     share = torch.stack([(draws == value).double().mean() for value in belief.bins.centres[1, :4]])
     expected = torch.stack([below[0], below[1] - below[0], below[2] - below[1], 1 - below[2]])
     torch.testing.assert_close(share, expected, rtol=0, atol=0.015)
+
+
+def heaped(n_rows: int, shift: float) -> CellDistribution:
+    """Give the belief that a cell is one of many values, of which most are 0 and some 3, moved by a shift."""
+    rest = torch.linspace(-1, 6, 400)
+    belief = histogram(torch.cat([torch.zeros(500), torch.full((250,), 3.0), rest]), n_rows)
+    return belief.moved_to(belief.mean + shift)
+
+
+@pytest.mark.parametrize("shift", [-0.4, 0.0, 0.4])
+def test_frequent_values_stay_where_they_are_when_all_else_moves(shift: float) -> None:
+    n = 4_000
+    belief = heaped(n, shift)
+    draws = belief.sample(seeded())[:, 0]
+    for value, share in ((0.0, 500 / 1150), (3.0, 250 / 1150)):
+        nearby = (draws - value).abs() < 0.3
+        assert float((draws == value).double().mean()) == pytest.approx(share, abs=0.05)
+        assert float((nearby & (draws != value)).double().mean()) < 0.05
+    beyond = draws[draws > 3]
+    expected = 4.5 + (shift if shift > 0 else shift / 2)  # what would pass 3 ends there
+    assert float(beyond.mean()) == pytest.approx(expected, abs=0.1)
+    levels = belief.centrality(draws[:, None])
+    for level in (0.5, 0.8, 0.95):
+        lower, upper = belief.quantile((1 - level) / 2), belief.quantile((1 + level) / 2)
+        within = (draws[:, None] >= lower) & (draws[:, None] <= upper)
+        assert torch.equal(within, levels <= level) or (within == (levels <= level)).double().mean() > 0.99
+        assert float(within.double().mean()) >= level - 0.02
+
+
+@pytest.mark.parametrize("shift", [-0.4, 0.0, 0.4])
+def test_the_cdf_steps_over_frequent_values_and_meets_the_quantiles(shift: float) -> None:
+    grid = torch.linspace(-3, 8, 2_000, dtype=torch.float64)[:, None]
+    below = heaped(len(grid), shift).cdf(grid)
+    assert (below.diff(dim=0) >= -1e-9).all() and below[0] == 0 and float(below[-1]) == pytest.approx(1)
+    probability = torch.linspace(0.02, 0.98, 97, dtype=torch.float64)[:, None]
+    belief = heaped(len(probability), shift)
+    found = belief.cdf(belief.quantile(probability))
+    alone = ~torch.isin(belief.quantile(probability), torch.tensor([0.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(found[alone], probability[alone], rtol=0, atol=1e-6)
+    assert (found >= probability - 1e-6).all()
 
 
 @MOVED

@@ -289,21 +289,34 @@ def restored_model(
 ) -> MaskedAutoencoder:
     """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
     device = device_or_cpu(estimator)
-    edges, centres, discrete, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
+    weights = _of_now(weights)
+    edges, centres, single, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
     with generators_kept():
-        tokenizer = CellTokenizer(n_levels, edges, centres, discrete, prior, size.d_token, loss, with_guess=has_guess)
+        tokenizer = CellTokenizer(n_levels, edges, centres, single, prior, size.d_token, loss, with_guess=has_guess)
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     make_room(model, weights)
-    weights = {"sure": torch.zeros_like(model.sure), **weights}  # models of before there was one
+    weights = {"sure": torch.zeros_like(model.sure), **weights}  # a model of before there was one
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     check_parts(model)
     model.to(device).eval()
     set_precision(model, INFERENCE)
     return model
+
+
+def _of_now(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose bins tell which are of one value; a model of before told that of whole columns."""
+    discrete = weights.get("tokenizer.discrete")
+    if discrete is None:
+        return weights
+    single = discrete[:, None].expand_as(weights["tokenizer.centres"]).clone()
+    return {
+        **{name: weight for name, weight in weights.items() if name != "tokenizer.discrete"},
+        "tokenizer.single": single,
+    }
 
 
 def _loss(estimator: Any) -> str:

@@ -216,7 +216,8 @@ class MaskedTableEstimator(TabularEstimator):
             cells.append(part.held_out)
         truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
         self.calibration_ = Calibration(
-            [centrality[held_out[:, j], k] for k, j in enumerate(numbers)], self.model_.tokenizer.discrete.tolist()
+            [centrality[held_out[:, j], k] for k, j in enumerate(numbers)],
+            self.model_.tokenizer.bins.has_single.tolist(),
         )
         rows_of_quality = []
         for j, column in enumerate(self.schema_.columns):
@@ -333,7 +334,7 @@ class MaskedTableEstimator(TabularEstimator):
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
-        self.calibration_ = Calibration(centrality, self.model_.tokenizer.discrete.tolist())
+        self.calibration_ = Calibration(centrality, self.model_.tokenizer.bins.has_single.tolist())
 
 
 def check_pretrained(pretrained: Any) -> MaskedTableEstimator | None:

@@ -22,6 +22,9 @@ FENCE = 20.0
 RARE = 0.001
 # Share of a number's parts that the way to standard deviations and back may round off.
 ROUNDING = 8 * float(np.finfo(np.float64).eps)
+# Standard deviations, or share of them, that may be rounded off of what a model learnt of a number.
+LEARNT_ROUNDING = 2 * float(np.finfo(np.float32).eps)
+MAX_COMMON = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Column:
     step : seconds of which every observed time, on the clock of its zone, is a multiple (a day, an hour, a minute or a
         second), else 0.
     zone : name of the time zone, "" for none.
+    common : numbers that several cells hold, the most frequent ones.
     n_observed : count of observed cells.
     """
 
@@ -55,6 +59,7 @@ class Column:
     whole: bool = False
     step: float = 0.0
     zone: str = ""
+    common: tuple[float, ...] = ()
     n_observed: int = 0
 
     @property
@@ -107,6 +112,7 @@ class Column:
             whole=is_number and bool((numbers == np.floor(numbers)).all()),
             step=0.0 if is_number else common_step(numbers, cells.zone),
             zone=cells.zone,
+            common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
         )
 
@@ -135,7 +141,8 @@ class Column:
     def numbers(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Encoded values in the column's units (seconds for times), finite.
 
-        What rounding alone parts from zero or from an end of the range is there: no bound is passed by a last digit.
+        What rounding alone parts from zero, from an end of the range or from a common number is there: no bound is
+        passed by a last digit, and a draw of zeros is zero.
         """
         limit = np.finfo(np.float64).max
         values = values.astype(np.float64)
@@ -144,6 +151,9 @@ class Column:
             near = ROUNDING * abs(self.mean) + ROUNDING * self.scale * np.abs(values)
             for end in (0.0, float(self.low), float(self.high)):
                 numbers[np.abs(numbers - end) <= near] = end
+            near = LEARNT_ROUNDING * self.scale * np.maximum(np.abs(values), 1.0)
+            for common in self.common:
+                numbers[np.abs(numbers - common) <= near] = common
         return numbers
 
     def rounded(self, numbers: NDArray[np.float64], *, integer: bool) -> NDArray[Any]:
@@ -173,6 +183,17 @@ def ranked_levels(cells: Cells) -> tuple[Hashable, ...]:
     codes, levels = cells.as_levels()
     used, first, counts = np.unique(codes[codes >= 0], return_index=True, return_counts=True)
     return tuple(levels[code] for code in used[np.lexsort((first, -counts))])
+
+
+def common_numbers(numbers: NDArray[np.float64]) -> tuple[float, ...]:
+    """The numbers that occur several times, at most `MAX_COMMON`, the most frequent first, ties by size.
+
+    >>> common_numbers(np.array([0.0, 2.5, 0.0, 1.0, 2.5, 0.0]))
+    (0.0, 2.5)
+    """
+    found, counts = np.unique(numbers, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:MAX_COMMON]
+    return tuple(found[most[counts[most] > 1]].tolist())
 
 
 def fenced(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -192,7 +192,12 @@ class TableSchema:
         """The schema that `to_dict` gave."""
         try:
             columns = [
-                {**column, "name": from_json(column["name"]), "levels": tuple(map(from_json, column["levels"]))}
+                {
+                    **column,
+                    "name": from_json(column["name"]),
+                    "levels": tuple(map(from_json, column["levels"])),
+                    "common": tuple(map(float, column.get("common", ()))),
+                }
                 for column in saved["columns"]
             ]
             strange = [column["zone"] for column in columns if zone_name(column["zone"]) != column["zone"]]

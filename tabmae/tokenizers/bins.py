@@ -7,9 +7,14 @@ from functools import cached_property
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MAX_BINS = 16
+FREQUENT = 0.15
+"""Share of a column's cells from which on a value of many has its own bin: the zeros of rain, of incomes, of claims."""
+LEAST_BINS = 4
+"""Bins of the rest at least, which has as many as it would without frequent values: finer ones are learnt worse."""
 LEAST_WIDTH = 1e-3
 """Standard deviations below which a piece of a bin is not made narrower, nor its density higher."""
 
@@ -23,35 +28,53 @@ class Bins:
     Attributes
     ----------
     edges : (Fn, K + 1). centres : (Fn, K), mean of the values in a bin.
-    discrete : bool (Fn,), True where a column has so few values that each has its own bin.
+    single : bool (Fn, K), True where a bin is of one value, its centre.
     """
 
     edges: Tensor
     centres: Tensor
-    discrete: Tensor
+    single: Tensor
 
     @classmethod
     def fit(cls, values: Tensor, observed: Tensor) -> Self:
         """Quantile bins of each column of values (n, Fn), from its observed cells.
 
-        A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get bins of equal counts.
+        A column of at most `MAX_BINS` values gets a bin a value, with edges midway; others get a bin for each frequent
+        value, and bins of equal counts for the rest.
         """
         n_columns = values.shape[1]
         edges, centres = torch.zeros(n_columns, MAX_BINS + 1), torch.zeros(n_columns, MAX_BINS)
-        discrete = torch.zeros(n_columns, dtype=torch.bool)
+        single = torch.zeros(n_columns, MAX_BINS, dtype=torch.bool)
         for j in range(n_columns):
             known = values[observed[:, j], j].double()
-            distinct = known.unique() if len(known) else torch.zeros(1, dtype=torch.float64)
-            discrete[j] = len(distinct) <= MAX_BINS
-            edge, centre = _one_a_value(distinct) if discrete[j] else _of_equal_counts(known, distinct)
+            known = known if len(known) else torch.zeros(1, dtype=torch.float64)
+            distinct, counts = known.unique(return_counts=True)
+            is_few = len(distinct) <= MAX_BINS
+            edge, centre, own = _one_a_value(distinct) if is_few else _of_equal_counts(known, distinct, counts)
             n_bins = len(centre)
             edges[j, : n_bins + 1], edges[j, n_bins + 1 :] = edge.float(), edge[-1].float()
             centres[j, :n_bins], centres[j, n_bins:] = centre.float(), centre[-1].float()
-        return cls(edges, centres, discrete)
+            single[j, :n_bins] = own
+        return cls(edges, centres, single)
 
     def of(self, columns: Tensor) -> Bins:
         """The bins of some columns alone."""
-        return Bins(self.edges[columns], self.centres[columns], self.discrete[columns])
+        return Bins(self.edges[columns], self.centres[columns], self.single[columns])
+
+    @cached_property
+    def discrete(self) -> Tensor:
+        """Columns of so few values that each has its own bin, bool (Fn,)."""
+        return (self.single | ~self.present).all(1)
+
+    @cached_property
+    def has_single(self) -> Tensor:
+        """Columns with a bin of one value, which counts with all of its probability, bool (Fn,)."""
+        return self.single.any(1)
+
+    @cached_property
+    def frequent(self) -> Tensor:
+        """Bins of one value among many others, bool (Fn, K)."""
+        return self.single & ~self.discrete[:, None]
 
     @cached_property
     def present(self) -> Tensor:
@@ -109,20 +132,32 @@ class Bins:
         return self.piece(numbers) // 2
 
 
-def _one_a_value(distinct: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges and centres of a column of few values, these in order."""
+def _one_a_value(distinct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges and centres of a column of few values, these in order, and that each is of one value."""
     gap = (distinct[1:] - distinct[:-1]).min() if len(distinct) > 1 else torch.tensor(1.0, dtype=torch.float64)
     middle = (distinct[1:] + distinct[:-1]) / 2
-    return torch.cat([distinct[:1] - gap / 2, middle, distinct[-1:] + gap / 2]), distinct
+    edge = torch.cat([distinct[:1] - gap / 2, middle, distinct[-1:] + gap / 2])
+    return edge, distinct, torch.ones(len(distinct), dtype=torch.bool)
 
 
-def _of_equal_counts(known: Tensor, distinct: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges and centres of a column of many values."""
-    probability = torch.linspace(0, 1, MAX_BINS + 1, dtype=torch.float64)[1:-1]
-    inner = torch.quantile(known[:: max(1, len(known) // 100_000)], probability)
-    edge = torch.cat([distinct[:1], inner, distinct[-1:]]).unique()
+def _of_equal_counts(known: Tensor, distinct: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Edges and centres of a column of many values, and which are of one, a frequent one."""
+    at = torch.nonzero(counts >= FREQUENT * len(known))[:, 0]
+    at = at[distinct[at].diff(prepend=distinct[:1] - 1) >= LEAST_WIDTH]
+    half = (F.pad(distinct.diff(), (1, 1)) / 2).clamp_min(LEAST_WIDTH / 2)
+    frequent, low, high = distinct[at], distinct[at] - half[at], distinct[at] + half[at + 1]
+    rest = known[~torch.isin(known, frequent)]
+    n_bins = min(MAX_BINS - 2 * len(at), max(LEAST_BINS, round(MAX_BINS * len(rest) / len(known))))
+    probability = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)[1:-1]
+    inner = torch.quantile(rest[:: max(1, len(rest) // 100_000)], probability)
+    points = torch.cat([distinct[:1], inner, distinct[-1:]])
+    within = ((points[:, None] >= low) & (points[:, None] <= high)).any(1)
+    edge = torch.cat([points[~within], low, high]).unique()
     position = torch.bucketize(known, edge[1:-1], right=True)
     total = torch.zeros(len(edge) - 1, dtype=torch.float64)
     count = total.index_add(0, position, torch.ones_like(known))
     centre = total.index_add(0, position, known) / count
-    return edge, torch.where(count > 0, centre, (edge[1:] + edge[:-1]) / 2)
+    centre = torch.where(count > 0, centre, (edge[1:] + edge[:-1]) / 2)
+    own = torch.bucketize(frequent, edge[1:-1], right=True)
+    centre[own] = frequent
+    return edge, centre, torch.zeros(len(centre), dtype=torch.bool).index_fill(0, own, True)

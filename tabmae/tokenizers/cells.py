@@ -49,7 +49,7 @@ class CellTokenizer(nn.Module):
     Parameters
     ----------
     n_levels : for each of F features 0 for a number, else the number of its levels (codes by falling frequency).
-    edges, centres, discrete : of the numeric features' `Bins`.
+    edges, centres, single : of the numeric features' `Bins`.
     log_prior : log frequency of the modelled levels, all categorical features in a row.
     d_token : width D.
     loss : "mse", "mae" or "huber" for the mean of numbers, or "nll": likelihood alone.
@@ -60,12 +60,12 @@ class CellTokenizer(nn.Module):
     Source: piecewise-linear encoding of numbers, Gorishniy et al. 2022, section 3.2; mask token, He et al. 2022.
     """
 
-    LEARNT = ("edges", "centres", "discrete", "log_prior")
+    LEARNT = ("edges", "centres", "single", "log_prior")
     """Buffers that `fit` computes, in the order of the constructor."""
 
     edges: Tensor
     centres: Tensor
-    discrete: Tensor
+    single: Tensor
     log_prior: Tensor
 
     def __init__(
@@ -73,7 +73,7 @@ class CellTokenizer(nn.Module):
         n_levels: Sequence[int],
         edges: Tensor,
         centres: Tensor,
-        discrete: Tensor,
+        single: Tensor,
         log_prior: Tensor,
         d_token: int,
         loss: str = "mse",
@@ -96,7 +96,7 @@ class CellTokenizer(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
         self.register_buffer("edges", edges)
         self.register_buffer("centres", centres)
-        self.register_buffer("discrete", discrete)
+        self.register_buffer("single", single)
         self.register_buffer("log_prior", log_prior)
         n_numbers, n_bins, n_all_levels = len(self.numbers), edges.shape[1] - 1, len(log_prior)
         self.mask_token = nn.Parameter(torch.randn(d_token) * 0.02)
@@ -143,13 +143,23 @@ class CellTokenizer(nn.Module):
             _log_frequencies(values[observed[:, j], j], min(n, MAX_LEVELS + 1)) for j, n in enumerate(n_levels) if n > 0
         ]
         log_prior = torch.cat(prior) if prior else torch.zeros(0)
-        return cls(n_levels, bins.edges, bins.centres, bins.discrete, log_prior, d_token, loss, with_guess)
+        tokenizer = cls(n_levels, bins.edges, bins.centres, bins.single, log_prior, d_token, loss, with_guess)
+        tokenizer._start_at_frequent(values[:, numbers], observed[:, numbers])
+        return tokenizer
+
+    @torch.no_grad()
+    def _start_at_frequent(self, numbers: Tensor, observed: Tensor) -> None:
+        """Let the histograms of columns with frequent values start from the shares of the bins."""
+        for j in torch.nonzero(self.bins.frequent.any(1))[:, 0].tolist():
+            bins, known = self.bins.of(torch.tensor([j])), numbers[observed[:, j], j]
+            counts = torch.bincount(bins.bin(known[:, None])[:, 0], minlength=bins.single.shape[1]) + 1.0
+            self.number_bias[j, 3:] = (counts / counts.sum()).log()
 
     @property
     def bins(self) -> Bins:
         """The bins, kept with all that follows from them until the buffers are others."""
         if self._bins is None or self._bins.edges is not self.edges:
-            self._bins = Bins(self.edges, self.centres, self.discrete)
+            self._bins = Bins(self.edges, self.centres, self.single)
         return self._bins
 
     @property

@@ -39,7 +39,8 @@ class CellDistribution:
     bins : where they lie.
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
         modelled level of a column with `has_rare` stands for all rarer ones.
-    moved : (B, Fn), the mean about which all of a cell's mixture is moved; None for not at all.
+    moved : (B, Fn), the mean about which all of a cell's mixture is moved, but for values that are frequent among many;
+        None for not at all.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -144,7 +145,18 @@ class CellDistribution:
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
-        numbers = self._unshifted(numbers)
+        below = self._cdf_in_place(self._unshifted(numbers))
+        frequent = self.bins.frequent
+        if self.moved is None or not frequent.any():
+            return below
+        at_edges = torch.stack([self._cdf_in_place(edge.expand_as(below)) for edge in self.bins.edges.T], 2)
+        is_below = self.bins.edges[:, :-1] < numbers[:, :, None]
+        floor = torch.where(frequent & is_below, at_edges[:, :, 1:], 0).amax(2)
+        ceiling = torch.where(frequent & ~is_below, at_edges[:, :, :-1], 1).amin(2)
+        return below.maximum(floor).minimum(ceiling)
+
+    def _cdf_in_place(self, numbers: Tensor) -> Tensor:
+        """Probability that a numeric cell is at most `numbers` (B, Fn) before its mixture is moved."""
         piece, column = self.bins.piece(numbers), torch.arange(len(self.numbers), device=numbers.device)
         low, high = self.bins.knots[column, piece], self.bins.knots[column, piece + 1]
         share = ((numbers - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
@@ -155,36 +167,42 @@ class CellDistribution:
     def centrality(self, numbers: Tensor) -> Tensor:
         """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.
 
-        A value of a discrete column counts with the whole cell of its bin: it is held as soon as a part of it is. The
-        outer bins reach as far as the tails, which are drawn as their values.
+        The one value of a bin counts with the whole of it: it is held as soon as a part of it is. The outer bins reach
+        as far as the tails, which are drawn as their values.
         """
         position = self.bins.bin(numbers)
-        shape = (len(numbers), -1, -1)
-        low = torch.gather(self.bins.edges[:, :-1].expand(*shape), 2, position[:, :, None])[:, :, 0]
-        high = torch.gather(self.bins.edges[:, 1:].expand(*shape), 2, position[:, :, None])[:, :, 0]
+        low, high = _of_bins(self.bins.edges, position), _of_bins(self.bins.edges, position + 1)
         low = low.masked_fill(low <= self.bins.edges[:, 0], -math.inf)
         high = high.masked_fill(high >= self.bins.edges[:, -1], math.inf)
-        below = self.cdf(torch.where(self.bins.discrete, low, numbers))
-        above = self.cdf(torch.where(self.bins.discrete, high, numbers))
+        is_single = _of_bins(self.bins.single, position)
+        below = self.cdf(torch.where(is_single, low, numbers))
+        above = self.cdf(torch.where(is_single, high, numbers))
         return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
 
     def quantile(self, probability: Tensor | float) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
-        shift = 0 if self._shift is None else self._shift
-        low = torch.minimum(self.bins.edges[:, 0] - TAIL, self.direct - TAIL * self.scale) + shift
-        high = torch.maximum(self.bins.edges[:, -1] + TAIL, self.direct + TAIL * self.scale) + shift
+        low = torch.minimum(self.bins.edges[:, 0] - TAIL, self.direct - TAIL * self.scale)
+        high = torch.maximum(self.bins.edges[:, -1] + TAIL, self.direct + TAIL * self.scale)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            below = self.cdf(middle) < probability
+            below = self._cdf_in_place(middle) < probability
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        value = (low + high) / 2
-        return torch.where(self.bins.discrete, self._snapped(value), value)
+        place = (low + high) / 2
+        value = place if self._shift is None else place + self._shift
+        value = torch.where(self.bins.discrete, self._snapped(value), value)
+        return self._held(place, value) if self.bins.frequent.any() else value
+
+    def _held(self, place: Tensor, value: Tensor) -> Tensor:
+        """Moved values (B, Fn), kept to their side of the frequent ones, which stay where they are."""
+        frequent, centres = self.bins.frequent, self.bins.centres
+        floor = torch.where(frequent & (self.bins.edges[:, :-1] < place[:, :, None]), centres, -math.inf).amax(2)
+        ceiling = torch.where(frequent & (self.bins.edges[:, 1:] >= place[:, :, None]), centres, math.inf).amin(2)
+        value = value.maximum(floor).minimum(ceiling)
+        return torch.where(_of_bins(frequent, self.bins.bin(value)), self._snapped(value), value)
 
     def _snapped(self, numbers: Tensor) -> Tensor:
-        return torch.gather(self.bins.centres.expand(len(numbers), -1, -1), 2, self.bins.bin(numbers)[:, :, None])[
-            :, :, 0
-        ]
+        return _of_bins(self.bins.centres, self.bins.bin(numbers))
 
     def sample(self, generator: torch.Generator, level: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """One draw of every cell, (B, F); cells are drawn independently given the visible ones.
@@ -208,3 +226,8 @@ class CellDistribution:
         """Probabilities of the modelled levels of one categorical feature, (B, levels), the rare class last if any."""
         (at,) = torch.nonzero(self.categories == feature, as_tuple=True)
         return self.log_levels[:, int(at), : int(self.n_modelled[at])].exp()
+
+
+def _of_bins(told: Tensor, position: Tensor) -> Tensor:
+    """What is told of bins (Fn, K) at positions (B, Fn)."""
+    return torch.gather(told.expand(len(position), -1, -1), 2, position[:, :, None])[:, :, 0]

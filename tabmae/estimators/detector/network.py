@@ -112,8 +112,8 @@ class CellNetwork(MaskedTableEstimator):
         self.skill_ = explained_share(*learnt, errors, self.schema_.n_levels)
         self.usual_ = torch.where(known, surprise, 0).sum(0) / known.sum(0).clamp_min(1)
         held_out_errors, held_out_spreads, centrality = self._judged(*held_out, with_centrality=True)
-        numbers, discrete = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.discrete.tolist()
-        self.intervals_ = Calibration([centrality[held_out[1][:, j], j] for j in numbers], discrete)
+        numbers, has_single = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.bins.has_single.tolist()
+        self.intervals_ = Calibration([centrality[held_out[1][:, j], j] for j in numbers], has_single)
         return self._above(surprise, known), self._above(
             surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
         )
@@ -176,8 +176,8 @@ class CellNetwork(MaskedTableEstimator):
         super()._set_state(state, tensors)
         self.usual_, self.spread_, self.skill_ = (tensors[name] for name in ("usual", "spread", "skill"))
         self.learnt_levels_ = tensors["learnt_levels"]
-        discrete = self.model_.tokenizer.discrete.tolist()
-        self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(discrete))], discrete)
+        has_single = self.model_.tokenizer.bins.has_single.tolist()
+        self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(has_single))], has_single)
 
     def _is_number(self, feature: int) -> bool:
         return self.model_.tokenizer.n_levels[feature] == 0
