@@ -35,7 +35,7 @@ SHORTER_WHEN_GOING_ON = 10
 """A model that goes on learning takes this share of a new one's steps."""
 LARGE = 2000
 """Rows from which on the network is larger and trained for longer, the more rows the longer."""
-STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 600, 0.8, 3000
+STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 500, 0.8, 2500
 """Steps at so many rows, the power of the rows by which they grow, and where they end."""
 TAUGHT_ON = 0.25
 """Epochs and rate, as shares of training's, with which the network learns held-out cells once they have judged."""

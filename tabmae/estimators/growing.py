@@ -21,7 +21,8 @@ from tabmae.training import draw_seed
 
 N_GROUPS = 5
 """Groups of columns hidden in turn, so that the rows that trees learn are completed without the cell they learn."""
-TREES_OF_FOREST = 40
+TREES_OF_NUMBER, TREES_OF_LEVELS = 20, 40
+"""Trees of a forest: levels need more for their probabilities."""
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
 MIN_FOREST_ROWS = 20
@@ -205,7 +206,8 @@ def _forests(
             break
         with pace.column():
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
-            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, TREES_OF_FOREST)
+            n_trees = TREES_OF_LEVELS if n_levels else TREES_OF_NUMBER
+            forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
     return forests
 
 

@@ -79,8 +79,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     categorical_features : "auto" (category, string and bool types), or names, positions or a bool mask of further
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
-    max_epochs : passes over the rows; "auto" makes 600 steps, and from 2,000 rows on 600 times the power of
-        0.8 of rows / 2,000, at most 3,000.
+    max_epochs : passes over the rows; "auto" makes 600 steps, and from 2,000 rows on 500 times the power of
+        0.8 of rows / 2,000, at most 2,500.
     batch_size : rows of a step; "auto" is 128, and 256 from 2,000 rows.
     lr : peak step size of the cosine schedule; "auto" is 0.004, and 0.006 from 2,000 rows.
     validation_fraction : share of the observed cells held out of training: they choose the best weights, weigh the
