@@ -7,7 +7,7 @@ import pytest
 import torch
 from generated import correlated, with_holes
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 
 from tabmae.estimators.supervised.linear import LinearModel
 from tabmae.estimators.supervised.members import Ensemble, answer, folds
@@ -108,8 +108,28 @@ def test_labelled_rows_judge_only_models_that_did_not_learn_them(imputer: TabMAE
 def test_weights_are_shares_and_the_best_member_has_most(imputer: TabMAE, rows: Rows, n_levels: int) -> None:
     names = ("linear", "trees")
     ensemble = Ensemble(n_levels).fit(names, [rows], target_of(rows, n_levels), imputer.model_, generator())
-    assert (ensemble.weights >= 0).all() and float(ensemble.weights.sum()) == pytest.approx(1)
-    assert ensemble.weights.argmax() == ensemble.held_out_errors[:2].argmin()
+    assert (ensemble.weights >= 0).all() and ensemble.weights.sum(1).tolist() == pytest.approx([1, 1])
+    assert (ensemble.weights.argmax(1) == ensemble.held_out_errors[:2].argmin()).all()
+
+
+@pytest.mark.parametrize("n_levels", [0, 3])
+def test_rows_as_complete_as_those_of_fit_and_others_are_answered_by_weights_of_their_own(
+    rows: Rows, n_levels: int
+) -> None:
+    ensemble, target, n = Ensemble(n_levels), target_of(rows, n_levels), len(rows.values)
+    truth = nn.functional.one_hot(target, n_levels).double() if n_levels else target[:, None].double()
+    wrong = truth.roll(1, 0)
+    right_at_first, right_at_last = torch.cat([truth, wrong]), torch.cat([wrong, truth])
+    ensemble.weights = ensemble._weighed(torch.stack([right_at_first, right_at_last]), target.repeat(2), None, n)
+    assert ensemble.weights[0, 0] > 0.6 and ensemble.weights[1, 1] > 0.6
+    ensemble.visible = torch.tensor([1.0, 0.5]).double()
+    visible = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).bool()
+    answers = torch.stack([torch.ones(4, 1), torch.zeros(4, 1)]).double()
+    of_first, of_last = ensemble.weights[:, 0].tolist()
+    found = ensemble._combined(answers, visible)[:, 0].tolist()
+    assert found == pytest.approx([of_first, (of_first + of_last) / 2, of_last, of_last])
+    ensemble.visible = torch.tensor([1.0, 1.0]).double()
+    assert ensemble._combined(answers, visible)[:, 0].tolist() == pytest.approx([of_first] * 4)
 
 
 def test_a_member_that_is_never_wrong_is_believed(imputer: TabMAE, rows: Rows) -> None:
@@ -117,4 +137,4 @@ def test_a_member_that_is_never_wrong_is_believed(imputer: TabMAE, rows: Rows) -
     telling = rows._replace(features=torch.cat([rows.features, target[:, None]], 1).float())
     ensemble = Ensemble(3).fit(("linear", "trees"), [telling], target, imputer.model_, generator())
     assert ensemble.held_out_errors[1] == 0 and not ensemble.held_out_errors[1].signbit()
-    assert ensemble.weights[1] > 0.99
+    assert (ensemble.weights[:, 1] > 0.99).all()

@@ -35,7 +35,7 @@ class TabMAEClassifier(ClassifierMixin, SupervisedTableEstimator):
     A masked autoencoder learns from all rows, labelled or not, and completes them. Four members learn the labels from
     completed rows: logistic regression, forests, boosted trees and the autoencoder itself, fine-tuned. Each is a bag
     of up to five, and rows that they did not learn, as they came and with more cells hidden, decide how far each is
-    believed.
+    believed on rows as complete as these.
 
     Parameters
     ----------

@@ -46,7 +46,9 @@ class Ensemble(nn.Module):
 
     Attributes
     ----------
-    members : for each name a list of one model a fold. weights : (M,), in the order of the names.
+    members : for each name a list of one model a fold. weights : (2, M), in the order of the names, of rows as complete
+        as those of fit and of rows with as many cells hidden as their masked copies; others are weighed between them.
+    visible : (2,), mean share of the cells that these two see.
     held_out_errors : (M + 1,), of each member and of their weighted mean, on rows as they came that they did not learn:
         root mean squared error in standard deviations, or log loss in nats. spread : how wide these errors are; of a
         number alone.
@@ -55,6 +57,7 @@ class Ensemble(nn.Module):
     """
 
     weights: Tensor
+    visible: Tensor
     held_out_errors: Tensor
 
     def __init__(self, n_levels: int) -> None:
@@ -62,7 +65,8 @@ class Ensemble(nn.Module):
         self.n_levels = n_levels
         self.members = nn.ModuleDict()
         self.spread = None if n_levels else Spread()
-        self.register_buffer("weights", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(2, 0, dtype=torch.float64))
+        self.register_buffer("visible", torch.zeros(2, dtype=torch.float64))
         self.register_buffer("held_out_errors", torch.zeros(0, dtype=torch.float64))
 
     def fit(
@@ -128,8 +132,10 @@ class Ensemble(nn.Module):
                 found[name] = self._bag(learner, fold, judging)
         self.members = nn.ModuleDict({name: found[name][0] for name in names})
         predicted = torch.stack([found[name][1] for name in names])
-        self.weights = self._weighed(predicted, judges, heard)
-        answers = [*predicted, torch.einsum("m,mnk->nk", self.weights, predicted)]
+        self.visible = torch.stack([rows.visible.double().mean() for rows in (judging[0], judging[-1])])
+        self.weights = self._weighed(predicted, judges, heard, len(truth))
+        seen = torch.cat([rows.visible[fold >= 0] for rows in judging])
+        answers = [*predicted, self._combined(predicted, seen)]
         self.held_out_errors = torch.stack([self._error(answer[: len(truth)], truth, weight) for answer in answers])
         if self.spread is not None:
             read = torch.cat(
@@ -146,7 +152,14 @@ class Ensemble(nn.Module):
                 for bag in self.members.values()
             ]
         )
-        return torch.einsum("m,mnk->nk", self.weights, answers)
+        return self._combined(answers, rows.visible)
+
+    def _combined(self, answers: Tensor, visible: Tensor) -> Tensor:
+        """The weighted mean (B, K) of answers (M, B, K) for rows that see some cells, bool (B, F)."""
+        lost, most = self.visible[0] - visible.double().mean(1), self.visible[0] - self.visible[1]
+        hidden = (lost / most).clamp(0, 1) if most > 0 else torch.zeros_like(lost)
+        weights = torch.lerp(self.weights[:1], self.weights[1:], hidden[:, None])
+        return torch.einsum("bm,mbk->bk", weights, answers)
 
     def width(self, rows: Rows, predicted: Tensor, level: float) -> Tensor:
         """How far numbers lie from what is predicted (B, 1) of rows, at most, in `level` of the cases; (B,)."""
@@ -164,15 +177,26 @@ class Ensemble(nn.Module):
             models.append(model)
         return models, predicted[:, fold >= 0].flatten(0, 1)
 
-    def _weighed(self, predicted: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
-        """Weights of members by what they predict (M, n, K) of rows that they did not learn."""
+    def _weighed(self, predicted: Tensor, target: Tensor, sample_weight: Tensor | None, n_rows: int) -> Tensor:
+        """Weights of members (2, M) by what they predict (M, n, K) of rows that they did not learn.
+
+        The first `n_rows` are as they came, and the last ones their copies; both lean on the weights by all.
+        """
         errors = torch.stack([self._error(answer, target, sample_weight) for answer in predicted]).cpu()
         believed = errors.clamp_min(LEAST_ERROR) ** -SHARPNESS
         start = believed / believed.sum() if believed.sum().isfinite() else torch.ones_like(believed) / len(believed)
+        by_all = self._stacked(predicted, target, start, sample_weight)
+        weights = []
+        for part in (slice(n_rows), slice(-n_rows, None)):
+            heard = None if sample_weight is None else sample_weight[part]
+            weights.append(self._stacked(predicted[:, part], target[part], by_all, heard))
+        return torch.stack(weights).to(predicted)
+
+    def _stacked(self, predicted: Tensor, target: Tensor, start: Tensor, sample_weight: Tensor | None) -> Tensor:
         if self.n_levels:
-            return stacking.fit_levels(predicted, target, start, sample_weight).to(predicted)
+            return stacking.fit_levels(predicted, target, start, sample_weight)
         everywhere = torch.ones(len(target), 1, dtype=torch.bool)
-        return stacking.fit(predicted, target[:, None], everywhere, start, sample_weight)[0].to(predicted)
+        return stacking.fit(predicted, target[:, None], everywhere, start, sample_weight)[0]
 
     def _error(self, predicted: Tensor, target: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Root mean squared error, or log loss, of predictions (n, K)."""
@@ -236,11 +260,13 @@ def restored(n_levels: int, tensors: dict[str, Tensor], pretrained: MaskedAutoen
     for name in names:
         models = [_blank(name, n_outputs, n_features, pretrained) for _ in range(sum(bag == name for bag, _ in bags))]
         ensemble.members[name] = nn.ModuleList(models)
-    ensemble.weights = torch.zeros(len(names), dtype=torch.float64)
+    ensemble.weights = torch.zeros(2, len(names), dtype=torch.float64)
     ensemble.held_out_errors = torch.zeros(len(names) + 1, dtype=torch.float64)
     if ensemble.spread is not None:
         n_errors = len(tensors["spread.ratios"])
         ensemble.spread.ratios, ensemble.spread.shares = torch.zeros(2, n_errors, dtype=torch.float64)
+    if tensors["weights"].ndim == 1:  # a model of before, of one set of weights
+        tensors = {**tensors, "weights": tensors["weights"].repeat(2, 1), "visible": torch.zeros(2)}
     ensemble.load_state_dict(tensors)
     if ensemble.spread is not None:
         ensemble.spread.forest.check(n_features + len(pretrained.tokenizer.n_levels) + 2, 1)
