@@ -9,59 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from machines import N_FIT, fitted, later, machine, only_event
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from tabmae import TimeSeriesMAE, load
 from tabmae.errors import DataError, ParameterError
-from tabmae.estimators.series import Detection
 from tabmae.estimators.series.detecting import Reference, SeriesDetector
-from tabmae.estimators.series.detecting.events import Event, events_of
 from tabmae.estimators.series.detecting.members import measured_channels
 from tabmae.estimators.series.detecting.tails import Tail
 from tabmae.plotting import plot_detection
 from tabmae.series_model import SeriesAutoencoder
-
-N_FIT, N_STEPS = 1200, 2400
-NAMES = ["load", "heat", "flow"]
-
-
-def machine(seed: int = 0, n_steps: int = N_STEPS) -> pd.DataFrame:
-    """Hourly channels: the second follows the first, in thousands; the third a rhythm of its own."""
-    rng = np.random.default_rng(seed)
-    load = np.zeros(n_steps)
-    for step in range(1, n_steps):
-        load[step] = 0.8 * load[step - 1] + 0.6 * rng.normal()
-    noise = rng.normal(size=(2, n_steps))
-    heat = 5000 + 1000 * (load + 0.2 * noise[0])
-    flow = np.sin(2 * np.pi * np.arange(n_steps) / 24) + 0.1 * noise[1]
-    stamps = pd.date_range("2024-01-01", periods=n_steps, freq="h", name="when")
-    return pd.DataFrame(dict(zip(NAMES, (load, heat, flow), strict=True)), index=stamps)
 
 
 @pytest.fixture(scope="module")
 def model() -> TimeSeriesMAE:
     """A model of the first half of `machine`, without network and forecasters; nothing may change it."""
     return fitted(machine().iloc[:N_FIT])
-
-
-def fitted(table: Any, **parameters: Any) -> TimeSeriesMAE:
-    quick: dict[str, Any] = {"max_epochs": 0, "window": 48, "horizon": 4, "experts": ("gaussian",), "random_state": 0}
-    return TimeSeriesMAE(**quick | parameters).fit(table)
-
-
-def later() -> pd.DataFrame:
-    return machine().iloc[N_FIT:]
-
-
-def only_event(detection: Detection, near: pd.Timestamp) -> pd.Series:
-    """The event that holds a stamp; it is the oddest of all."""
-    events = detection.events.sort_values("peak_score", ascending=False)
-    first = events.iloc[0]
-    assert first["start"] <= near <= first["end"]
-    return first
 
 
 def test_a_spike_is_found_at_its_stamp_in_its_channel(model: TimeSeriesMAE) -> None:
@@ -140,13 +105,6 @@ def test_gaps_are_no_evidence(model: TimeSeriesMAE) -> None:
     assert (detection.points["p_value"] <= 0.01).mean() <= 0.03
     lost = detection.points[detection.points["value"].isna()]
     assert len(lost) and not lost.loc[lost["score"].isna(), "flag"].any() and lost["expected"].notna().all()
-
-
-def test_a_spike_beside_a_gap_is_found(model: TimeSeriesMAE) -> None:
-    table = later()
-    table.iloc[560:600] = np.nan
-    table.iloc[603, 1] += 6000
-    assert only_event(model.detect(table), table.index[603])["peak"] == table.index[603]
 
 
 @pytest.mark.parametrize("by_channel", [False, True])
@@ -331,23 +289,6 @@ def test_finetuned_knows_what_is_usual_of_the_other_series(model: TimeSeriesMAE)
 def test_what_is_asked_is_checked(model: TimeSeriesMAE) -> None:
     with pytest.raises(ParameterError, match=r"`alpha` must lie in \(0, 1\); got 1"):
         model.detect(later(), alpha=1)
-
-
-def bump(n_steps: int, centre: int, height: float, reach: int) -> NDArray[np.float64]:
-    distance = np.abs(np.arange(n_steps) - centre)
-    found: NDArray[np.float64] = height * np.clip(1 - distance / reach, 0, None)
-    return found
-
-
-def test_an_event_is_cut_to_what_lies_far_off_and_its_neighbourhood_is_its_doing() -> None:
-    scores = bump(200, 60, 10, 20) + bump(200, 150, 4, 20)
-    ratios = np.ones((200, 2))
-    ratios[60, 1], ratios[64, 1], ratios[75, 1], ratios[150, 0] = 8, 5, 6, 9
-    found = events_of(scores > 1, scores, ratios, window=20)
-    assert found == [Event(60, 64, 60, 10.0, [1]), Event(150, 150, 150, 4.0, [0])]
-    assert events_of(scores > 11, scores, ratios, window=20) == []
-    edge = events_of(scores < 99, np.ones(200), np.ones((200, 2)), window=5)
-    assert [(event.start, event.end) for event in edge] == [(0, 199)]
 
 
 def test_a_tail_gives_the_share_of_usual_values_and_does_not_end() -> None:

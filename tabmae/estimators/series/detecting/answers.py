@@ -19,6 +19,7 @@ from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, Scales, standardised
+from tabmae.series_model import SeriesAutoencoder
 from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
 POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
@@ -37,8 +38,21 @@ class Detection(NamedTuple):
     events: pd.DataFrame
 
 
-def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
-    """Panel, what is found of its steps, and level and scale of each of them."""
+class Told(NamedTuple):
+    """Steps of series, in standard deviations of fit, and where they lie in units.
+
+    values, believed : (T, C), as given, and without cells that nothing is to be told from. level, scale : (T, C).
+    """
+
+    panel: Panel
+    values: Matrix
+    believed: Matrix
+    level: Matrix
+    scale: Matrix
+
+
+def judged(estimator: Any, X: Any) -> tuple[Told, Judged]:
+    """Steps, and what is found of them."""
     check_is_fitted(estimator)
     panel = estimator.schema_.read(X)
     believed, level, scale = standardised(without_slips(panel), estimator.scales_)
@@ -49,13 +63,15 @@ def judged(estimator: Any, X: Any) -> tuple[Panel, Judged, Matrix, Matrix]:
             f"More than a quarter of the steps of {listed(moved)} lie outside the range that fit saw, and are judged "
             "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences."
         )
-    return panel, estimator.detector_.judge(estimator.model_, values, believed, panel.lengths), level, scale
+    found = estimator.detector_.judge(estimator.model_, values, believed, panel.lengths)
+    return Told(panel, values, believed, level, scale), found
 
 
 class AnswersOfDetection:
     """The methods of `TimeSeriesMAE` that find odd stamps."""
 
     detector_: SeriesDetector
+    model_: SeriesAutoencoder
     scales_: Scales
     schema_: SeriesSchema
 
@@ -80,7 +96,7 @@ class AnswersOfDetection:
 
         Levels are judged by those of fit: a trend that goes on is odd, too, and warned of.
         """
-        panel, found, _, _ = judged(self, X)
+        (panel, *_), found = judged(self, X)
         schema = self.schema_
         scores = found.of_channels if by_channel else found.scores[:, None]
         if schema.layout == "array":
@@ -103,8 +119,9 @@ class AnswersOfDetection:
         from them, and of a channel's cells that lie as far off what was expected; beyond the last tenth that of an
         exponential tail, so that odd steps of fit do not hide each other. Windows that hold an odd stamp make its
         neighbours odd, too: an event is a run of stamps with p-values of at most `alpha`, cut to what is at least half
-        as odd as its peak, and what else is odd within a window of it is taken for its doing. The stamps of events are
-        flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in `anomaly_score`, make none odd.
+        as odd as its peak, and what else is odd within a window of it is taken for its doing, unless the stamp's own
+        cell is odd, too, once the event is not believed. The stamps of events are flagged. `lower` and `upper` hold
+        1 - `alpha` of usual cells. Switches, as in `anomaly_score`, make none odd.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -112,14 +129,21 @@ class AnswersOfDetection:
         schema = self.schema_
         refuse_taken((schema.id_col, schema.time_col), POINTS)
         refuse_taken((schema.id_col,), EVENTS)
-        panel, found, level, scale = judged(self, X)
+        (panel, values, believed, level, scale), found = judged(self, X)
         detector = self.detector_
-        p_value = p_values(detector, found)
+        of_windows = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
+        p_value = np.minimum(2 * np.minimum(of_windows, of_cells(detector, found.ratios)), 1)
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
         floor = self.scales_.floor(panel)
         expected, lower, upper = (np.maximum(part, floor) for part in (expected, expected - half, expected + half))
-        events, flag = event_table(schema, panel, found, p_value <= alpha, detector.window)
+        odd = p_value <= alpha
+        events, flag = event_table(schema, panel, found, odd, np.zeros_like(odd), detector.window)
+        if (odd & ~flag).any():
+            believed = np.where(flag[:, None], np.nan, believed)
+            ratios = detector.ratios(self.model_, values, believed, panel.lengths, odd)
+            alone = odd & (2 * of_cells(detector, ratios) <= alpha)
+            events, flag = event_table(schema, panel, found, odd, alone, detector.window)
         of_stamp = {"score": found.scores, "p_value": p_value, "flag": flag}
         points = schema.frame(
             panel,
@@ -130,26 +154,24 @@ class AnswersOfDetection:
         return Detection(points, events)
 
 
-def p_values(detector: SeriesDetector, found: Judged) -> Matrix:
-    """P-value of every stamp (T,): of its windows and its oddest judged cell, by Bonferroni; NaN without any."""
-    windows = detector.of_scores.share(torch.from_numpy(found.scores))
+def of_cells(detector: SeriesDetector, ratios: Matrix) -> Matrix:
+    """P-value of the oddest judged cell of every stamp (T,); 1 or more without any."""
     cells = torch.stack(
-        [tail.share(torch.from_numpy(ratio)) for tail, ratio in zip(detector.of_cells, found.ratios.T, strict=True)], 1
+        [tail.share(torch.from_numpy(ratio)) for tail, ratio in zip(detector.of_cells, ratios.T, strict=True)], 1
     )
-    oddest = cells.nan_to_num(nan=1.0).amin(1) * len(detector.measured)
-    return (2 * torch.minimum(windows, oddest)).clamp_max(1).numpy()
+    return (cells.nan_to_num(nan=1.0).amin(1) * len(detector.measured)).numpy()
 
 
 def event_table(
-    schema: SeriesSchema, panel: Panel, found: Judged, odd: NDArray[np.bool_], window: int
+    schema: SeriesSchema, panel: Panel, found: Judged, odd: NDArray[np.bool_], alone: NDArray[np.bool_], window: int
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """A row an event, and whether each stamp (T,) is odd and in one."""
-    ratios, scores = np.nan_to_num(found.ratios), np.nan_to_num(found.scores)
+    ratios, scores = found.ratios, np.nan_to_num(found.scores)
     stamps, flag = schema.stamps(panel), np.zeros(len(odd), dtype=bool)
     owner, events = [], []
     for i in range(len(panel.ids)):
         own = slice(panel.offsets[i], panel.offsets[i + 1])
-        for event in events_of(odd[own], scores[own], ratios[own], window):
+        for event in events_of(odd[own], scores[own], ratios[own], window, alone[own]):
             flag[own][event.start : event.end + 1] = odd[own][event.start : event.end + 1]
             owner.append(i)
             events.append(event)

@@ -167,17 +167,35 @@ class SeriesDetector:
         of_windows = of_members(judged, cells, self.window, starts, precisions, self.clusters)
         members = evidence(self.of_members, torch.cat([residual[:, :1], of_windows], 1))
         channels = evidence(self.of_channels, residual[:, 1:])
-        switches = [channel for channel in range(ratios.shape[1]) if channel not in self.measured]
-        ratios[:, switches] = torch.nan
         parts = (
             left.mean,
             left.deviation,
             torch.where(judged.observed.any(1), added(members), torch.nan),
             members,
             torch.where(line.observed, channels, torch.nan),
-            ratios,
+            self._measured_alone(ratios),
         )
         return Judged(*(part[line.place].double().numpy() for part in parts))
+
+    def ratios(
+        self,
+        model: SeriesAutoencoder,
+        values: Matrix,
+        believed: Matrix,
+        lengths: tuple[int, ...],
+        chosen: NDArray[np.bool_],
+    ) -> Matrix:
+        """`Judged.ratios` of the chosen steps (T,) alone, NaN elsewhere; the rest as for `judge`."""
+        line, told = (laid_out(part, lengths, model.window) for part in (values, believed))
+        asked = torch.zeros(len(line.values), dtype=torch.bool)
+        asked[line.place] = torch.from_numpy(chosen)
+        ratios = self._measured_alone(ratios_of(line, left_out(model, told, asked)))
+        return torch.where(asked[:, None], ratios, torch.nan)[line.place].double().numpy()
+
+    def _measured_alone(self, cells: Tensor) -> Tensor:
+        """Cells (N, C), NaN those of channels that are not measured."""
+        switches = [channel for channel in range(cells.shape[1]) if channel not in self.measured]
+        return cells.index_fill(1, torch.tensor(switches, dtype=torch.long), torch.nan)
 
     def beyond(self, values: Matrix) -> list[int]:
         """Channels of series (T, C) of whose observed cells more than `BEYOND` lie outside the range of fit."""

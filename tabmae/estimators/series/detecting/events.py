@@ -14,6 +14,8 @@ from tabmae.estimators.series.standard import Matrix
 
 HALF = 0.5
 """Of the score, and of the distance in deviations, at the peak of an event: its first and last stamp have as much."""
+EQUAL = 1 - 1e-6
+"""Of the highest score: scores of so much are the same but for rounding."""
 
 
 class Event(NamedTuple):
@@ -26,29 +28,39 @@ class Event(NamedTuple):
     channels: list[int]
 
 
-def events_of(odd: NDArray[np.bool_], scores: Matrix, ratios: Matrix, window: int) -> list[Event]:
+def events_of(
+    odd: NDArray[np.bool_], scores: Matrix, ratios: Matrix, window: int, alone: NDArray[np.bool_] | None = None
+) -> list[Event]:
     """Join the odd steps (T,) of a series to events, in the order of time.
 
     Parameters
     ----------
-    scores : (T,), 0 or more; of windows of so many steps as `window`. ratios : (T, C), how far off a cell lies.
+    scores : (T,), 0 or more; of windows of so many steps as `window`. ratios : (T, C), how far off a cell lies; NaN
+        where missing. alone : (T,), what is odd by its own cell; None for nothing.
 
-    The oddest step is the first event: the run about it of odd steps with scores at least half as high, cut to what
-    lies between the first and the last that is at least half as far off as the farthest. What is odd within a window of
-    it may be so for its sake; the oddest of the rest is the next event.
+    The oddest step is the first event, of equal ones the farthest off: the run about it of odd steps with scores at
+    least half as high, cut to what lies between the first and the last that is at least half as far off as the
+    farthest. Missing steps cut no run, where they are no more than a window. What is odd within a window of it may be
+    so for its sake, unless it is odd alone; the oddest of the rest is the next event.
     """
     left, events = odd.copy(), []
+    alone = np.zeros_like(odd) if alone is None else alone
+    distance = np.nan_to_num(ratios, nan=-1.0)
+    farthest = distance.max(1)
+    missing = short_runs(farthest < 0, window)
     while left.any():
-        top = int(np.argmax(np.where(left, scores, -1)))
-        begin, end = run_about(left & (scores >= HALF * scores[top]), top)
-        farthest = ratios[begin:end].max(1)
-        first, last = (begin + int(place) for place in np.flatnonzero(farthest >= HALF * farthest.max())[[0, -1]])
-        of_channel = ratios[first : last + 1].max(0)
+        highest = scores[left].max()
+        top = int(np.argmax(np.where(left & (scores >= EQUAL * highest), farthest, -2)))
+        begin, end = run_about(left & (scores >= HALF * highest) | missing, top)
+        far = farthest[begin:end]
+        first, last = (begin + int(place) for place in np.flatnonzero(far >= HALF * far.max())[[0, -1]])
+        of_channel = distance[first : last + 1].max(0)
         order = np.argsort(-of_channel, kind="stable")
         channels = [int(c) for c in order if of_channel[c] >= HALF * of_channel.max()]
-        events.append(Event(first, last, begin + int(farthest.argmax()), float(scores[top]), channels))
-        left[max(0, first - window) : last + window + 1] = False
-        left[begin:end] = False
+        events.append(Event(first, last, begin + int(far.argmax()), float(highest), channels))
+        near = slice(max(0, min(begin, first - window)), max(end, last + window + 1))
+        left[near] &= alone[near]
+        left[first : last + 1] = False
     return sorted(events)
 
 
@@ -57,3 +69,12 @@ def run_about(chosen: NDArray[np.bool_], place: int) -> tuple[int, int]:
     others = np.flatnonzero(~chosen)
     after = int(np.searchsorted(others, place))
     return (int(others[after - 1]) + 1 if after else 0), (int(others[after]) if after < len(others) else len(chosen))
+
+
+def short_runs(chosen: NDArray[np.bool_], most: int) -> NDArray[np.bool_]:
+    """Those of the chosen steps (T,) that lie in runs of at most so many."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
+    found = np.zeros_like(chosen)
+    for begin, end in edges.reshape(-1, 2):
+        found[begin:end] = end - begin <= most
+    return found

@@ -34,7 +34,8 @@ def left_out(model: SeriesAutoencoder, line: Line, chosen: Tensor | None = None)
     begins, ends = line.starts.tolist(), (line.starts + line.lengths).tolist()
     first = torch.cat([torch.arange(begin, end, judged) for begin, end in zip(begins, ends, strict=True)])
     if chosen is not None:
-        first = first[chosen[first] | chosen[(first + judged - 1).clamp_max(len(chosen) - 1)]]
+        asked = torch.cat([torch.zeros(1, dtype=torch.long), chosen.long().cumsum(0)])
+        first = first[asked[(first + judged).clamp_max(len(chosen))] > asked[first]]
     series = torch.searchsorted(line.starts, first, right=True) - 1
     lowest, highest = line.starts[series], (line.starts + line.lengths)[series] - window
     starts = torch.minimum(torch.maximum(first - (window - judged) // 2, lowest), highest)
