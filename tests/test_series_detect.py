@@ -170,6 +170,28 @@ def test_short_series_and_the_pure_masked_model_have_scores() -> None:
     assert pure.anomaly_score(later().iloc[:100])["score"].notna().all()
 
 
+@pytest.mark.parametrize("values", [[1, 2], [1, 2, 3], [1, 2, 1, 2], [1, 2, 3, 4], [3, 1, 4, 1, 5, 9]])
+def test_next_to_nothing_learnt_makes_nothing_odd(values: list[float], tmp_path: Path) -> None:
+    short = np.array(values, dtype=float)[None, :, None]
+    fitted(short, window="auto", horizon=1).save(tmp_path / "model")
+    model = load(tmp_path / "model")
+    for new in (short, short[:, ::-1]):
+        with pytest.warns(UserWarning, match=r"^Fit saw too few steps to tell what is usual: all p-values are 1"):
+            detection = model.detect(new, alpha=0.5)
+        assert (detection.points["p_value"] == 1).all() and not detection.points["flag"].any()
+        assert not len(detection.events) and np.isfinite(model.anomaly_score(new)).all()
+
+
+def test_of_a_series_that_is_mostly_missing_the_rest_is_learnt() -> None:
+    table = machine().iloc[:N_FIT]
+    table.iloc[1:800] = np.nan
+    new = later()
+    new.iloc[700, 1] += 6000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        only_event(fitted(table).detect(new), new.index[700])
+
+
 def test_what_is_usual_is_learnt_once_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, learn = [], SeriesDetector.fit
 

@@ -117,11 +117,12 @@ class AnswersOfDetection:
         Detection(points, events). The p-value of a stamp is that of its windows or that of its oddest cell, the less of
         both, times two: the share of the steps of fit that are as odd, to clusters and a Gaussian that did not learn
         from them, and of a channel's cells that lie as far off what was expected; beyond the last tenth that of an
-        exponential tail, so that odd steps of fit do not hide each other. Windows that hold an odd stamp make its
-        neighbours odd, too: an event is a run of stamps with p-values of at most `alpha`, cut to what is at least half
-        as odd as its peak, and what else is odd within a window of it is taken for its doing, unless the stamp's own
-        cell is odd, too, once the event is not believed. The stamps of events are flagged. `lower` and `upper` hold
-        1 - `alpha` of usual cells. Switches, as in `anomaly_score`, make none odd.
+        exponential tail, so that odd steps of fit do not hide each other. All are 1, with a warning, where fit saw too
+        few steps to tell. Windows that hold an odd stamp make its neighbours odd, too: an event is a run of stamps with
+        p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else is odd within a
+        window of it is taken for its doing, unless the stamp's own cell is odd, too, once the event is not believed.
+        The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in
+        `anomaly_score`, make none odd.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -131,8 +132,7 @@ class AnswersOfDetection:
         refuse_taken((schema.id_col,), EVENTS)
         (panel, values, believed, level, scale), found = judged(self, X)
         detector = self.detector_
-        of_windows = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
-        p_value = np.minimum(2 * np.minimum(of_windows, of_cells(detector, found.ratios)), 1)
+        p_value = p_values(detector, found)
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
         floor = self.scales_.floor(panel)
@@ -152,6 +152,19 @@ class AnswersOfDetection:
             | {name: np.repeat(column[:, None], panel.values.shape[1], axis=1) for name, column in of_stamp.items()},
         )
         return Detection(points, events)
+
+
+def p_values(detector: SeriesDetector, found: Judged) -> Matrix:
+    """P-value of every stamp (T,): of its windows and its oddest judged cell, by Bonferroni; NaN without any."""
+    of_windows = detector.of_scores.share(torch.from_numpy(found.scores)).numpy()
+    either = 2 * np.minimum(of_windows, of_cells(detector, found.ratios))
+    if detector.is_learnt:
+        return np.minimum(either, 1)
+    warn(
+        "Fit saw too few steps to tell what is usual: all p-values are 1, and no stamp is flagged. Fit longer series, "
+        "or more of them."
+    )
+    return np.where(np.isnan(either), np.nan, 1.0)
 
 
 def of_cells(detector: SeriesDetector, ratios: Matrix) -> Matrix:

@@ -17,6 +17,7 @@ from tabmae.estimators.series.completing import Completed, complete
 from tabmae.estimators.series.detecting.left_out import left_out
 from tabmae.estimators.series.detecting.members import (
     OVERLAP,
+    is_full,
     learnt_clusters,
     measured_channels,
     of_members,
@@ -94,6 +95,7 @@ class SeriesDetector:
     of_cells : usual ratios of each channel's cells. of_channels : usual residuals of each channel, over windows.
     of_members : usual values of the residuals of measured channels, of the Gaussian where there is one, and of each of
         the clusters. of_scores : usual sums of the members' evidence. ends : (2, C), lowest and highest value.
+    is_learnt : every fold was judged by windows of the others; else nothing says how far usual steps lie off.
 
     What is usual of a step is told by a Gaussian and clusters that were fitted to the other folds.
     """
@@ -108,10 +110,12 @@ class SeriesDetector:
         of_members: Sequence[Tail],
         of_scores: Tail,
         ends: Tensor,
+        is_learnt: bool,
     ) -> None:
         self.window, self.measured, self.clusters = window, list(measured), list(clusters)
         self.of_cells, self.of_channels = list(of_cells), list(of_channels)
         self.of_members, self.of_scores, self.ends = list(of_members), of_scores, ends
+        self.is_learnt = is_learnt
 
     @classmethod
     def fit(cls, model: SeriesAutoencoder, reference: Reference) -> Self:
@@ -125,12 +129,15 @@ class SeriesDetector:
         every, starts = line.covering(window, 1), line.covering(window, max(1, window // OVERLAP))
         kinds = (False, True) if season else (False,)
         fold = torch.full((len(line.values),), -1)
-        fold[line.place] = torch.arange(len(line.place)) * N_FOLDS // len(line.place)
-        ratios = torch.full_like(line.values, torch.nan)
+        seen = line.observed[line.place].any(1).cumsum(0)
+        fold[line.place] = (seen - 1).clamp_min(0) * N_FOLDS // seen[-1]
+        ratios, is_learnt = torch.full_like(line.values, torch.nan), True
         of_windows = torch.full((len(fold), bool(len(model.experts)) + len(kinds)), torch.nan, dtype=torch.float64)
         for number in range(N_FOLDS):
-            touched = (fold[starts] == number) | (fold[starts + window - 1] == number)
-            others = every[(fold[every] != number) & (fold[every + window - 1] != number)]
+            before = torch.cat([torch.zeros(1, dtype=torch.long), (fold == number).long().cumsum(0)])
+            touched = before[starts + window] > before[starts]
+            others = every[before[every + window] == before[every]]
+            is_learnt &= bool(is_full(judged, window, others).any())
             learnt = (fold >= 0) & (fold != number) if len(others) else fold >= 0
             others = others if len(others) else every
             judge, own = model if experts_stay else relearnt(model, filled, learnt), fold == number
@@ -150,6 +157,7 @@ class SeriesDetector:
             tails,
             Tail.fit(added(evidence(tails, members))[line.place], wary=True),
             torch.from_numpy(np.stack([np.fmin.reduce(values), np.fmax.reduce(values)])),
+            is_learnt,
         )
 
     def judge(self, model: SeriesAutoencoder, values: Matrix, believed: Matrix, lengths: tuple[int, ...]) -> Judged:
@@ -219,7 +227,8 @@ class SeriesDetector:
             tensors[f"{name}.scale"] = torch.stack([tail.scale for tail in several])
         tensors["ends"] = self.ends
         shapes = [clusters.shapes for clusters in self.clusters]
-        return {"window": self.window, "measured": self.measured, "shapes": shapes}, tensors
+        named = {"window": self.window, "measured": self.measured, "shapes": shapes, "is_learnt": self.is_learnt}
+        return named, tensors
 
     @classmethod
     def restored(cls, state: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
@@ -231,7 +240,8 @@ class SeriesDetector:
             [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
             for name in ("cells", "channels", "members", "scores")
         )
-        return cls(state["window"], state["measured"], clusters, cells, channels, members, scores, tensors["ends"])
+        window, measured, is_learnt = (state[name] for name in ("window", "measured", "is_learnt"))
+        return cls(window, measured, clusters, cells, channels, members, scores, tensors["ends"], is_learnt)
 
 
 def some_steps(values: Matrix, lengths: tuple[int, ...]) -> tuple[Matrix, tuple[int, ...]]:

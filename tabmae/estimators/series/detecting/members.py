@@ -129,12 +129,17 @@ def counted_cells(line: Line, window: int, starts: Tensor) -> Tensor:
     return count[starts + window] - count[starts]
 
 
+def is_full(line: Line, window: int, starts: Tensor) -> Tensor:
+    """Whether windows are judged, (n,): at least half of their cells is observed."""
+    return counted_cells(line, window, starts) >= window * line.values.shape[1] / 2
+
+
 def over_windows(line: Line, window: int, starts: Tensor, odd: Tensor, count: Tensor) -> Tensor:
     """For each step (N, M) what is odd in the windows that hold it, an observed cell; windows (n, M) with their cells.
 
     Windows of which less than half is observed are left out; NaN where none is left.
     """
-    full = counted_cells(line, window, starts) >= window * line.values.shape[1] / 2
+    full = is_full(line, window, starts)
     sums = []
     for part in (odd, count):
         change = torch.zeros(len(line.values) + 1, part.shape[1], dtype=torch.float64)
