@@ -73,6 +73,17 @@ def test_what_is_odd_in_the_series_of_fit_is_found_there() -> None:
         assert ((events["start"] <= table.index[place]) & (events["end"] >= table.index[place])).any()
 
 
+@pytest.mark.parametrize("n_odd", [30, 50, 100])
+def test_a_long_anomaly_in_the_series_of_fit_does_not_hide_itself(n_odd: int) -> None:
+    step, noise = np.arange(1500), np.random.default_rng(0).normal(size=1500)
+    table = pd.DataFrame({"flow": 3 * np.sin(2 * np.pi * step / 24) + 0.4 * noise}, index=machine().index[:1500])
+    odd = table.copy()
+    odd.iloc[700 : 700 + n_odd] += 3
+    flag = fitted(odd, window=96).detect(odd).points["flag"].to_numpy()
+    assert flag[700 : 700 + n_odd].all() and flag[:650].mean() <= 0.01 and flag[750 + n_odd :].mean() <= 0.01
+    assert fitted(table, window=96).detect(table).points["flag"].mean() <= 0.01
+
+
 def test_false_alarms_are_about_as_many_as_asked_for() -> None:
     # A window's neighbours are flagged with it: the share of one series is far from its mean over many.
     shares = []
@@ -323,6 +334,10 @@ def test_a_tail_gives_the_share_of_usual_values_and_does_not_end() -> None:
         assert bool((nats.diff() >= 0).all()) and nats[-1] == pytest.approx(1000, rel=0.1)
     spoilt = torch.cat([values, torch.full((400,), 500.0)])
     assert Tail.fit(spoilt).value(0.001) < 12
+    spoilt = torch.cat([values, torch.full((2500,), 500.0)])
+    assert Tail.fit(spoilt, wary=True).value(0.001) < 14
+    often_quiet = values.clamp_min(values.median())
+    assert Tail.fit(often_quiet, wary=True).value(0.01) > 4
 
 
 def test_a_picture_shades_what_is_flagged(model: TimeSeriesMAE, tmp_path: Path) -> None:

@@ -117,11 +117,12 @@ class AnswersOfDetection:
         Detection(points, events). The p-value of a stamp is that of its windows or that of its oddest cell, the less of
         both, times two: the share of the steps of fit that are as odd, to clusters and a Gaussian that did not learn
         from them, and of a channel's cells that lie as far off what was expected; beyond the last tenth that of an
-        exponential tail, so that odd steps of fit do not hide each other. All are 1, with a warning, where fit saw too
-        few steps to tell. Windows that hold an odd stamp make its neighbours odd, too: an event is a run of stamps with
-        p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else is odd within a
-        window of it is taken for its doing, unless the stamp's own cell is odd, too, once the event is not believed.
-        The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in
+        exponential tail, so that odd steps of fit do not hide each other while they are few: long ones that stand out,
+        up to some 7 % of a series, or fewer where steps follow each other closely. All are 1, with a warning, where fit
+        saw too few steps to tell. Windows that hold an odd stamp make its neighbours odd, too: an event is a run of
+        stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else is odd
+        within a window of it is taken for its doing, unless the stamp's own cell is odd, too, once the event is not
+        believed. The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in
         `anomaly_score`, make none odd.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."

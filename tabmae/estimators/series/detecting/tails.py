@@ -18,6 +18,9 @@ LEAST_SCALE = 0.01
 """Growth for one nat, in variances of a channel a cell, that values of windows have at least: members that found the
 series of fit without any fault shall not outweigh the others by the least of them."""
 N_QUANTILES = 1001
+MOST_ODD = 0.2
+"""Share of the series of fit that may be odd; where more is far out, as of series that are quiet half of the time, that
+is how they are."""
 
 
 class Tail(NamedTuple):
@@ -35,15 +38,20 @@ class Tail(NamedTuple):
     def fit(cls, values: Tensor, *, wary: bool = False) -> Self:
         """Learn from the values of steps (n,), NaN where there is none.
 
-        `wary` takes the tail's slope from the median to its begin, not from within: of values that are alike for many
-        neighbours few are independent, and some odd steps of fit make up many of the last ones.
+        `wary` begins the tail no farther out than the exponential through the quartile and the median does, unless more
+        than `MOST_ODD` of the values lie beyond that, and takes its slope from the median to its begin, not from
+        within: of values that are alike for many neighbours few are independent, and some odd steps of fit, with all
+        windows that hold them, are more than the last tenth.
         """
         known = values[values.isfinite()].double().cpu().numpy()
         known = known if len(known) else np.zeros(1)
-        shares = np.linspace(0, 1, N_QUANTILES)
-        quantiles = np.quantile(known, shares)
-        middle, start, beyond = np.quantile(known, [0.5, 1 - TAIL, 1 - TAIL / 2])
-        slope = (start - middle) / np.log(0.5 / TAIL) if wary else (beyond - start) / np.log(2)
+        quantiles = np.quantile(known, np.linspace(0, 1, N_QUANTILES))
+        quarter, middle, start, beyond = np.quantile(known, [0.25, 0.5, 1 - TAIL, 1 - TAIL / 2])
+        slope = (beyond - start) / np.log(2)
+        if wary:
+            nearer = middle + (middle - quarter) * np.log(0.5 / TAIL) / np.log(0.75 / 0.5)
+            start = min(start, nearer) if (known > nearer).mean() <= MOST_ODD else start
+            quantiles, slope = np.minimum(quantiles, start), (start - middle) / np.log(0.5 / TAIL)
         scale = max(slope, 1e-3 * abs(start), LEAST_SCALE)
         return cls(torch.from_numpy(quantiles), torch.tensor(scale, dtype=torch.float64))
 
