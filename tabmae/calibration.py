@@ -26,13 +26,17 @@ NO_EVIDENCE = math.log(2)
 def p_value(usual: Tensor, scores: Tensor) -> Tensor:
     """Share of scores that are at least as odd as each of `scores` (B,), among the sorted `usual` (n,) and itself.
 
+    Returns
+    -------
+    float64 (B,), so that a share that is an alarm level equals it.
+
     Source: conformal p-values, Vovk et al. 2005, section 2.2; for outliers, Bates et al. 2023.
 
     >>> p_value(torch.arange(9.0), torch.tensor([-1.0, 4.5, 20.0])).tolist()
-    [1.0, 0.5, 0.10000000149011612]
+    [1.0, 0.5, 0.1]
     """
     at_least = len(usual) - torch.searchsorted(usual, scores.contiguous())
-    return (1 + at_least) / (1 + len(usual))
+    return (1 + at_least).double() / (1 + len(usual))
 
 
 class Calibration:

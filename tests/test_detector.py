@@ -345,6 +345,8 @@ def test_p_values_count_held_out_rows_and_the_row_itself(detector: TabMAEDetecto
     expected = [(1 + (held_out >= score).sum()) / (1 + len(held_out)) for score in scores]
     np.testing.assert_allclose(detector.p_value(new), expected)
     assert len(held_out) == 99
+    far = detector.p_value(np.full((1, 4), 9.0))
+    assert far.dtype == np.float64 and far[0] == 0.01 and detector.p_value(new).tolist() == expected
     assert p_value(torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2.0, 2.5, 0.0])).tolist() == [0.75, 0.25, 1.0]
 
 
