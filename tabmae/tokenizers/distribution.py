@@ -19,6 +19,12 @@ from tabmae.tokenizers.bins import Bins
 BISECTIONS = 40
 TAIL = 8.0
 """Standard deviations beyond the outer bins that a quantile may reach."""
+ROUNDING = torch.finfo(torch.float32).eps
+"""Share of a bound by which it is moved outwards: cells are read in single precision, and a column's few values are
+bounds themselves."""
+HELD_SURELY = 1e-4
+"""Share of what a level leaves out that is held too: the calibrated level of a column of few values is the very step of
+its distribution that brings a value in."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,18 @@ class CellDistribution:
         ceiling = torch.where(frequent & (self.bins.edges[:, 1:] >= place[:, :, None]), centres, math.inf).amin(2)
         value = value.maximum(floor).minimum(ceiling)
         return torch.where(_of_bins(frequent, self.bins.bin(value)), self._snapped(value), value)
+
+    def interval(self, level: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Bounds of the central interval of every numeric cell, float64 (B, Fn), on the processor.
+
+        A value that is a bound is held, and so is one whose centrality is the level: they lie outside by what rounding
+        may take from either.
+        """
+        inner = torch.as_tensor(level).to(self.direct)
+        inner = torch.lerp(inner, torch.ones_like(inner), HELD_SURELY)
+        lower, upper = (self.quantile((1 + side * inner) / 2).cpu() for side in (-1, 1))
+        lower, upper = lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
+        return lower.double(), upper.double()
 
     def _snapped(self, numbers: Tensor) -> Tensor:
         return _of_bins(self.bins.centres, self.bins.bin(numbers))

@@ -7,7 +7,7 @@ where a cell holds a level that was not learnt, which surprises as one of backgr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +20,7 @@ from tabmae.estimators import base
 from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange_cells
 from tabmae.estimators.detector.skill import explained_share
 from tabmae.estimators.detector.slips import bounded
-from tabmae.estimators.learner import MaskedTableEstimator
+from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.members import rows_at_once
 from tabmae.model import MaskedAutoencoder
 from tabmae.schema import Column, TableSchema
@@ -144,21 +144,22 @@ class CellNetwork(MaskedTableEstimator):
     def expected(self, values: Tensor, observed: Tensor, level: float) -> Expected:
         """Mean or likeliest level of every cell given the others, and bounds that hold `level` of a column's cells.
 
-        Numbers and durations stay on the side of zero on which all cells of their column were, and in a constant column
-        at its value.
+        A value that equals a bound lies within. Numbers and durations stay on the side of zero on which all cells of
+        their column were, those of a column of few values between these, and in a constant column at its value.
         """
         point = torch.full(values.shape, torch.nan, dtype=torch.float64)
         bounds = [point.clone(), point.clone()]
         everywhere = torch.ones_like(observed)
         observed = observed & ~self.strange_cells(values, observed)
-        places = self.model_.tokenizer.place.tolist()
+        tokenizer = self.model_.tokenizer
+        places = tokenizer.place.tolist()
         for feature, rows, cell in self._each_hidden(values, observed, everywhere):
             point[rows, feature] = cell.point()[:, 0].cpu().double()
             if self._is_number(feature):
-                asked = self.intervals_.level(places[feature], level)
-                for side, bound in zip((-1, 1), bounds, strict=True):
-                    bound[rows, feature] = cell.quantile((1 + side * asked) / 2)[:, 0].cpu().double()
-        least, most = ends_of(self.schema_.columns)
+                found = cell.interval(self.intervals_.level(places[feature], level))
+                for bound, side in zip(bounds, found, strict=True):
+                    bound[rows, feature] = side[:, 0]
+        least, most = ends_of(self.schema_.columns, tokenizer.numbers[tokenizer.discrete].tolist())
         return Expected(*(numbers.clamp(least, most) for numbers in (point, *bounds)))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -252,18 +253,20 @@ def mean_of_rows(surprise: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed.any(1), surprise.mean(1).float(), torch.nan)
 
 
-def ends_of(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
+def ends_of(columns: Sequence[Column], have_few_values: Collection[int]) -> tuple[Tensor, Tensor]:
     """What no cell is expected below, and above, in standard deviations, (F,) each.
 
-    Zero where no cell of a column was, both ends the one value of a constant number; infinite elsewhere.
+    The ends of the range at the positions `have_few_values`, and of a constant number; elsewhere zero where no cell of
+    a column was, else infinite.
     """
-    most = torch.full((len(columns),), torch.inf, dtype=torch.float64)
+    low, high = observed_range(columns)
+    most = torch.full_like(high, torch.inf)
     least = -most
     for j, column in enumerate(columns):
-        if column.family in ("number", "duration") and column.kind == "number":
+        if column.kind == "number" and (column.constant or j in have_few_values):
+            least[j], most[j] = low[j], high[j]
+        elif column.kind == "number" and column.family in ("number", "duration"):
             zero = -column.mean / column.scale
             least[j] = zero if column.low >= 0 else -torch.inf
             most[j] = zero if column.high <= 0 else torch.inf
-        if column.kind == "number" and column.constant:
-            least[j] = most[j] = (column.low - column.mean) / column.scale
     return least, most

@@ -31,10 +31,6 @@ from tabmae.tokenizers import CellDistribution
 DRAW_GROUPS = 4
 """Cells of a row are drawn in up to this many turns, each given the turns before it."""
 
-ROUNDING = torch.finfo(torch.float32).eps
-"""Share of a bound by which it is moved outwards: cells are read in single precision, and a column's few values are
-bounds themselves."""
-
 
 def _has_categories(estimator: MaskedTableEstimator) -> bool:
     """Whether a column of fit has class probabilities; the error is the cause that a user sees."""
@@ -272,12 +268,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         least, most = self._reach.least[numbers], self._reach.most[numbers]
 
         def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
-            inner = torch.tensor(asked).to(distribution.direct)
-            lower, upper = distribution.quantile((1 - inner) / 2), distribution.quantile((1 + inner) / 2)
+            lower, upper = distribution.interval(torch.tensor(asked))
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
-            lower, upper = lower.minimum(distribution.mean).cpu(), upper.maximum(distribution.mean).cpu()
-            lower, upper = lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
-            return lower.double().clamp(least, most), upper.double().clamp(least, most)
+            mean = distribution.mean.cpu().double()
+            return lower.minimum(mean).clamp(least, most), upper.maximum(mean).clamp(least, most)
 
         found = self._predict(values[rows], observed[rows], answer)
         bounds = []
