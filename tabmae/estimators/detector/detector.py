@@ -27,6 +27,7 @@ from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
+from tabmae.estimators.detector.relations import RELATIONS, Relations
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
 from tabmae.estimators.parameters import by_name, check_parameters, chosen_members, is_auto
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
@@ -53,8 +54,9 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     at each cell given the others, which finds cells that do not go with their row. A distance counts more where the
     rows of fit lie close together, and a hole little. Each member's value becomes minus the log of the share of normal
     rows that are at least as odd, that of network and forests times twice the share of the columns that they do not
-    explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added.
-    With a `contamination` there are no forests, and all are added.
+    explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added,
+    and how far a number is off its proportions to others. One that breaks a sharp relation, as that of a total to its
+    parts, makes its row as odd by itself. With a `contamination` there are only distances and network, all added.
 
     Parameters
     ----------
@@ -65,9 +67,10 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     pretrained : a fitted `TabMAE` whose network (without forests) and columns are used instead of training one; it is
         not changed, and not saved with the detector, which holds its network. In what clones a detector (a grid
         search), pass `sklearn.frozen.FrozenEstimator(model)`.
-    members : "auto" for all (with a `contamination` all but the forests), or names out of "distance" (numbers in
+    members : "auto" for all (with a `contamination` distances and network), or names out of "distance" (numbers in
         standard deviations), "log_distance" (on logarithmic scales), "rank_distance" (by normal scores of their ranks),
-        "network" and "forests". Without the network a fit takes a fraction of the time, and cannot explain.
+        "network", "forests", "relations" (a linear one of numbers) and "proportions" (one of the logarithms of positive
+        numbers). Without the network a fit takes a fraction of the time, and cannot explain.
     mask_ratio : as in `TabMAE`; "auto" is (0.05, 0.8).
     dropout : as in `TabMAE`; "auto" is 0.05.
     experts : as in `TabMAE`; "auto" is ("gaussian",), its covariance moved half way to its diagonal.
@@ -216,7 +219,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         self, values: Tensor, observed: Tensor, held_out: Tensor, generator: torch.Generator, deadline: Deadline
     ) -> None:
         """Fit the members to rows (n, F), and judge them by the `held_out` (n,) among these."""
-        network, forests, pretrained = None, None, check_pretrained(self.pretrained)
+        network, forests, relations, pretrained = None, None, None, check_pretrained(self.pretrained)
         is_normal, n_levels = self.contamination == "auto", self.schema_.n_levels
         names = MEMBERS if is_normal else MEMBERS_AMONG_OUTLIERS
         if not isinstance(self.members, str):
@@ -224,12 +227,14 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         learnt, seeds = (values[~held_out], observed[~held_out]), [draw_seed(generator) for _ in range(2)]
         if "forests" in names:
             forests = CellForests.fit(learnt, n_levels, seeds[1], deadline.part(SHARE_OF_FORESTS))
+        if set(RELATIONS) & set(names):
+            relations = Relations.fit(learnt, self.schema_.columns, n_levels)
         if pretrained is not None:
             network = CellNetwork.of(pretrained)
         elif "network" in names:
             network = CellNetwork(**self._training_parameters(seeds[0])).learn(*learnt, self.schema_, deadline)
         device = base.pick_device(self.device)
-        self.members_ = new_members(names, network, forests, n_levels, device, all_normal=is_normal)
+        self.members_ = new_members(names, network, forests, relations, n_levels, device, all_normal=is_normal)
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
     @staticmethod
@@ -263,7 +268,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         ----------
         X : (n, F), a container as in fit.
         by_member : give a DataFrame (n, members) of each member's evidence instead, of which the two largest are added,
-            or with a `contamination` all, network and forests counted as one.
+            or with a `contamination` all, network and forests counted as one; then proportions are. Relations are the
+            score where they are larger.
 
         Returns
         -------
@@ -338,8 +344,10 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         `upper`, bounds of numbers and times, missing for categories.
 
         Surprise is the mean of what surprises the network, a Gaussian of the logarithms and, if forests are members,
-        the column's forest, at each cell given the others, beyond what is usual in its column. The three most
-        surprising cells of a row are left out in turn; any other contributes its own surprise.
+        the column's forest, at each cell given the others, beyond what is usual in its column; what tells of a broken
+        relation is added, at each cell that is in it. The three most surprising cells of a row are left out in turn;
+        any other contributes its own surprise. Distances tell of rows alone: one that lies apart though its cells go
+        together may have no contribution; `anomaly_score(X, by_member=True)` tells which members found it.
 
         Raises
         ------

@@ -5,7 +5,7 @@ Contract: as of the network's: a missing cell surprises nobody, and is not read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import torch
@@ -110,9 +110,7 @@ class CellGaussian:
         spreads = errors.clone()
         starts = torch.tensor([0, *(n or 1 for n in self.n_shown)]).cumsum(0).tolist()
         is_number = torch.tensor([n == 0 for n in self.n_shown])
-        patterns, owner = torch.unique(observed, dim=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            rows = torch.nonzero(owner == number)[:, 0]
+        for rows, pattern in rows_of_equal_holes(observed):
             seen = torch.nonzero(shown[rows[0]])[:, 0]
             place = torch.zeros(shown.shape[1], dtype=torch.long)
             place[seen] = torch.arange(len(seen))
@@ -129,6 +127,13 @@ class CellGaussian:
                 off = torch.linalg.solve(precision[block][:, block], pull[:, block].T).T
                 errors[rows, j] = surprise_at_levels(known[:, block] - off, values[rows, j])
         return errors, spreads
+
+
+def rows_of_equal_holes(observed: Tensor) -> Iterator[Cells]:
+    """Positions of the rows (B, F) that have the same cells, and which these are, bool (F,)."""
+    patterns, owner = torch.unique(observed, dim=0, return_inverse=True)
+    order, ends = owner.argsort(stable=True), owner.bincount(minlength=len(patterns)).tolist()
+    yield from zip(order.split(ends), patterns, strict=True)
 
 
 def surprise_at_levels(expected: Tensor, codes: Tensor) -> Tensor:

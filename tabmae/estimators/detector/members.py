@@ -1,5 +1,5 @@
-"""The members that judge rows: distances to the rows of fit, and the surprise of network and forests at their cells;
-and what judges cells.
+"""The members that judge rows: distances to the rows of fit, the surprise of network and forests at their cells, and
+relations between columns that they break; and what judges cells.
 
 Contract: what says how odd a value is was fixed by rows other than those that p-values compare with, or by the ranks of
 these alone.
@@ -19,6 +19,7 @@ from tabmae.estimators.detector.explanation import blame
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork, mean_of_rows
+from tabmae.estimators.detector.relations import PROPORTIONS, RELATIONS, SUMS, Relations
 from tabmae.estimators.detector.slips import bounded, without_slips
 from tabmae.experts.neighbours import Neighbours
 from tabmae.saving import part_of
@@ -29,7 +30,7 @@ SURPRISES = ("network", "forests")
 """Members that are surprised at cells given the others of their row. They count as one, by their mean."""
 FORESTS_WEIGHT = 2.0
 """How far the forests count in that mean beside the network, as they judge numbers on two scales."""
-MEMBERS = (*DISTANCES, *SURPRISES)
+MEMBERS = (*DISTANCES, *SURPRISES, *RELATIONS)
 MEMBERS_AMONG_OUTLIERS = (*DISTANCES, "network")
 """Members where the rows of fit may be odd themselves."""
 N_ADDED = 2
@@ -47,7 +48,7 @@ class Members:
     Parameters
     ----------
     names : out of `MEMBERS`.
-    neighbours, network, forests : what they ask; None where no member does. The forests have learnt.
+    neighbours, network, forests, relations : what they ask; None where no member does. The last two have learnt.
     all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
         while outliers would be near others of their kind, as widely spaced as they are; network and forests count by
         what they leave unexplained; and the two members that find a row oddest judge it.
@@ -63,10 +64,11 @@ class Members:
         neighbours: Neighbours | None,
         network: CellNetwork | None,
         forests: CellForests | None,
+        relations: Relations | None,
         all_normal: bool,
     ) -> None:
         self.names, self.all_normal = tuple(names), all_normal
-        self.neighbours, self.network, self.forests = neighbours, network, forests
+        self.neighbours, self.network, self.forests, self.relations = neighbours, network, forests, relations
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
@@ -111,6 +113,8 @@ class Members:
         if self.forests is not None:
             found["forests"] = mean_of_rows(self.forests.surprise(*others), others[1])
             self.evidence["forests"] = Evidence.fit(self.forests.of_fit, found["forests"])
+        if self.relations is not None:
+            found |= self.relations.evidence(*others)
         return self.added(self._nats(found))
 
     def scores(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -120,6 +124,8 @@ class Members:
             found["network"] = mean_of_rows(self.network.surprise(values, observed), observed)
         if self.forests is not None:
             found["forests"] = mean_of_rows(self.forests.surprise(values, observed), observed)
+        if self.relations is not None:
+            found |= self.relations.evidence(values, observed)
         return self._nats(found)
 
     def blame(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -130,7 +136,8 @@ class Members:
         return blame(self._surprise, values, observed).float().double()
 
     def _surprise(self, values: Tensor, observed: Tensor, wanted: Tensor) -> Tensor:
-        """What surprises network, Gaussian and the column's forest on the mean at each wanted cell, (B, F), in nats."""
+        """What surprises network, Gaussian and the column's forest on the mean at each wanted cell, and how far it
+        breaks a relation, (B, F), in nats."""
         assert self.network is not None
         parts = [self.network.surprise(values, observed, wanted)]
         n_judges = torch.ones(values.shape[1], dtype=torch.float64)
@@ -141,10 +148,13 @@ class Members:
         if self.forests is not None:
             parts.append(self.forests.surprise(values, observed, wanted))
             n_judges[list(self.forests.forests)] += 1
-        return torch.stack(parts).sum(0) / n_judges
+        found = torch.stack(parts).sum(0) / n_judges
+        return found if self.relations is None else found + self.relations.surprise(values, observed, wanted)
 
     def _nats(self, found: dict[str, Tensor]) -> Tensor:
-        nats = {name: self.evidence[name].nats(found[name]) for name in self.names}
+        nats = {
+            name: self.evidence[name].nats(found[name]) if name in self.evidence else found[name] for name in self.names
+        }
         if self.all_normal and self.neighbours is not None:
             for name, skill in self._skills().items():
                 weight = SURPRISE_WEIGHT * (1 - skill)
@@ -160,18 +170,21 @@ class Members:
 
     def added(self, nats: Tensor) -> Tensor:
         """The members' evidence against rows, (B, M), as one score (B,): of the two that find a row oddest, or of all
-        where the rows of fit may be odd themselves.
+        where the rows of fit may be odd themselves, and of proportions; a broken relation is enough by itself.
 
         Network and forests count as one; the forests less, by the share of columns that have none.
         """
-        if self.forests is not None and set(SURPRISES) <= set(self.names):
-            network, forests = (nats[:, self.names.index(name)] for name in SURPRISES)
+        members = dict(zip(self.names, nats.unbind(1), strict=True))
+        nothing = torch.zeros(len(nats), dtype=nats.dtype)
+        relation, score = (members.pop(name, nothing) for name in (SUMS, PROPORTIONS))
+        if self.forests is not None and set(SURPRISES) <= set(members):
+            network, forests = (members.pop(name) for name in SURPRISES)
             weight = FORESTS_WEIGHT * self.forests.share
-            mean = (network + weight * forests) / (1 + weight)
-            alone = [place for place, name in enumerate(self.names) if name not in SURPRISES]
-            nats = torch.cat([nats[:, alone], mean[:, None]], 1)
-        n_added = min(N_ADDED, nats.shape[1]) if self.all_normal else nats.shape[1]
-        return nats.topk(n_added).values.sum(1)
+            members["surprise"] = (network + weight * forests) / (1 + weight)
+        if members:
+            n_added = min(N_ADDED, len(members)) if self.all_normal else len(members)
+            score = score + torch.stack(list(members.values()), 1).topk(n_added).values.sum(1)
+        return score.maximum(relation)
 
     def _distances(self, values: Tensor, observed: Tensor, n_equal: int = 1) -> dict[str, Tensor]:
         scalings = {name: scaling for name, scaling in DISTANCES.items() if name in self.names}
@@ -197,6 +210,8 @@ class Members:
             tensors |= {f"network.{name}": tensor for name, tensor in of_network.items()}
         if self.forests is not None:
             tensors |= {f"forests.{name}": tensor for name, tensor in self.forests.state().items()}
+        if self.relations is not None:
+            tensors |= {f"relations.{name}": tensor for name, tensor in self.relations.state().items()}
         return state, tensors
 
     @classmethod
@@ -217,11 +232,16 @@ class Members:
             neighbours = Neighbours.restored(n_levels, remembered)
         of_forests = part_of(tensors, "forests.")
         forests = CellForests.restored(n_levels, of_forests) if of_forests else None
-        members = cls(state["names"], neighbours, network, forests, state["all_normal"])
+        relations = None
+        if set(RELATIONS) & set(state["names"]):
+            relations = Relations.restored(n_levels, part_of(tensors, "relations."))
+        members = cls(state["names"], neighbours, network, forests, relations, state["all_normal"])
         of_linear = part_of(tensors, "linear.")
         if of_linear:
             members.linear = CellGaussian.restored(n_levels, of_linear)
-        members.evidence = {name: Evidence(**part_of(tensors, f"evidence.{name}.")) for name in members.names}
+        members.evidence = {
+            name: Evidence(**part_of(tensors, f"evidence.{name}.")) for name in members.names if name not in RELATIONS
+        }
         return members
 
 
@@ -229,10 +249,11 @@ def new_members(
     names: Sequence[str],
     network: CellNetwork | None,
     forests: CellForests | None,
+    relations: Relations | None,
     n_levels: Sequence[int],
     device: torch.device,
     all_normal: bool,
 ) -> Members:
     """Members that are still to be fitted, with the neighbours that they need."""
     neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
-    return Members(names, neighbours, network, forests, all_normal)
+    return Members(names, neighbours, network, forests, relations, all_normal)
