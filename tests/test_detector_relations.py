@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 import tabmae
 from tabmae import TabMAEDetector
 from tabmae.estimators.detector import relations as room
-from tabmae.estimators.detector.relations import PROPORTIONS, RELATIONS, SUMS, Relations
+from tabmae.estimators.detector.relations import PROPORTIONS, RELATIONS, SUMS, Relations, Residuals
 
 WITHOUT_NETWORK = ("distance", "log_distance", "rank_distance", *RELATIONS)
 ALARMS = 0.09
@@ -97,6 +97,23 @@ def test_a_relation_is_seen_where_its_cells_are_known_and_missing_parts_are_no_a
     assert surprise[~observed].eq(0).all()
     wanted = observed & (torch.arange(5) == 4)
     assert torch.equal(found.surprise(values, observed, wanted), torch.where(wanted, surprise, 0))
+
+
+def test_a_number_is_off_by_what_the_known_cells_of_its_row_leave_unexplained() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(300, 5, generator=generator)
+    values[:, 4] = values[:, :4].sum(1) + 0.1 * values[:, 4]
+    as_they_are = torch.full((5,), torch.nan, dtype=torch.float64)
+    scale = Residuals([0] * 5, as_they_are, as_they_are).fit(values, torch.ones_like(values, dtype=torch.bool))
+    observed = torch.rand(300, 5, generator=generator) > 0.4
+    errors = scale._errors(values, observed)
+    cells = scale._scaled(values)
+    for j in range(5):
+        mean, variance = scale.gaussian.condition(cells, observed & (torch.arange(5) != j))
+        exact = ((cells - mean).abs() / variance.sqrt())[:, j]
+        torch.testing.assert_close(
+            errors[:, j], exact.where(observed[:, j], torch.nan), atol=1e-3, rtol=1e-3, equal_nan=True
+        )
 
 
 def test_few_rows_that_break_a_relation_in_fit_do_not_hide_the_others() -> None:

@@ -162,8 +162,7 @@ class Residuals:
         centred, errors = cells - self.gaussian.mean, torch.zeros_like(cells)
         farthest = torch.where(known, cells.abs(), 0).amax(1, keepdim=True)
         for rows, shown in rows_of_equal_holes(known):
-            seen = torch.nonzero(shown)[:, 0]
-            precision = torch.linalg.inv(self.gaussian.covariance[seen][:, seen])
+            seen, precision = torch.nonzero(shown)[:, 0], self._precision(shown)
             sharpness = precision.diagonal().sqrt()
             for some in rows.split(max(1, MAX_PRODUCTS // max(1, len(seen)) ** 2)):
                 # summed row by row: a matrix product's last digits depend on how many rows there are
@@ -171,6 +170,14 @@ class Residuals:
                 rounding = ROUNDING * farthest[some] * sharpness
                 errors[some[:, None], seen] = ((pull / sharpness).abs() - rounding).clamp_min(0)
         return torch.where(observed & self.is_number, errors[:, self.places], torch.nan)
+
+    def _precision(self, shown: Tensor) -> Tensor:
+        """Inverse covariance of the shown cells (E,); where few are missing from that of all, as less is to solve."""
+        whole, seen, gone = self.gaussian.precision, torch.nonzero(shown)[:, 0], torch.nonzero(~shown)[:, 0]
+        if len(gone) > len(seen):
+            return torch.linalg.inv(self.gaussian.covariance[seen][:, seen])
+        between = whole[gone][:, seen]
+        return whole[seen][:, seen] - between.T @ torch.linalg.solve(whole[gone][:, gone], between)
 
 
 class Relations:
