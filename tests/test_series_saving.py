@@ -14,6 +14,7 @@ from generated_series import frame_with_runs, seasonal, waves, wide, with_runs
 
 from tabmae import TimeSeriesMAE, load
 from tabmae.errors import ParameterError, SavedModelError
+from tabmae.estimators.series.detecting.detector import SeriesDetector
 from tabmae.folders import RECORD, WEIGHTS
 from tabmae.saving import checksum
 
@@ -212,3 +213,12 @@ def test_a_damaged_folder_gives_one_clear_error(tmp_path: Path, spoil: Any, mess
     spoil(folder)
     with pytest.raises(SavedModelError, match=f"^{message}"):
         load(folder)
+
+
+def test_a_detector_of_before_that_did_not_tell_whether_fit_saw_enough_is_believed() -> None:
+    detector = TimeSeriesMAE(**SMALL).fit(wide(160)).detector_
+    state, tensors = detector.state()
+    assert SeriesDetector.restored(state, tensors).is_learnt
+    assert not SeriesDetector.restored({**state, "is_learnt": False}, tensors).is_learnt
+    del state["is_learnt"]
+    assert SeriesDetector.restored(state, tensors).is_learnt

@@ -159,7 +159,7 @@ class CellNetwork(MaskedTableEstimator):
                 found = cell.interval(self.intervals_.level(places[feature], level))
                 for bound, side in zip(bounds, found, strict=True):
                     bound[rows, feature] = side[:, 0]
-        least, most = ends_of(self.schema_.columns, tokenizer.numbers[tokenizer.discrete].tolist())
+        least, most = ends_of(self.schema_.columns, tokenizer.numbers[tokenizer.bins.discrete].tolist())
         return Expected(*(numbers.clamp(least, most) for numbers in (point, *bounds)))
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
