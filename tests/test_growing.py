@@ -23,7 +23,7 @@ from ensembles import (
 from torch import Tensor
 
 from tabmae.estimators import growing, members
-from tabmae.estimators.growing import N_GROUPS, TREES_OF_LEVELS, TREES_OF_NUMBER
+from tabmae.estimators.growing import N_GROUPS, TREES_OF_FOREST, TREES_OF_MANY
 from tabmae.estimators.members import split_held_out
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.trees import Forest
@@ -66,12 +66,15 @@ def test_the_same_seed_grows_the_same_trees(direct_trees: None) -> None:
     bit_equal(one, other)
 
 
-def test_one_forest_a_column_is_grown_of_so_many_trees() -> None:
+def test_one_forest_a_column_is_grown_of_so_many_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     model = grown(*table(60))
     assert features_of(model) == [list(range(6))]
+    assert {len(forest_of(model, feature).roots) for feature in range(6)} == {TREES_OF_FOREST}
+    monkeypatch.setattr(growing, "MANY_ROWS", 30)
+    model = grown(*table(60))
     numbers, levels = model.tokenizer.numbers.tolist(), model.tokenizer.categories.tolist()
-    assert {len(forest_of(model, feature).roots) for feature in numbers} == {TREES_OF_NUMBER}
-    assert {len(forest_of(model, feature).roots) for feature in levels} == {TREES_OF_LEVELS}
+    assert {len(forest_of(model, feature).roots) for feature in numbers} == {TREES_OF_MANY}
+    assert {len(forest_of(model, feature).roots) for feature in levels} == {TREES_OF_FOREST}
 
 
 @WITH_EXPERT

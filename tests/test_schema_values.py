@@ -50,6 +50,15 @@ def test_integers_are_rounded_into_the_observed_range_and_floats_are_not(dtype: 
         assert middle == 5 and far == 9 and filled(frame, frame, -100.0)["x"].iloc[3] == 1
 
 
+def test_integers_of_fit_stay_whole_in_a_table_whose_holes_made_them_floats() -> None:
+    complete = pd.DataFrame({"rooms": [1, 9, 4, 5]})
+    holes = pd.DataFrame({"rooms": [1.0, np.nan, 2.5, 7.0]})
+    schema = TableSchema.fit(complete)
+    values, observed = schema.encode(holes)
+    filled = schema.decode(np.where(observed, values, 0.1), holes)["rooms"]
+    assert filled.dtype == float and filled.tolist() == [1.0, 5.0, 2.5, 7.0]
+
+
 def test_whole_numbers_of_any_dtype_stay_whole_on_demand() -> None:
     frame = pd.DataFrame({"w": [1.0, 9.0, 4.0, None], "x": [1.5, 9.0, 4.0, None]})
     schema = TableSchema.fit(frame)

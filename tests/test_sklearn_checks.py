@@ -28,8 +28,7 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 @pytest.fixture
 def small_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every fit have all of its members, each of few trees, folds and steps."""
-    monkeypatch.setattr(growing, "TREES_OF_NUMBER", 4)
-    monkeypatch.setattr(growing, "TREES_OF_LEVELS", 4)
+    monkeypatch.setattr(growing, "TREES_OF_FOREST", 4)
     monkeypatch.setattr(members, "N_FOLDS", 2)
     monkeypatch.setattr(network, "MAX_STEPS", 20)
 

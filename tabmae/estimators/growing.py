@@ -21,8 +21,9 @@ from tabmae.training import draw_seed
 
 N_GROUPS = 5
 """Groups of columns hidden in turn, so that the rows that trees learn are completed without the cell they learn."""
-TREES_OF_NUMBER, TREES_OF_LEVELS = 20, 40
-"""Trees of a forest: levels need more for their probabilities."""
+TREES_OF_FOREST, TREES_OF_MANY = 40, 20
+MANY_ROWS = 2_000
+"""Rows from which on fewer trees do for a number: one odd cell is in few of their leaves."""
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
 MIN_FOREST_ROWS = 20
@@ -206,7 +207,7 @@ def _forests(
             break
         with pace.column():
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, sample.own)
-            n_trees = TREES_OF_LEVELS if n_levels else TREES_OF_NUMBER
+            n_trees = TREES_OF_FOREST if n_levels or len(inputs) < MANY_ROWS else TREES_OF_MANY
             forests[str(feature)] = Forest().fit(inputs, target, n_levels, draw_seed(generator), fold, n_trees)
     return forests
 

@@ -251,7 +251,7 @@ def put(
         numbers = cells.as_numbers()
         numbers[where] = column.numbers(values)
         return table.fresh(position, numbers)
-    integer = column.integer if family == "empty" else cells.integer or bools
+    integer = column.integer or (family != "empty" and (cells.integer or bools))
     integer = not unrounded and (integer or (whole and column.whole))
     numbers = column.rounded(column.numbers(values), integer=integer)
     if family == column.family or (bools and column.family == "number"):
