@@ -23,7 +23,7 @@ N_GROUPS = 5
 """Groups of columns hidden in turn, so that the rows that trees learn are completed without the cell they learn."""
 TREES_OF_FOREST, TREES_OF_MANY = 40, 20
 MANY_ROWS = 2_000
-"""Rows from which on fewer trees do for a number: one odd cell is in few of their leaves."""
+"""Learnt cells of a number from which on fewer trees do: one odd cell is in few of their leaves."""
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
 MIN_FOREST_ROWS = 20

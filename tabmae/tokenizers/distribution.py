@@ -124,7 +124,8 @@ class CellDistribution:
     def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
         """Log density of the numeric cells at `target` (B, Fn), in nats per standard deviation.
 
-        `detach_direct` keeps its gradient off the location.
+        `detach_direct` keeps its gradient off the location. All of a moved mixture counts as moved here, its frequent
+        values, too.
         """
         target = self._unshifted(target)
         direct = self.direct.detach() if detach_direct else self.direct
