@@ -265,6 +265,24 @@ def test_the_cdf_steps_over_frequent_values_and_meets_the_quantiles(shift: float
     assert (found >= probability - 1e-6).all()
 
 
+@pytest.mark.parametrize("shift", [-0.4, 0.4, 2.5])
+def test_frequent_values_keep_their_density_when_all_else_moves_and_lend_it_to_none(shift: float) -> None:
+    heaps = torch.tensor([[0.0], [3.0]], dtype=torch.float64)
+    still, moved = (heaped(2, by).number_log_density(heaps) for by in (0.0, shift))
+    torch.testing.assert_close(moved, still)
+    grid = torch.linspace(-1.5, 6.5, 801, dtype=torch.float64)[:, None]
+    grid = grid[((grid - heaps[:, 0]).abs() > 0.02).all(1)]
+    before, after = (heaped(len(grid), by).number_log_density(grid) for by in (0.0, shift))
+    assert float(after.max()) <= float(before.max()) + 1e-6
+    assert float(before.max()) < float(still.min()) - 2
+    place = grid - shift
+    stays = (torch.bucketize(place, heaps[:, 0]) == torch.bucketize(grid, heaps[:, 0]))[:, 0]
+    stays &= ((place - heaps[:, 0]).abs() > 0.02).all(1)
+    assert 0.1 < stays.double().mean() < 1
+    there = heaped(int(stays.sum()), 0.0).number_log_density(place[stays])
+    torch.testing.assert_close(after[stays], there)
+
+
 @MOVED
 def test_draws_are_widened_by_the_levels_asked_for(moved: bool) -> None:
     n = 5_000

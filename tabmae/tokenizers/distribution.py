@@ -102,7 +102,20 @@ class CellDistribution:
         )
 
     def _unshifted(self, numbers: Tensor) -> Tensor:
-        return numbers if self._shift is None else numbers - self._shift
+        """Where numbers (B, Fn) were before the mixture was moved; a frequent value as the upper edge of its bin.
+
+        All others keep to their side of the frequent values, which are not moved.
+        """
+        if self._shift is None:
+            return numbers
+        place, frequent = numbers - self._shift, self.bins.frequent
+        if not frequent.any():
+            return place
+        low, high = self.bins.edges[:, :-1], self.bins.edges[:, 1:]
+        is_below = low < numbers[:, :, None]
+        floor = torch.where(frequent & is_below, high, -math.inf).amax(2)
+        ceiling = torch.where(frequent & ~is_below, low.nextafter(torch.full_like(low, -math.inf)), math.inf).amin(2)
+        return place.maximum(floor).minimum(ceiling)
 
     def point(self) -> Tensor:
         """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
@@ -124,10 +137,11 @@ class CellDistribution:
     def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
         """Log density of the numeric cells at `target` (B, Fn), in nats per standard deviation.
 
-        `detach_direct` keeps its gradient off the location. All of a moved mixture counts as moved here, its frequent
-        values, too.
+        `detach_direct` keeps its gradient off the location.
         """
-        target = self._unshifted(target)
+        if self._shift is not None:
+            is_frequent = _of_bins(self.bins.frequent, self.bins.bin(target))
+            target = torch.where(is_frequent, target, self._unshifted(target))
         direct = self.direct.detach() if detach_direct else self.direct
         standard = (target - direct) / self.scale
         normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
@@ -152,15 +166,7 @@ class CellDistribution:
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
-        below = self._cdf_in_place(self._unshifted(numbers))
-        frequent = self.bins.frequent
-        if self.moved is None or not frequent.any():
-            return below
-        at_edges = torch.stack([self._cdf_in_place(edge.expand_as(below)) for edge in self.bins.edges.T], 2)
-        is_below = self.bins.edges[:, :-1] < numbers[:, :, None]
-        floor = torch.where(frequent & is_below, at_edges[:, :, 1:], 0).amax(2)
-        ceiling = torch.where(frequent & ~is_below, at_edges[:, :, :-1], 1).amin(2)
-        return below.maximum(floor).minimum(ceiling)
+        return self._cdf_in_place(self._unshifted(numbers))
 
     def _cdf_in_place(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn) before its mixture is moved."""
