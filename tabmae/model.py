@@ -144,13 +144,11 @@ class MaskedAutoencoder(nn.Module):
 
     def believed(self, batches: Sequence[Batch], fold: int = 0) -> Iterator[CellDistribution]:
         """Distribution of every cell of each batch; a forest is asked once for the rows of all, which is faster."""
-        for batch, members in zip(batches, self._members(batches, fold), strict=True):
-            yield self._combined(members, batch, -1)
+        yield from self.combined(batches, self._members(batches, fold))
 
     def members(self, values: Tensor, visible: Tensor, fold: int = 0, guess: Guess | None = None) -> Members:
         """What each member believes of values (B, F) given the visible cells; the trees of the last sweep."""
-        (found,) = self._members([self.begin(values, visible, guess)], fold)
-        return found
+        return self._members([self.begin(values, visible, guess)], fold)
 
     def network(self, values: Tensor, visible: Tensor, guess: Guess | None) -> CellDistribution:
         """What the network alone believes of values (B, F), 0 where not visible, from its expert's guess."""
@@ -177,31 +175,48 @@ class MaskedAutoencoder(nn.Module):
         self.sure = torch.cat([self.sure, self.sure[-1:]])
         self.sweeps.append(forests)
 
+    def combined(self, batches: Sequence[Batch], members: Members, sweep: int = -1) -> Iterator[CellDistribution]:
+        """The distribution of every cell of each batch, by what the members believe of all their rows."""
+        ends = accumulate((len(batch.values) for batch in batches), initial=0)
+        for batch, (start, stop) in zip(batches, pairwise(ends), strict=True):
+            yield self._combined(Members(members.numbers[:, start:stop], members.levels[:, start:stop]), batch, sweep)
+
     def _combined(self, members: Members, batch: Batch, sweep: int) -> CellDistribution:
         """The network's distribution about the members' weighted mean, and their weighted probabilities."""
         weights = self.number_weights[sweep].to(members.numbers), self.level_weights[sweep].to(members.levels)
         mean = torch.einsum("mbf,fm->bf", members.numbers, weights[0])
         levels = torch.einsum("mbfl,fm->bfl", members.levels, weights[1])
-        mean = followed(mean, members.numbers[1], self.doubt(batch.guess, members), self.sure[sweep])
+        mean = followed(mean, members.numbers[1], self.doubt(batch), self.sure[sweep])
         return replace(batch.network.moved_to(mean), log_levels=levels.log())
 
-    def doubt(self, guess: Guess | None, members: Members) -> Tensor:
+    def doubt(self, batch: Batch) -> Tensor:
         """The expert's variance of the numbers of rows, (B, Fn); infinite where it tells none."""
-        if guess is None or self.tokenizer.n_expert_columns > WIDE:
-            return torch.full_like(members.numbers[1], torch.inf)
-        return guess.variance[:, self.tokenizer.expert_of_number]
+        if batch.guess is None or self.tokenizer.n_expert_columns > WIDE:
+            return torch.full_like(batch.network.direct, torch.inf)
+        return batch.guess.variance[:, self.tokenizer.expert_of_number]
 
-    def _members(self, batches: Sequence[Batch], fold: int) -> list[Members]:
-        """What each member believes of every batch; the trees of the last sweep."""
+    def _members(self, batches: Sequence[Batch], fold: int) -> Members:
+        """What each member believes of the rows of all batches; the trees of the last sweep."""
+        members = self.without_trees(batches)
+        self.ask_trees(batches, members, fold)
+        return members
+
+    def without_trees(self, batches: Sequence[Batch]) -> Members:
+        """What each member believes of the rows of all batches before trees are asked."""
         numbers, levels = (torch.cat(parts, 1) for parts in zip(*map(self._without_trees, batches), strict=True))
-        ends = accumulate((len(batch.values) for batch in batches), initial=0)
-        found = [Members(numbers[:, start:stop], levels[:, start:stop]) for start, stop in pairwise(ends)]
+        return Members(numbers, levels)
+
+    def ask_trees(self, batches: Sequence[Batch], members: Members, fold: int) -> None:
+        """Write what trees believe of the rows of all batches, if there are any, over what their members said."""
+        if not len(self.sweeps):
+            return
+        numbers, levels = members
         hidden = ~torch.cat([batch.visible for batch in batches])
         own = None if self.expert is None else torch.cat([self._read_by_forests(batch) for batch in batches])
         for number, forests in enumerate(self.sweeps):
             completed = [
-                torch.where(batch.visible, batch.values, self._combined(members, batch, number).point())
-                for batch, members in zip(batches, found, strict=True)
+                torch.where(batch.visible, batch.values, found.point())
+                for batch, found in zip(batches, self.combined(batches, members, number), strict=True)
             ]
             cells = self.tokenizer.sweep_cells(torch.cat(completed))
             numbers[3], levels[2] = numbers[2], levels[1]
@@ -210,12 +225,10 @@ class MaskedAutoencoder(nn.Module):
                 answer = cast(Forest, forest).predict(features, fold).to(numbers.dtype)
                 self._enter(answer, rows, feature, numbers[3], levels[2], None if own is None else numbers[1])
             numbers[4], levels[3] = numbers[3], levels[2]
-        if len(self.sweeps):
-            for feature, trees, rows in _asked(self.direct, hidden):
-                features = self.tokenizer.sweep_features(cells, rows, None, feature)
-                answer = cast(DirectTrees, trees).predict(features, fold).to(numbers.dtype)
-                self._enter(answer, rows, feature, numbers[4], levels[3], None)
-        return found
+        for feature, trees, rows in _asked(self.direct, hidden):
+            features = self.tokenizer.sweep_features(cells, rows, None, feature)
+            answer = cast(DirectTrees, trees).predict(features, fold).to(numbers.dtype)
+            self._enter(answer, rows, feature, numbers[4], levels[3], None)
 
     def _read_by_forests(self, batch: Batch) -> Tensor:
         """The expert's means (B, E) as the forests learnt to read them."""

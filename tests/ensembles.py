@@ -6,7 +6,7 @@ from torch import Tensor
 from tabmae.backbones import build_backbone
 from tabmae.estimators import members
 from tabmae.estimators.growing import grow_trees
-from tabmae.estimators.members import split_held_out
+from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
@@ -56,8 +56,9 @@ def grown(
     values: Tensor, observed: Tensor, folds: Tensor, n_levels: tuple[int, ...] = N_LEVELS, with_expert: bool = True
 ) -> MaskedAutoencoder:
     model = build(values, observed & (folds == 0), n_levels, with_expert)
-    members.weigh_members(model, values, observed, folds)
-    grow_trees(model, values, observed, folds, seeded(3))
+    validation = Validation(model, values, observed, folds)
+    members.weigh_members(model, validation)
+    grow_trees(model, values, observed, folds, validation, seeded(3))
     return model
 
 

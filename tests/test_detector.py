@@ -19,7 +19,7 @@ import tabmae
 from tabmae import TabMAE, TabMAEDetector
 from tabmae.calibration import p_value
 from tabmae.errors import DataError, ParameterError
-from tabmae.estimators import members as batches
+from tabmae.estimators import validation
 from tabmae.estimators.detector.evidence import Evidence
 from tabmae.estimators.detector.explanation import N_WITNESSES, blame
 from tabmae.estimators.detector.linear import CellGaussian, surprise_at_levels
@@ -299,7 +299,7 @@ def test_neither_the_batch_nor_its_size_leaves_a_trace(
     np.testing.assert_array_equal(alone, whole)
     network = of_mixed.members_.network
     assert network is not None
-    monkeypatch.setattr(batches, "MAX_BATCH_OUTPUTS", 7 * network.model_.tokenizer.n_outputs)
+    monkeypatch.setattr(validation, "MAX_BATCH_OUTPUTS", 7 * network.model_.tokenizer.n_outputs)
     np.testing.assert_array_equal(of_mixed.score_samples(mixed[::-1])[::-1], whole)
 
 

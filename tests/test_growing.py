@@ -22,9 +22,9 @@ from ensembles import (
 )
 from torch import Tensor
 
-from tabmae.estimators import growing, members
+from tabmae.estimators import growing, members, validation
 from tabmae.estimators.growing import N_GROUPS, TREES_OF_FOREST, TREES_OF_MANY
-from tabmae.estimators.members import split_held_out
+from tabmae.estimators.validation import split_held_out
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -181,7 +181,7 @@ def test_completed_cells_are_those_of_the_ensemble_that_sees_the_other_groups(mo
         with torch.no_grad():
             answer = model(values, observed & (torch.arange(6) % N_GROUPS != number)).point()
         torch.testing.assert_close(cells[~observed], answer[~observed])
-    monkeypatch.setattr(members, "rows_at_once", lambda _: 7)
+    monkeypatch.setattr(validation, "rows_at_once", lambda _: 7)
     for cells, same in zip(whole, growing._completed_by_groups(model, values, observed, folds), strict=True):
         torch.testing.assert_close(cells, same)
 
@@ -196,7 +196,7 @@ def test_rows_without_a_hole_are_not_asked_to_be_completed(n_incomplete: int, mo
 
     def spied(*arguments: Any, **named: Any) -> Any:
         asked.append(len(arguments[1]))
-        return members.beliefs(*arguments, **named)
+        return validation.beliefs(*arguments, **named)
 
     monkeypatch.setattr(growing, "beliefs", spied)
     completed = growing._completed_by_groups(model, values, observed, folds)

@@ -49,7 +49,7 @@ FLOORS = (
     ("tokenizers",),
     ("model", "series_model"),
     ("held_out", "saving"),
-    ("training",),
+    ("training", "estimators.validation"),
     (
         *(
             "estimators",

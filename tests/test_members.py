@@ -1,6 +1,6 @@
 """The members of the ensemble: no cell is judged by what learnt it, and each is believed as it deserves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,12 @@ from torch import Tensor, nn
 import tabmae
 from tabmae import TabMAE, training
 from tabmae.estimators import base, growing, members
-from tabmae.estimators.members import (
-    check_parts,
-    judged,
-    make_room,
-    modelled_levels,
-    refit_expert,
-    split_held_out,
-    weigh_members,
-)
+from tabmae.estimators.members import check_parts, make_room, modelled_levels, refit_expert, weigh_members
+from tabmae.estimators.validation import Validation, judged, split_held_out
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
-from tabmae.model import MaskedAutoencoder, Members
+from tabmae.model import Batch, MaskedAutoencoder, Members
 from tabmae.training import Plan
 
 WITH_EXPERT = pytest.mark.parametrize("with_expert", [True, False], ids=["expert", "alone"])
@@ -101,15 +94,15 @@ def test_members_are_weighed_by_answers_that_know_no_cell_of_their_fold(
     assert len(model.sweeps) == n_sweeps and len(model.direct) == n_direct
     changed = shifted(values, folds == 1)
     found, weights = [], []
-    ask = MaskedAutoencoder.members
+    ask = MaskedAutoencoder.ask_trees
 
-    def spied(self: MaskedAutoencoder, *arguments: Any) -> Members:
-        found.append((ask(self, *arguments), arguments[2]))
-        return found[-1][0]
+    def spied(self: MaskedAutoencoder, batches: Any, members: Members, fold: int) -> None:
+        ask(self, batches, members, fold)
+        found.append((members, fold))
 
-    monkeypatch.setattr(MaskedAutoencoder, "members", spied)
+    monkeypatch.setattr(MaskedAutoencoder, "ask_trees", spied)
     for cells in (values, changed):
-        weigh_members(model, cells, observed, folds)
+        weigh_members(model, Validation(model, cells, observed, folds))
         weights.append(torch.cat([model.number_weights[-1].flatten(), model.level_weights[-1].flatten()]))
     (one, first), (two, second), (same, _), (other, _) = found
     assert (first, second) == (1, 2)
@@ -123,7 +116,7 @@ def test_only_the_weights_of_the_last_sweep_are_set() -> None:
     model = build(values, observed & (folds == 0))
     model.add_sweep(nn.ModuleDict())
     before = model.number_weights.clone(), model.level_weights.clone()
-    weigh_members(model, values, observed, folds)
+    weigh_members(model, Validation(model, values, observed, folds))
     for weights, earlier in zip((model.number_weights, model.level_weights), before, strict=True):
         assert torch.equal(weights[0], earlier[0]) and not torch.equal(weights[1], earlier[1])
         torch.testing.assert_close(weights[1].sum(1), torch.ones_like(weights[1, :, 0]))
@@ -141,7 +134,7 @@ def test_without_a_held_out_cell_the_network_shares_with_the_best_starts_there_a
         model.add_sweep(nn.ModuleDict())
     if has_direct:
         model.direct["0"] = DirectTrees(0)
-    weigh_members(model, values, observed, torch.zeros_like(folds))
+    weigh_members(model, Validation(model, values, observed, torch.zeros_like(folds)))
     few = 50 / (50 + len(values)) if has_forests else 1.0
     believed = torch.tensor([few * with_expert, 1.0, has_forests, has_direct]).double()
     expected = believed / believed.sum()
@@ -155,7 +148,7 @@ def test_beside_trees_the_gaussian_of_few_rows_is_believed_at_first(n_rows: int,
     values, observed, folds = table(n_rows)
     model = build(values, observed)
     model.add_sweep(nn.ModuleDict())
-    weigh_members(model, values, observed, torch.zeros_like(folds))
+    weigh_members(model, Validation(model, values, observed, torch.zeros_like(folds)))
     assert (model.number_weights[-1, :, 1] >= low).all() and (model.number_weights[-1, :, 1] <= high).all()
     assert torch.equal(model.level_weights[-1, 0, 0], model.number_weights[-1, 0, 1])
 
@@ -166,20 +159,19 @@ def test_the_member_that_is_right_is_believed() -> None:
     model.add_sweep(nn.ModuleDict())
     model.direct["0"] = DirectTrees(0)
 
-    def knowing(right: int) -> Callable[..., Members]:
-        def ask(cells: Tensor, visible: Tensor, fold: int, guess: object) -> Members:
-            numbers = torch.zeros(5, len(cells), 4).double() + 2
-            numbers[right] = cells[:, NUMBERS]
-            levels = torch.full((4, len(cells), 2, 3), 1 / 3).double()
-            levels[right - 1] = nn.functional.one_hot(cells[:, CATEGORIES].long(), 3).double()
-            return Members(numbers, levels)
+    def knowing(right: int) -> Callable[..., None]:
+        def ask(batches: Sequence[Batch], members: Members, fold: int) -> None:
+            cells = next(part.values for part in judged(values, observed, folds) if part.fold == fold)
+            members.numbers[:], members.levels[:] = 2, 1 / 3
+            members.numbers[right] = cells[:, NUMBERS]
+            members.levels[right - 1] = nn.functional.one_hot(cells[:, CATEGORIES].long(), 3).double()
 
         return ask
 
     for right in (1, 2, 3, 4):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model, "members", knowing(right))
-            weigh_members(model, values, observed, folds)
+            patch.setattr(model, "ask_trees", knowing(right))
+            weigh_members(model, Validation(model, values, observed, folds))
         assert (model.number_weights[-1, :, right] > 0.8).all()
         assert (model.level_weights[-1, :, right - 1] > 0.5).all()
         assert model.number_weights[-1].argmax(1).unique().tolist() == [right]

@@ -12,6 +12,7 @@ from torch import Tensor
 import tabmae
 from tabmae import TabMAE
 from tabmae.estimators.members import SURE, fit_sure, weigh_members
+from tabmae.estimators.validation import Validation
 from tabmae.model import followed
 
 
@@ -85,5 +86,5 @@ def test_a_model_finds_where_to_follow_its_expert(with_expert: bool) -> None:
     observed = torch.ones_like(values, dtype=torch.bool)
     folds = (torch.rand(values.shape, generator=seeded(1)) < 0.2).to(torch.int8)
     model = build(values, folds == 0, n_levels=(0,) * 6, with_expert=with_expert)
-    weigh_members(model, values, observed, folds)
+    weigh_members(model, Validation(model, values, observed, folds))
     assert ((model.sure[-1, [0, 2]] > 0) == with_expert).all()

@@ -19,7 +19,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from tabmae.backbones import BACKBONES
-from tabmae.estimators import base, growing, members
+from tabmae.estimators import base, growing, validation
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 from tabmae.masks import MASKS
 from tabmae.saving import load
@@ -93,7 +93,7 @@ def test_neither_order_nor_batch_size_nor_other_rows_matter(
     others.iloc[:40] = mixed.iloc[40:].to_numpy()
     assert_close(model.transform(others).iloc[40:], whole.iloc[40:])
     embedded = model.encode(mixed)
-    monkeypatch.setattr(members, "MAX_BATCH_OUTPUTS", 7 * model.model_.tokenizer.n_outputs)
+    monkeypatch.setattr(validation, "MAX_BATCH_OUTPUTS", 7 * model.model_.tokenizer.n_outputs)
     assert_close(model.transform(mixed), whole)
     np.testing.assert_allclose(model.encode(mixed), embedded, atol=1e-6)
 

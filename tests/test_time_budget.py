@@ -17,7 +17,7 @@ from torch import Tensor
 from tabmae import TabMAE, TabMAEEncoder, load, training
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError
-from tabmae.estimators import growing, learner
+from tabmae.estimators import growing, learner, validation
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -277,11 +277,12 @@ def test_a_budget_that_is_gone_at_once_still_gives_a_model(
     assert model.quality_["n"].sum() > 0
 
 
-def test_a_fit_that_is_over_its_time_judges_by_fewer_rows_and_fits_the_expert_no_more(
+def test_a_fit_that_is_over_its_time_judges_wide_tables_by_fewer_rows_and_fits_the_expert_no_more(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     given: dict[str, Any] = {**SMALL, "experts": ("gaussian",)}
     plain = TabMAE(**given).fit(holes(3000)).quality_["n"]
+    monkeypatch.setattr(validation, "rows_that_weigh", lambda _: 100)
     refits: list[object] = []
     monkeypatch.setattr(learner, "refit_expert", lambda *given: refits.append(given))
     clock.tick_with(monkeypatch, TableSchema, "encode", every(5.0))

@@ -21,8 +21,9 @@ from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
-from tabmae.estimators.members import check_parts, make_room, split_held_out, weigh_members
+from tabmae.estimators.members import check_parts, make_room, weigh_members
 from tabmae.estimators.parameters import expert_names, is_auto
+from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
@@ -139,7 +140,7 @@ class Run(NamedTuple):
     model: MaskedAutoencoder
     size: Size
     history: list[dict[str, float]]
-    folds: Tensor
+    validation: Validation
     plan: Plan
     generator: torch.Generator
     seconds: float
@@ -213,14 +214,16 @@ def fit_model(
             )
         seconds = deadline.elapsed() - begun
         folds = split_held_out(held_out, generator)
+        validation = Validation(model, values, observed, folds)
         if is_new:
             if has_copies:
-                phases = fit_copies(model, values, observed, folds, phases)
+                phases = fit_copies(model, values, observed, folds, validation, phases)
             else:
-                weigh_members(model, values, observed, folds)
+                weigh_members(model, validation)
             if has_trees:
-                grow_trees(model, values, observed, folds, generator, phases.forests, phases.seconds_of_row)
-    return Run(model, size, history, folds.cpu(), plan, generator, seconds)
+                ends, row = phases.forests, phases.seconds_of_row
+                grow_trees(model, values, observed, folds, validation, generator, ends, row)
+    return Run(model, size, history, validation, plan, generator, seconds)
 
 
 def teach_held_out(

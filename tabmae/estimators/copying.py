@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tabmae.estimators.growing import Phases, seconds_to_begin
-from tabmae.estimators.members import MAX_JUDGED_ROWS, judged, modelled_levels, rows_that_weigh, weigh_members
+from tabmae.estimators.members import modelled_levels, weigh_members
+from tabmae.estimators.validation import Validation, judged
 from tabmae.experts.copies import Copies
 from tabmae.experts.gaussian import sampled
 from tabmae.model import MaskedAutoencoder
@@ -20,12 +21,12 @@ MAX_ASKED = 250
 """Rows of each fold by which it is seen how likely rows are copies."""
 SHARE_TO_FIT, SHARE_TO_ASK = 0.1, 0.3
 """Shares of what time is left in which copies must be learnt, and asked from then on."""
-TIMES_WEIGHED = 2
-"""Times that members are weighed, copies among them: here, and once trees have grown."""
 
 
 @torch.no_grad()
-def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor, phases: Phases) -> Phases:
+def fit_copies(
+    model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor, validation: Validation, phases: Phases
+) -> Phases:
     """Learn how rows copy rows from the cells that are not held out, and weigh the members.
 
     Copies are kept where held-out cells believe in them, and under a deadline where asking them leaves time for others.
@@ -33,7 +34,7 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
     Parameters
     ----------
     values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
-    folds : int8 (n, F), from `split_held_out`. phases : when what is to come has to end.
+    folds : int8 (n, F), from `split_held_out`. validation : of these cells. phases : when what is to come has to end.
 
     Returns
     -------
@@ -45,22 +46,21 @@ def fit_copies(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds
     asked, begun = list(judged(values, observed, folds, MAX_ASKED)), phases.forests.elapsed()
     likely = torch.cat([copies.predict(part.values, part.visible).shares[part.held_out] for part in asked])
     row = (phases.forests.elapsed() - begun) / max(1, sum(len(part.values) for part in asked))
-    to_judge = row * min(2 * len(values), 2 * MAX_JUDGED_ROWS)
-    to_weigh = row * min(2 * len(values), 2 * rows_that_weigh(model))
-    in_all = to_judge + TIMES_WEIGHED * to_weigh + seconds_to_begin(model, observed, row)
+    to_judge = row * validation.n_asked_again
+    in_all = row * validation.n_weighing + to_judge + seconds_to_begin(model, observed, row)
     if in_all > SHARE_TO_ASK * phases.forests.left():
-        weigh_members(model, values, observed, folds)
+        weigh_members(model, validation)
         return phases
     model.set_copies(copies)
-    weigh_members(model, values, observed, folds)
+    weigh_members(model, validation)
     weight = torch.cat([model.number_weights[-1, :, -1], model.level_weights[-1, :, -1]]).mean()
     if len(likely) and weight * likely.mean() < LEAST_COPIED:
         model.set_copies(None)
-        weigh_members(model, values, observed, folds)
+        weigh_members(model, validation)
         return phases
     if not phases.forests.exists:
         return phases
-    forests = phases.forests.before(to_judge + to_weigh)
+    forests = phases.forests.before(to_judge)
     return Phases(phases.training, forests, phases.seconds_of_row + row)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tabmae.deadline import NEVER, Deadline
-from tabmae.estimators.members import MAX_JUDGED_ROWS, beliefs, rows_that_weigh, weigh_members
+from tabmae.estimators.members import weigh_members
+from tabmae.estimators.validation import MAX_JUDGED_ROWS, Validation, beliefs, rows_that_weigh
 from tabmae.experts.direct import DirectTrees, grows
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -77,7 +78,7 @@ def planned(
     row = (deadline.elapsed() - begun) / len(rows)
     n_weighed = min(2 * len(values), 2 * rows_that_weigh(model))
     n_judged = min(2 * len(values), 2 * MAX_JUDGED_ROWS)
-    forests = deadline.before(REFIT * expert_seconds + row * (2 * n_weighed + n_judged))
+    forests = deadline.before(REFIT * expert_seconds + row * (n_weighed + n_judged))
     begin, left = seconds_to_begin(model, observed, row), forests.left()
     share = 1.0
     if with_forests and bears_forests(model) and 2 * begin < (1 - TRAINING_SHARE) * left:
@@ -141,6 +142,7 @@ def grow_trees(
     values: Tensor,
     observed: Tensor,
     folds: Tensor,
+    validation: Validation,
     generator: torch.Generator,
     deadline: Deadline = NEVER,
     seconds_of_row: float = 0.0,
@@ -151,6 +153,7 @@ def grow_trees(
     ----------
     values, observed : (n, F) on the model's device; held-out cells are among the observed ones.
     folds : int8 (n, F), from `split_held_out`; a half of each column's trees does not learn fold 1, the other fold 2.
+    validation : of these cells.
     deadline : leaves the columns with fewest holes without forests, and as many as it must without direct trees.
     seconds_of_row : how long the prediction of a row without forests takes; asked for under a deadline alone.
 
@@ -171,7 +174,7 @@ def grow_trees(
         return
     model.add_sweep(forests)
     _grow_direct(model, sample, cells, generator, pace)
-    weigh_members(model, values, observed, folds)
+    weigh_members(model, validation)
 
 
 def _drawn(

@@ -22,18 +22,11 @@ from tabmae.deadline import Deadline
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.copying import remember_all
-from tabmae.estimators.members import (
-    MAX_JUDGED_ROWS,
-    WEIGHTS,
-    beliefs,
-    believed_weights,
-    judged,
-    refit_expert,
-    rows_at_once,
-)
+from tabmae.estimators.members import WEIGHTS, believed_weights, refit_expert
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
+from tabmae.estimators.validation import MAX_JUDGED_ROWS, Validation, beliefs, rows_at_once
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import part_of, save
 from tabmae.schema import Column, TableSchema
@@ -191,30 +184,30 @@ class MaskedTableEstimator(TabularEstimator):
             self.model_, self.size_, self.history_ = run.model, run.size, run.history
             self.n_iter_ = math.ceil(run.history[-1]["epoch"])
             if not goes_on:
-                self._judge(values, observed, run.folds, MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1))
+                most = MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1)
+                with base.out_of_memory_explained(self.size_.batch_size):
+                    self._judge(values, observed, run.validation, most)
                 remember_all(self.model_, values, observed)
-                if run.folds.any() and not deadline.passed:
+                if run.validation.parts and not deadline.passed:
                     refit_expert(self.model_, values, observed)
                     base.teach_held_out(run, values, observed, weight, deadline)
         return self
 
-    def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:
-        """Set `quality_` and the calibration from the held-out cells of `most` rows."""
+    @torch.no_grad()
+    def _judge(self, values: Tensor, observed: Tensor, validation: Validation, most: int) -> None:
+        """Set `quality_` and the calibration from the held-out cells of the cells (n, F) learnt, of `most` rows."""
         numbers = self.model_.tokenizer.numbers.tolist()
-        truths, cells, points, levels = [], [], [values.double()[:0]], [values.double()[:0, numbers]]
-        for part in judged(values, observed, folds, most):
-            target = part.values.double()
-
-            def answer(distribution: CellDistribution, chunk: slice, target: Tensor = target) -> tuple[Tensor, Tensor]:
-                numeric = target[chunk][:, numbers].to(distribution.direct)
-                return distribution.point().cpu(), distribution.centrality(numeric).cpu()
-
-            for point, centrality in self._predict(part.values, part.visible, answer, part.fold):
-                points.append(self._in_range(point))
-                levels.append(centrality)
-            truths.append(target)
-            cells.append(part.held_out)
+        truths, cells, points, levels = [values[:0]], [observed[:0]], [values.double()[:0]], [values[:0, numbers]]
+        for part, believed in validation.beliefs(most):
+            targets = iter(part.values.split(rows_at_once(self.model_)))
+            for batch, found in believed:
+                distribution = self._believed(batch, found)
+                levels.append(distribution.centrality(next(targets)[:, numbers].to(distribution.direct)).cpu())
+                points.append(self._in_range(distribution.point().cpu()))
+            truths.append(part.values.cpu())
+            cells.append(part.held_out.cpu())
         truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
+        truth = truth.double()
         self.calibration_ = Calibration(
             [centrality[held_out[:, j], k] for k, j in enumerate(numbers)],
             self.model_.tokenizer.bins.has_single.tolist(),

@@ -1,13 +1,10 @@
-"""The members of the ensemble: what they answer, how far each is believed, the expert's last fit.
-
-Contract: a held-out cell is judged by trees that never saw it, and by a network and an expert that never saw it.
-"""
+"""The members of the ensemble: how far each is believed, the expert's last fit, room for what was saved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
-from typing import NamedTuple, cast
+from itertools import chain
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tabmae import stacking
+from tabmae.estimators.validation import Validation
 from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
-from tabmae.model import Batch, MaskedAutoencoder, Members, followed
-from tabmae.tokenizers import CellDistribution
+from tabmae.model import MaskedAutoencoder, followed
 
 WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct", "weight_copies")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
@@ -31,85 +28,16 @@ FEW_ROWS = 50
 rows know little, and few held-out cells cannot say so. Without trees it is believed wholly."""
 MAX_REFIT_ROWS = 2_000
 """Rows from which on held-out cells teach the expert nothing that lowers its errors, on the mean of tables."""
-MAX_JUDGED_ROWS = 5_000
-MAX_WEIGHED_OUTPUTS = 10_000_000
-"""Rows that judge the members and calibrate, and their outputs when the members are weighed."""
 SURE = (1e-4, 1e-3, 1e-2)
 """Variances, in those of a number, at which the expert may be followed half of the way beyond its weight."""
-MAX_BATCH_OUTPUTS = 2_000_000
-"""Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
-BATCHES_OF_FORESTS = 8
-"""Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is some hundred
-megabytes more."""
-
-
-class Judged(NamedTuple):
-    """Rows with held-out cells of one fold, as they are judged: values, visible cells, held-out cells, the fold."""
-
-    values: Tensor
-    visible: Tensor
-    held_out: Tensor
-    fold: int
-
-
-def split_held_out(held_out: Tensor, generator: torch.Generator) -> Tensor:
-    """Folds of the held-out cells, int8 (n, F): 1 or 2 by halves, 0 where not held out."""
-    second = torch.rand(held_out.shape, generator=generator, device=held_out.device) < 0.5
-    return held_out.to(torch.int8) * (1 + second.to(torch.int8))
-
-
-def judged(values: Tensor, observed: Tensor, folds: Tensor, most: int = MAX_JUDGED_ROWS) -> Iterator[Judged]:
-    """Both folds in turn, each thinned to `most` rows; a fold's cells alone are hidden when it is judged."""
-    for fold in (1, 2):
-        cells = folds == fold
-        rows = torch.nonzero(cells.any(1))[:, 0]
-        rows = rows[:: max(1, -(-len(rows) // most))]
-        yield Judged(values[rows], (observed & ~cells)[rows], cells[rows], fold)
-
-
-def rows_at_once(model: MaskedAutoencoder) -> int:
-    """Rows of a batch of predictions."""
-    return max(1, MAX_BATCH_OUTPUTS // model.tokenizer.n_outputs)
-
-
-def rows_that_weigh(model: MaskedAutoencoder) -> int:
-    """Rows of each fold by which members are weighed, at most."""
-    return max(1, min(MAX_JUDGED_ROWS, MAX_WEIGHED_OUTPUTS // model.tokenizer.n_outputs) // 2)
 
 
 @torch.no_grad()
-def beliefs(
-    model: MaskedAutoencoder,
-    values: Tensor,
-    visible: Tensor,
-    fold: int = 0,
-    learnt: Tensor | None = None,
-) -> Iterator[tuple[Batch, CellDistribution]]:
-    """Ask the model for the distribution of rows, a batch at a time, and each forest for many batches at once.
-
-    Parameters
-    ----------
-    values : (n, F); visible : bool (n, F), on any device; batches travel to the model's.
-    fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
-    learnt : bool (n, F), where some observed cells are hidden, the visible ones that may have been learnt: a row does
-        not copy the remembered row that has all of these, which may be itself.
-    """
-    weight, size = next(model.parameters()), rows_at_once(model)
-    for start in range(0, len(values), BATCHES_OF_FORESTS * size):
-        batches = []
-        for first in range(start, min(start + BATCHES_OF_FORESTS * size, len(values)), size):
-            rows = slice(first, first + size)
-            shown, same = visible[rows].to(weight.device), None if learnt is None else learnt[rows].to(weight.device)
-            batches.append(model.begin(values[rows].to(weight), shown, learnt=same))
-        yield from zip(batches, model.believed(batches, fold), strict=True)
-
-
-@torch.no_grad()
-def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, folds: Tensor) -> None:
+def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
     """Set how far each column believes each member of the last sweep, by held-out cells."""
-    weight, tokenizer = next(model.parameters()), model.tokenizer
+    tokenizer = model.tokenizer
     has_expert, has_trees = float(model.expert is not None), float(len(model.sweeps) > 0)
-    few = FEW_ROWS / (FEW_ROWS + len(values))
+    few = FEW_ROWS / (FEW_ROWS + validation.n_rows)
     believed = [has_expert * (few if has_trees else 1.0), 1.0, has_trees, float(len(model.direct) > 0)]
     start = torch.tensor(believed if model.copies is None else [*believed, COPIES_AT_FIRST])
     start = start / start.sum()
@@ -117,25 +45,16 @@ def weigh_members(model: MaskedAutoencoder, values: Tensor, observed: Tensor, fo
     model.number_weights[-1] = of_numbers.to(model.number_weights)
     model.level_weights[-1] = start.to(model.level_weights)
     model.sure[-1] = 0.0
-    found: list[Members] = []
-    targets, cells, doubts = [], [], []
-    for part in judged(values, observed, folds, rows_that_weigh(model)):
-        batches = zip(part.values.split(rows_at_once(model)), part.visible.split(rows_at_once(model)), strict=True)
-        for rows, shown in batches:
-            if len(rows):
-                guess = model.guess(rows.to(weight.dtype), shown)
-                found.append(model.members(rows.to(weight.dtype), shown, part.fold, guess))
-                doubts.append(model.doubt(guess, found[-1]))
-        targets.append(part.values)
-        cells.append(part.held_out)
-    if not found:
+    if not validation.parts:
         return
-    target, held_out = torch.cat(targets), torch.cat(cells)
-    numbers, levels = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    numbers, levels = (torch.cat(parts, 1) for parts in zip(*validation.members(), strict=True))
+    doubt = torch.cat([model.doubt(batch) for batch in chain(*validation.batches)])
+    target = torch.cat([part.values for part in validation.parts])
+    held_out = torch.cat([part.held_out for part in validation.parts])
     truth, hidden = target[:, tokenizer.numbers], held_out[:, tokenizer.numbers]
     model.number_weights[-1] = stacking.fit(numbers, truth, hidden, of_numbers).to(model.number_weights)
     mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
-    model.sure[-1] = fit_sure(mean, numbers[1], torch.cat(doubts), truth, hidden)
+    model.sure[-1] = fit_sure(mean, numbers[1], doubt, truth, hidden)
     for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
         chosen = held_out[:, feature]
         codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)

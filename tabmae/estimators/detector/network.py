@@ -21,7 +21,7 @@ from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange
 from tabmae.estimators.detector.skill import explained_share
 from tabmae.estimators.detector.slips import bounded
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
-from tabmae.estimators.members import rows_at_once
+from tabmae.estimators.validation import rows_at_once
 from tabmae.model import MaskedAutoencoder
 from tabmae.schema import Column, TableSchema
 from tabmae.tokenizers import CellDistribution

@@ -22,11 +22,11 @@ from torch import Tensor
 from tabmae.errors import ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
-from tabmae.estimators.members import rows_at_once
 from tabmae.estimators.parameters import by_name, check_parameters, chosen_members
 from tabmae.estimators.supervised.members import MEMBERS, Ensemble, joined, restored
 from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.tabular import TabularEstimator, unchanged_by_failure
+from tabmae.estimators.validation import rows_at_once
 from tabmae.experts.boosting import opens
 from tabmae.masks import bernoulli, draw_ratio
 from tabmae.saving import part_of

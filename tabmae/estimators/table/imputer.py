@@ -23,6 +23,7 @@ from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.table.beyond import Reach, extended, reach, within
 from tabmae.estimators.table.delta import shifted_schema
+from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
 from tabmae.saving import register
 from tabmae.schema import missing_cells, open_table
@@ -122,10 +123,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     _reach: Reach
 
-    def _judge(self, values: Tensor, observed: Tensor, folds: Tensor, most: int) -> None:
+    def _judge(self, values: Tensor, observed: Tensor, validation: Validation, most: int) -> None:
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
-        super()._judge(values, observed, folds, most)
+        super()._judge(values, observed, validation, most)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
         """The distribution of a batch, its means within the reach of the numbers."""
