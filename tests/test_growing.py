@@ -196,9 +196,9 @@ def test_rows_without_a_hole_are_not_asked_to_be_completed(n_incomplete: int, mo
 
     def spied(*arguments: Any, **named: Any) -> Any:
         asked.append(len(arguments[1]))
-        return validation.beliefs(*arguments, **named)
+        return validation.answered(*arguments, **named)
 
-    monkeypatch.setattr(growing, "beliefs", spied)
+    monkeypatch.setattr(growing, "answered", spied)
     completed = growing._completed_by_groups(model, values, observed, folds)
     assert asked == [int(has_holes.sum())] * N_GROUPS
     assert all(torch.equal(cells[observed], values[observed]) for cells in completed)

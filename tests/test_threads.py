@@ -1,6 +1,7 @@
 """Small fits run on one thread of OpenMP, forests on all, and nothing of it is left behind."""
 
 from collections.abc import Iterator
+from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from sklearn.ensemble import ExtraTreesRegressor
 
 from tabmae import TabMAE
-from tabmae.estimators import base
+from tabmae.estimators import base, validation
 from tabmae.experts import trees
+from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import AdamW
-from tabmae.threads import n_threads, threads_if
+from tabmae.threads import n_threads, shared_out, threads_if
 
 
 @pytest.fixture
@@ -68,3 +70,44 @@ def test_a_narrow_network_trains_on_one_thread_and_forests_grow_on_all(
     TabMAE(d_token=4, max_epochs=1, random_state=0).fit(pd.DataFrame(rows, columns=list("abc")))
     assert seen == {"training": {n_training}, "forests": {3}}
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_parts_are_shared_out_among_threads_that_work_alone() -> None:
+    at_work = Barrier(3, timeout=60)
+
+    def work(number: int) -> tuple[int, int, int]:
+        at_work.wait()  # only where three are at work at once does any go on
+        return number, torch.get_num_threads(), n_threads()
+
+    with threads_if(False):
+        assert shared_out(work, range(6)) == [(number, 1, 1) for number in range(6)]
+        assert torch.get_num_threads() == 1 and n_threads() == 3
+    assert shared_out(work, range(3)) == [(number, 1, 1) for number in range(3)]
+    assert torch.get_num_threads() == n_threads() == 3
+    assert shared_out(lambda number, other: number * other, [4], [5]) == [20]
+    with pytest.raises(ZeroDivisionError):
+        shared_out(lambda number: 1 / number, range(2))
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_rows_are_shared_out_and_answered_as_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    factor = np.random.default_rng(0).normal(size=(150, 1))
+    rows = pd.DataFrame(factor + np.random.default_rng(1).normal(size=(150, 3)), columns=list("abc"))
+    holes = rows.mask(np.random.default_rng(2).random(rows.shape) < 0.3)
+    model = TabMAE(d_token=4, max_epochs=1, random_state=0).fit(holes)
+    monkeypatch.setattr(validation, "ROWS_OF_THREAD", 10)
+    seen, begin = set(), MaskedAutoencoder.begin
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.add((get_ident(), torch.get_num_threads(), torch.is_grad_enabled()))
+        return begin(*given, **named)
+
+    monkeypatch.setattr(MaskedAutoencoder, "begin", watched)
+    shared = model.transform(holes)
+    assert len({thread for thread, *_ in seen}) > 1 and {(number, grad) for _, number, grad in seen} == {(1, False)}
+    drawn = model.sample(holes, 2, random_state=0)
+    torch.set_num_threads(1)
+    pd.testing.assert_frame_equal(model.transform(holes), shared, rtol=1e-12)
+    for one, other in zip(model.sample(holes, 2, random_state=0), drawn, strict=True):
+        pd.testing.assert_frame_equal(one, other, rtol=1e-9)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tabmae.deadline import NEVER, Deadline
 from tabmae.estimators.members import weigh_members
-from tabmae.estimators.validation import MAX_JUDGED_ROWS, Validation, beliefs, rows_that_weigh
+from tabmae.estimators.validation import MAX_JUDGED_ROWS, Validation, answered, rows_that_weigh
 from tabmae.experts.direct import DirectTrees, grows
 from tabmae.experts.trees import Forest
 from tabmae.model import MaskedAutoencoder
@@ -273,8 +273,8 @@ def _completed_by_groups(model: MaskedAutoencoder, values: Tensor, observed: Ten
     completed = []
     for number in range(n_groups):
         visible = known & (group != number)
-        believed = beliefs(model, holed, visible, learnt=visible & learnt)
-        points = torch.cat([holed[:0], *(found.point() for _, found in believed)])
+        told = answered(model, holed, visible, lambda _, found, __: found.point(), learnt=visible & learnt)
+        points = torch.cat([holed[:0], *told])
         rows = values.clone()
         rows[has_holes] = torch.where(known, holed, points)
         completed.append(rows)

@@ -26,7 +26,7 @@ from tabmae.estimators.members import WEIGHTS, believed_weights, refit_expert
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
-from tabmae.estimators.validation import MAX_JUDGED_ROWS, Validation, beliefs, rows_at_once
+from tabmae.estimators.validation import MAX_JUDGED_ROWS, Judged, Validation, answered, rows_at_once
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import part_of, save
 from tabmae.schema import Column, TableSchema
@@ -198,12 +198,16 @@ class MaskedTableEstimator(TabularEstimator):
         """Set `quality_` and the calibration from the held-out cells of the cells (n, F) learnt, of `most` rows."""
         numbers = self.model_.tokenizer.numbers.tolist()
         truths, cells, points, levels = [values[:0]], [observed[:0]], [values.double()[:0]], [values[:0, numbers]]
-        for part, believed in validation.beliefs(most):
-            targets = iter(part.values.split(rows_at_once(self.model_)))
-            for batch, found in believed:
-                distribution = self._believed(batch, found)
-                levels.append(distribution.centrality(next(targets)[:, numbers].to(distribution.direct)).cpu())
-                points.append(self._in_range(distribution.point().cpu()))
+
+        def answer(part: Judged, batch: Batch, found: CellDistribution, rows: slice) -> tuple[Tensor, Tensor]:
+            distribution = self._believed(batch, found)
+            target = part.values[rows][:, numbers].to(distribution.direct)
+            return self._in_range(distribution.point().cpu()), distribution.centrality(target).cpu()
+
+        for part, answers in validation.answered(answer, most):
+            for point, centrality in answers:
+                points.append(point)
+                levels.append(centrality)
             truths.append(part.values.cpu())
             cells.append(part.held_out.cpu())
         truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
@@ -239,17 +243,16 @@ class MaskedTableEstimator(TabularEstimator):
         values: Tensor,
         visible: Tensor,
         answer: Callable[[CellDistribution, slice], Any],
-        fold: int = 0,
         learnt: Tensor | None = None,
+        in_turn: bool = False,
     ) -> list[Any]:
-        """What `answer` says of each batch of values (n, F), given which rows it has; `learnt` as in `beliefs`."""
-        answers, start = [], 0
+        """What `answer` says of each batch of values (n, F), given which rows it has; the rest as in `answered`."""
+
+        def told(batch: Batch, found: CellDistribution, rows: slice) -> Any:
+            return answer(self._believed(batch, found), rows)
+
         with torch.no_grad(), base.out_of_memory_explained(self.size_.batch_size):
-            for batch, found in beliefs(self.model_, values, visible, fold, learnt=learnt):
-                rows = slice(start, start + len(batch.values))
-                answers.append(answer(self._believed(batch, found), rows))
-                start = rows.stop
-        return answers
+            return answered(self.model_, values, visible, told, learnt=learnt, in_turn=in_turn)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
         """The distribution of a batch as the estimator tells it: here as the model found it."""

@@ -5,25 +5,31 @@ Contract: a held-out cell is judged by trees that never saw it, and by a network
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from tabmae.experts.copies import Copies
 from tabmae.model import Batch, MaskedAutoencoder, Members
+from tabmae.threads import n_threads, shared_out
 from tabmae.tokenizers import CellDistribution
+
+Answer = TypeVar("Answer")
 
 MAX_JUDGED_ROWS = 5_000
 MAX_WEIGHED_OUTPUTS = 10_000_000
 """Rows that judge the members and calibrate, and their outputs when the members are weighed."""
 MAX_BATCH_OUTPUTS = 2_000_000
 """Outputs (bins of numbers, levels of categories) predicted at once: some hundred megabytes with all between."""
-BATCHES_OF_FORESTS = 8
-"""Batches of which a forest is asked at once, while its nodes are at hand; what is kept of them is some hundred
-megabytes more."""
+BATCHES_AT_ONCE = 8
+"""Batches at hand, in all threads together: of those of a thread a forest is asked at once, while its nodes are at
+hand; what is kept of them is some hundred megabytes more."""
+ROWS_OF_THREAD = 500
+"""Rows that a thread of its own is worth."""
 
 
 class Judged(NamedTuple):
@@ -60,15 +66,18 @@ def rows_that_weigh(model: MaskedAutoencoder) -> int:
     return max(1, min(MAX_JUDGED_ROWS, MAX_WEIGHED_OUTPUTS // model.tokenizer.n_outputs // 2))
 
 
-@torch.no_grad()
-def beliefs(
+def answered(
     model: MaskedAutoencoder,
     values: Tensor,
     visible: Tensor,
+    answer: Callable[[Batch, CellDistribution, slice], Answer],
     fold: int = 0,
     learnt: Tensor | None = None,
-) -> Iterator[tuple[Batch, CellDistribution]]:
-    """Ask the model for the distribution of rows, a batch at a time, and each forest for many batches at once.
+    in_turn: bool = False,
+) -> list[Answer]:
+    """What `answer` says of each batch of rows, of the distribution of its cells, and of which rows of all it has.
+
+    On the CPU, threads share the batches out. Each forest is asked for many batches at once.
 
     Parameters
     ----------
@@ -76,15 +85,37 @@ def beliefs(
     fold : 1 or 2 leaves out what learnt from that fold of the held-out cells.
     learnt : bool (n, F), where some observed cells are hidden, the visible ones that may have been learnt: a row does
         not copy the remembered row that has all of these, which may be itself.
+    in_turn : batches are answered one after another, and their size depends on no thread, as draws need it.
     """
-    weight, size = next(model.parameters()), rows_at_once(model)
-    for start in range(0, len(values), BATCHES_OF_FORESTS * size):
-        batches = []
-        for first in range(start, min(start + BATCHES_OF_FORESTS * size, len(values)), size):
-            rows = slice(first, first + size)
-            shown, same = visible[rows].to(weight.device), None if learnt is None else learnt[rows].to(weight.device)
-            batches.append(model.begin(values[rows].to(weight), shown, learnt=same))
-        yield from zip(batches, model.believed(batches, fold), strict=True)
+    weight, size, n_rows = next(model.parameters()), rows_at_once(model), len(values)
+    n_workers = n_threads() if weight.device.type == "cpu" else 1
+    if not in_turn:
+        size = min(size, max(ROWS_OF_THREAD, -(-n_rows // n_workers)))
+
+    @torch.no_grad()
+    def begun_of(rows: slice) -> Batch:
+        same = None if learnt is None else learnt[rows].to(weight.device)
+        return model.begin(values[rows].to(weight), visible[rows].to(weight.device), learnt=same)
+
+    @torch.no_grad()
+    def told(block: Sequence[slice]) -> list[Any]:
+        batches = [begun_of(rows) for rows in block]
+        found = zip(batches, model.believed(batches, fold), block, strict=True)
+        return list(found) if in_turn else [answer(*each) for each in found]
+
+    starts = range(0, n_rows, size)
+    blocks = _chunks(
+        [slice(start, min(start + size, n_rows)) for start in starts], max(1, BATCHES_AT_ONCE // n_workers)
+    )
+    answers: list[Answer] = []
+    for wave in _chunks(blocks, n_workers):
+        for block in shared_out(told, wave):
+            answers.extend([answer(*each) for each in block] if in_turn else block)
+    return answers
+
+
+def _chunks(parts: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [parts[start : start + size] for start in range(0, len(parts), size)]
 
 
 class Validation:
@@ -143,14 +174,19 @@ class Validation:
             self._n_trees = n_trees
         return self._members
 
-    def beliefs(self, most: int) -> Iterator[tuple[Judged, Iterator[tuple[Batch, CellDistribution]]]]:
-        """The rows of each fold that judge the ensemble, and batches of them with the distribution of every cell.
+    def answered(
+        self, answer: Callable[[Judged, Batch, CellDistribution, slice], Answer], most: int
+    ) -> Iterator[tuple[Judged, list[Answer]]]:
+        """The rows of each fold that judge the ensemble, and what `answer` says of each batch of them.
 
         What is kept of those that weigh is not asked for again; where there are more, at most `most` of a fold are.
         """
         if self.n_asked_again:
             for part in judged(*self._table, most):
-                yield part, beliefs(self._model, part.values, part.visible, part.fold)
-        else:
-            for part, batches, members in zip(self.parts, self.batches, self.members(), strict=True):
-                yield part, zip(batches, self._model.combined(batches, members), strict=True)
+                told = partial(answer, part)
+                yield part, answered(self._model, part.values, part.visible, told, part.fold)
+            return
+        for part, batches, members in zip(self.parts, self.batches, self.members(), strict=True):
+            told, ends = partial(answer, part), accumulate(len(batch.values) for batch in batches)
+            rows = [slice(end - len(batch.values), end) for batch, end in zip(batches, ends, strict=True)]
+            yield part, list(map(told, batches, self._model.combined(batches, members), rows))

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabmae.threads import n_threads
+from tabmae.threads import shared_out
 
 MAX_REMEMBERED, MAX_REMEMBERED_CELLS = 10_000, 200_000
 """Rows, and cells of them, that others may copy: every asked row is compared with all."""
@@ -178,9 +177,8 @@ class Copies(nn.Module):
         learnt = torch.zeros_like(visible) if learnt is None else learnt
         asked = self._cells(values, visible).to(device)
         chunks = [part.split(size) for part in (asked, visible.to(device), learnt.to(device))]
-        n_workers = min(n_threads(), len(chunks[0])) if device.type == "cpu" else 1
-        with ThreadPoolExecutor(n_workers) as pool:
-            parts = list(pool.map(self._told, *chunks, repeat(table)))
+        told = partial(self._told, table=table)
+        parts = shared_out(told, *chunks) if device.type == "cpu" else list(map(told, *chunks))
         return Found(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def _cells(self, values: Tensor, observed: Tensor) -> Tensor:

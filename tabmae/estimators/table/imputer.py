@@ -240,7 +240,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
         for number in range(n_turns):
-            found = self._predict(drawn, visible, answer)
+            found = self._predict(drawn, visible, answer, in_turn=True)
             now = missing & (turn == number)
             drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
             visible = visible | now
