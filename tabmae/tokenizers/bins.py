@@ -15,6 +15,8 @@ FREQUENT = 0.15
 """Share of a column's cells from which on a value of many has its own bin: the zeros of rain, of incomes, of claims."""
 LEAST_BINS = 4
 """Bins of the rest at least, which has as many as it would without frequent values: finer ones are learnt worse."""
+FAR = 1e3
+"""Standard deviations beyond which nothing is, and which have a gradient, as infinity has not."""
 LEAST_WIDTH = 1e-3
 """Standard deviations below which a piece of a bin is not made narrower, nor its density higher."""
 
@@ -80,6 +82,14 @@ class Bins:
     def present(self) -> Tensor:
         """Whether a column has each bin, bool (Fn, K)."""
         return self.edges[:, 1:] > self.edges[:, :-1]
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Values of the outer bins that are of one, where numbers end, (2, Fn); `FAR` off where they are not."""
+        ends = [torch.where(self.single[:, 0], self.centres[:, 0], -FAR)]
+        last = (self.present.sum(1, keepdim=True) - 1).clamp_min(0)
+        is_single, centre = (told.gather(1, last)[:, 0] for told in (self.single, self.centres))
+        return torch.stack([*ends, torch.where(is_single, centre, FAR)])
 
     @cached_property
     def lengths(self) -> Tensor:

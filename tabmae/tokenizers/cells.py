@@ -149,8 +149,8 @@ class CellTokenizer(nn.Module):
 
     @torch.no_grad()
     def _start_at_frequent(self, numbers: Tensor, observed: Tensor) -> None:
-        """Let the histograms of columns with frequent values start from the shares of the bins."""
-        for j in torch.nonzero(self.bins.frequent.any(1))[:, 0].tolist():
+        """Let the histograms of columns with bins of one value start from the shares of the bins."""
+        for j in torch.nonzero(self.bins.has_single)[:, 0].tolist():
             bins, known = self.bins.of(torch.tensor([j])), numbers[observed[:, j], j]
             counts = torch.bincount(bins.bin(known[:, None])[:, 0], minlength=bins.single.shape[1]) + 1.0
             self.number_bias[j, 3:] = (counts / counts.sum()).log()

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tabmae.tokenizers.bins import Bins
+from tabmae.tokenizers.bins import FAR, Bins
+from tabmae.tokenizers.mixture import Mixture
 
 BISECTIONS = 40
+LEAST_WEIGHT = 1e-4
 TAIL = 8.0
 """Standard deviations beyond the outer bins that a quantile may reach."""
 ROUNDING = torch.finfo(torch.float32).eps
@@ -38,6 +40,10 @@ class CellDistribution:
     below: thus c is its mean, also where a skewed column's values crowd at one end. Beyond the outer edges it is 0. The
     mean of the mixture is the imputed value.
 
+    Bins of one value (of few values, or frequent among many) have their p_k whatever the gate, which divides the rest
+    alone; what the normal holds of them, and beyond an outer one, is theirs, too. As such values cannot move, the
+    mixture of a column that has them is tilted to its mean.
+
     Attributes
     ----------
     direct, scale, gate : (B, Fn) of the numeric columns, in standard deviations (gate in (0, 1)).
@@ -45,8 +51,7 @@ class CellDistribution:
     bins : where they lie.
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
         modelled level of a column with `has_rare` stands for all rarer ones.
-    moved : (B, Fn), the mean about which all of a cell's mixture is moved, but for values that are frequent among many;
-        None for not at all.
+    moved : (B, Fn), the mean about which a cell's mixture is moved, or to which it is tilted; None for its own.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -77,7 +82,33 @@ class CellDistribution:
     @cached_property
     def _shift(self) -> Tensor | None:
         """By how much a cell's mixture is moved, (B, Fn); taken where it is asked for, as means alone need it not."""
-        return None if self.moved is None else self.moved - self._mean_in_place
+        if self.moved is None:
+            return None
+        return torch.where(self.bins.has_single, 0, self.moved - self._mean_in_place)
+
+    @cached_property
+    def _untilted(self) -> Mixture:
+        """Weights of the mixture before the means of columns with bins of one value are met."""
+        gate = self.gate.clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT)
+        if not self.bins.has_single.any():
+            return Mixture(gate, self.direct, (1 - gate[:, :, None]) * self.mass)
+        weights = torch.where(self.bins.single, 1, 1 - gate[:, :, None]) * self.mass
+        return Mixture(gate * self._share_of_rest, self.direct, weights)
+
+    @property
+    def _share_of_rest(self) -> Tensor:
+        """Probability of no bin of one value, (B, Fn), 0 where a column has no other."""
+        return torch.where(self.bins.discrete, 0, (self.mass * ~self.bins.single).sum(2))
+
+    @cached_property
+    def _mixture(self) -> Mixture:
+        """Weights of the mixture, tilted to the mean in columns with bins of one value."""
+        found, at = self._untilted, torch.nonzero(self.bins.has_single)[:, 0]
+        if not len(at):
+            return found
+        own = Mixture(*(part[:, at] for part in found))
+        tilted = own.tilted(self.bins.of(at), self.scale[:, at], self.mean[:, at])
+        return Mixture(*(part.index_copy(1, at, new) for part, new in zip(found, tilted, strict=True)))
 
     def moved_to(self, mean: Tensor) -> CellDistribution:
         """The same distribution of the numeric cells about another mean (B, Fn)."""
@@ -101,22 +132,6 @@ class CellDistribution:
             moved=None if self.moved is None else self.moved[:, number],
         )
 
-    def _unshifted(self, numbers: Tensor) -> Tensor:
-        """Where numbers (B, Fn) were before the mixture was moved; a frequent value as the upper edge of its bin.
-
-        All others keep to their side of the frequent values, which are not moved.
-        """
-        if self._shift is None:
-            return numbers
-        place, frequent = numbers - self._shift, self.bins.frequent
-        if not frequent.any():
-            return place
-        low, high = self.bins.edges[:, :-1], self.bins.edges[:, 1:]
-        is_below = low < numbers[:, :, None]
-        floor = torch.where(frequent & is_below, high, -math.inf).amax(2)
-        ceiling = torch.where(frequent & ~is_below, low.nextafter(torch.full_like(low, -math.inf)), math.inf).amin(2)
-        return place.maximum(floor).minimum(ceiling)
-
     def point(self) -> Tensor:
         """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
         point = self._whole(self.direct.dtype)
@@ -135,22 +150,34 @@ class CellDistribution:
         return self.log_levels.masked_fill(rare, -math.inf)
 
     def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
-        """Log density of the numeric cells at `target` (B, Fn), in nats per standard deviation.
+        """Log density of the numeric cells at `target` (B, Fn) as it is learnt, neither moved nor tilted.
 
-        `detach_direct` keeps its gradient off the location.
+        In nats per standard deviation. Where a bin is of one value, the log of its probability: a density rises without
+        end as the normal narrows about that value, and leaves others too little. `detach_direct` keeps its gradient off
+        the location.
         """
-        if self._shift is not None:
-            is_frequent = _of_bins(self.bins.frequent, self.bins.bin(target))
-            target = torch.where(is_frequent, target, self._unshifted(target))
-        direct = self.direct.detach() if detach_direct else self.direct
+        bins, direct = self.bins, self.direct.detach() if detach_direct else self.direct
+        gate = self.gate.clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT)
         standard = (target - direct) / self.scale
         normal = -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
-        bins = self.bins
         piece = bins.piece(target)
-        flat = self.mass.gather(2, piece[:, :, None] // 2)[:, :, 0].log() + bins.log_heights.gather(0, piece)
+        position = piece // 2
+        mass = _of_cells(self.mass, position)
+        flat = mass.log() + bins.log_heights.gather(0, piece)
         flat = flat.masked_fill((target < bins.edges[:, 0]) | (target > bins.edges[:, -1]), -math.inf)
-        gate = self.gate.clamp(1e-4, 1 - 1e-4)
-        return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
+        if not bins.has_single.any():
+            return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
+        weight = (gate * self._share_of_rest).clamp_min(LEAST_WEIGHT)
+        density = torch.logaddexp(weight.log() + normal, torch.log1p(-gate) + flat)
+        low, high = ((end - direct) / self.scale for end in self._reach_of(position))
+        probability = mass + weight * (torch.special.ndtr(high) - torch.special.ndtr(low))
+        return torch.where(_of_bins(bins.single, position), probability.log(), density)
+
+    def _reach_of(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Ends of the bins at positions (B, Fn); outer ones reach as far as the tails, which are drawn as theirs."""
+        low, high = _of_bins(self.bins.edges, position), _of_bins(self.bins.edges, position + 1)
+        low = low.masked_fill(low <= self.bins.edges[:, 0], -FAR)
+        return low, high.masked_fill(high >= self.bins.edges[:, -1], FAR)
 
     def level_log_probability(self, codes: Tensor) -> Tensor:
         """Log probability of the categorical cells' codes (B, Fc), in nats; rare codes share one class."""
@@ -159,23 +186,26 @@ class CellDistribution:
 
     @cached_property
     def _climb(self) -> Tensor:
-        """Share of the histogram below each knot, (B, Fn, 2 K + 1)."""
-        below = self.bins.share_below
-        pieces = torch.stack([self.mass * below, self.mass * (1 - below)], 3).flatten(2)
+        """Probability of the histogram below each knot, (B, Fn, 2 K + 1)."""
+        below, weights = self.bins.share_below, self._mixture.weights
+        pieces = torch.stack([weights * below, weights * (1 - below)], 3).flatten(2)
         return F.pad(pieces.cumsum(2), (1, 0))
 
     def cdf(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn)."""
-        return self._cdf_in_place(self._unshifted(numbers))
+        place = numbers if self._shift is None else numbers - self._shift
+        position = self.bins.bin(place)
+        top = _of_bins(self.bins.edges, position + 1)
+        return self._cdf_in_place(torch.where(_of_bins(self.bins.frequent, position), top, place))
 
     def _cdf_in_place(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn) before its mixture is moved."""
         piece, column = self.bins.piece(numbers), torch.arange(len(self.numbers), device=numbers.device)
         low, high = self.bins.knots[column, piece], self.bins.knots[column, piece + 1]
         share = ((numbers - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
-        below, above = (torch.gather(self._climb, 2, (piece + end)[:, :, None])[:, :, 0] for end in (0, 1))
-        normal = torch.special.ndtr((numbers - self.direct) / self.scale)
-        return self.gate * normal + (1 - self.gate) * (below + share * (above - below))
+        below, above = (_of_cells(self._climb, piece + end) for end in (0, 1))
+        normal = torch.special.ndtr((numbers - self._mixture.location) / self.scale)
+        return self._mixture.normal * normal + below + share * (above - below)
 
     def centrality(self, numbers: Tensor) -> Tensor:
         """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.
@@ -183,36 +213,28 @@ class CellDistribution:
         The one value of a bin counts with the whole of it: it is held as soon as a part of it is. The outer bins reach
         as far as the tails, which are drawn as their values.
         """
-        position = self.bins.bin(numbers)
-        low, high = _of_bins(self.bins.edges, position), _of_bins(self.bins.edges, position + 1)
-        low = low.masked_fill(low <= self.bins.edges[:, 0], -math.inf)
-        high = high.masked_fill(high >= self.bins.edges[:, -1], math.inf)
+        place = numbers if self._shift is None else numbers - self._shift
+        position = self.bins.bin(place)
+        low, high = self._reach_of(position)
         is_single = _of_bins(self.bins.single, position)
-        below = self.cdf(torch.where(is_single, low, numbers))
-        above = self.cdf(torch.where(is_single, high, numbers))
+        below = self._cdf_in_place(torch.where(is_single, low, place))
+        above = self._cdf_in_place(torch.where(is_single, high, place))
         return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
 
     def quantile(self, probability: Tensor | float) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
-        low = torch.minimum(self.bins.edges[:, 0] - TAIL, self.direct - TAIL * self.scale)
-        high = torch.maximum(self.bins.edges[:, -1] + TAIL, self.direct + TAIL * self.scale)
+        location = self._mixture.location
+        low = torch.minimum(self.bins.edges[:, 0] - TAIL, location - TAIL * self.scale)
+        high = torch.maximum(self.bins.edges[:, -1] + TAIL, location + TAIL * self.scale)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             below = self._cdf_in_place(middle) < probability
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         place = (low + high) / 2
         value = place if self._shift is None else place + self._shift
-        value = torch.where(self.bins.discrete, self._snapped(value), value)
-        return self._held(place, value) if self.bins.frequent.any() else value
-
-    def _held(self, place: Tensor, value: Tensor) -> Tensor:
-        """Moved values (B, Fn), kept to their side of the frequent ones, which stay where they are."""
-        frequent, centres = self.bins.frequent, self.bins.centres
-        floor = torch.where(frequent & (self.bins.edges[:, :-1] < place[:, :, None]), centres, -math.inf).amax(2)
-        ceiling = torch.where(frequent & (self.bins.edges[:, 1:] >= place[:, :, None]), centres, math.inf).amin(2)
-        value = value.maximum(floor).minimum(ceiling)
-        return torch.where(_of_bins(frequent, self.bins.bin(value)), self._snapped(value), value)
+        position = self.bins.bin(place)
+        return torch.where(_of_bins(self.bins.single, position), _of_bins(self.bins.centres, position), value)
 
     def interval(self, level: Tensor | float) -> tuple[Tensor, Tensor]:
         """Bounds of the central interval of every numeric cell, float64 (B, Fn), on the processor.
@@ -225,9 +247,6 @@ class CellDistribution:
         lower, upper = (self.quantile((1 + side * inner) / 2).cpu() for side in (-1, 1))
         lower, upper = lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
         return lower.double(), upper.double()
-
-    def _snapped(self, numbers: Tensor) -> Tensor:
-        return _of_bins(self.bins.centres, self.bins.bin(numbers))
 
     def sample(self, generator: torch.Generator, level: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """One draw of every cell, (B, F); cells are drawn independently given the visible ones.
@@ -253,6 +272,11 @@ class CellDistribution:
         return self.log_levels[:, int(at), : int(self.n_modelled[at])].exp()
 
 
+def _of_cells(told: Tensor, position: Tensor) -> Tensor:
+    """What is told of each cell (B, Fn, K) at positions (B, Fn)."""
+    return torch.gather(told, 2, position[:, :, None])[:, :, 0]
+
+
 def _of_bins(told: Tensor, position: Tensor) -> Tensor:
     """What is told of bins (Fn, K) at positions (B, Fn)."""
-    return torch.gather(told.expand(len(position), -1, -1), 2, position[:, :, None])[:, :, 0]
+    return _of_cells(told.expand(len(position), -1, -1), position)
