@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from tabmae.losses import LOSSES
-from tabmae.tokenizers import CellTokenizer, Guess
+from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 from tabmae.tokenizers.bins import LEAST_BINS, LEAST_WIDTH, MAX_BINS, Bins
 from tabmae.tokenizers.cells import (
     BACKGROUND,
@@ -405,3 +405,35 @@ def test_a_forest_never_sees_the_cell_it_predicts(feature: int, junk: float) -> 
         assert torch.equal(seen, same)
         assert torch.equal(seen[:, own], torch.zeros_like(seen[:, own]) if given is None else given[rows][:, own])
         assert torch.equal(seen[:, ~own], tokenizer.expand(values, visible)[0][rows][:, ~own])
+
+
+def begun(tokenizer: CellTokenizer, mean: float, variance: float, n_rows: int = 1) -> CellDistribution:
+    """Give what an untrained tokenizer predicts of rows of which the expert says the same of each column."""
+    cells = torch.full((n_rows, tokenizer.n_expert_columns), mean)
+    tokens = torch.zeros(n_rows, len(tokenizer.n_levels), tokenizer.number_head.shape[1])
+    return tokenizer.predict(tokens, Guess(cells, torch.full_like(cells, variance), cells))
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.2, 0.5])
+def test_a_prediction_starts_as_sharp_as_the_expert_is_sure(spread: float) -> None:
+    cells = torch.randn(500, 1, generator=seeded())
+    tokenizer = CellTokenizer.fit(cells, torch.ones_like(cells, dtype=torch.bool), (0,), D_TOKEN, with_guess=True)
+    at = torch.linspace(-6, 6, 100_001)[:, None]
+    found = begun(tokenizer, 0.4, spread**2, len(at))
+    density = found.number_log_density(at).detach().exp()[:, 0] * 12 / 100_000
+    variance = (density * (at[:, 0] - 0.4).square()).sum()
+    assert spread**2 < float(variance) < 1.6 * spread**2
+    assert begun(tokenizer, 0.0, 1.0).gate.item() == pytest.approx(0.731, abs=1e-3), "where it knows nothing"
+
+
+@pytest.mark.parametrize(("mean", "variance"), [(0.0, 1.0), (0.8, 0.3), (-1.0, 0.05)])
+def test_few_values_start_from_their_shares_and_what_the_expert_says_of_them(mean: float, variance: float) -> None:
+    shares = torch.tensor([0.6, 0.2, 0.15, 0.05])
+    cells = torch.arange(4.0).repeat_interleave((1000 * shares).long())[:, None]
+    cells = (cells - cells.mean()) / cells.std()
+    tokenizer = CellTokenizer.fit(cells, torch.ones_like(cells, dtype=torch.bool), (0,), D_TOKEN, with_guess=True)
+    values = tokenizer.centres[0, :4]
+    prior, told = torch.distributions.Normal(0, 1), torch.distributions.Normal(mean, variance**0.5)
+    expected = (shares.log() + told.log_prob(values) - prior.log_prob(values)).softmax(0)
+    mass = begun(tokenizer, mean, variance).mass[0, 0, :4]
+    torch.testing.assert_close(mass, (1 - BACKGROUND) * expected + BACKGROUND / 4, rtol=0, atol=2e-3)

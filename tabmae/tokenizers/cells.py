@@ -29,6 +29,8 @@ BACKGROUND = 0.01
 """Share of a histogram spread evenly over its bins."""
 LEAST_PROBABILITY = 1e-30
 MIN_SCALE = 1e-3
+GATE, LEAST_SPREAD = 1.0, 0.03
+"""Logit of the gate at first where the expert knows nothing of a cell, and the spread below which it rises no more."""
 CLIP = 10.0
 
 
@@ -222,12 +224,17 @@ class CellTokenizer(nn.Module):
         if guess is not None:
             start = guess.mean[:, self.expert_of_number].to(found.dtype)
             spread = guess.variance[:, self.expert_of_number].to(found.dtype).sqrt()
-        n_bins = self.edges.shape[1] - 1
+        direct = start + found[:, :, 0]
+        scale = (spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP)
+        logits = found[:, :, 3:]
+        if self.bins.discrete.any():
+            logits = logits + self._speaking_for(direct.detach(), scale)
         return CellDistribution(
-            direct=start + found[:, :, 0],
-            scale=(spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP),
-            gate=torch.sigmoid(found[:, :, 2] + 1),
-            mass=_with_background(found[:, :, 3 : 3 + n_bins], self.bins),
+            direct=direct,
+            scale=scale,
+            # A histogram as wide as its column has at first no more than the normal's share of the variance.
+            gate=torch.sigmoid(found[:, :, 2] + GATE - 2 * spread.clamp(LEAST_SPREAD, 1).log()),
+            mass=_with_background(logits, self.bins),
             bins=self.bins,
             log_levels=self._log_levels(tokens, guess),
             numbers=self.numbers,
@@ -235,6 +242,16 @@ class CellTokenizer(nn.Module):
             has_rare=self.has_rare,
             n_modelled=self.n_modelled,
         )
+
+    def _speaking_for(self, location: Tensor, scale: Tensor) -> Tensor:
+        """Nats by which a normal (B, Fn) speaks for each bin of columns of few values, (B, Fn, K).
+
+        Beside what the column is without it, a standard normal; 0 for the bins of other columns.
+        """
+        bins = self.bins
+        centres = torch.where(bins.discrete[:, None], bins.centres, 0)
+        precision = scale.clamp_min(LEAST_SPREAD).square().reciprocal()[:, :, None]
+        return precision * location[:, :, None] * centres - 0.5 * (precision - 1).clamp_min(0) * centres.square()
 
     def level_start(self, guess: Guess | None, n_rows: int) -> Tensor:
         """Log probabilities of the levels by the expert, and by frequency where it has none; (B, Fc, L)."""
