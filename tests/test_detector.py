@@ -214,14 +214,14 @@ def test_what_is_expected_of_a_column_of_one_sign_keeps_it() -> None:
 
 def test_a_bound_that_is_a_value_of_its_column_holds_that_value() -> None:
     rng = np.random.default_rng(0)
-    rows = pd.DataFrame(rng.poisson([0.3, 1, 5], (400, 3)), columns=list("abc")).assign(d=rng.integers(0, 2, 400))
-    rows["e"] = rng.choice([0.1, 1 / 3, 0.7], 400)
-    cells = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows[:200]).explain(rows[200:], level=0.9)
+    rows = pd.DataFrame(rng.poisson([0.3, 1, 5], (3000, 3)), columns=list("abc")).assign(d=rng.integers(0, 2, 3000))
+    rows["e"] = rng.choice([0.1, 1 / 3, 0.7], 3000)
+    cells = TabMAEDetector(max_epochs=5, d_token=4, random_state=0).fit(rows[:2000]).explain(rows[2000:], level=0.9)
     value = cells["value"].astype(float)
     held = (value >= cells["lower"]) & (value <= cells["upper"])
     assert (held.groupby(cells["column"]).mean() > 0.87).all()
-    assert (cells["lower"] >= cells["column"].map(rows[:200].min())).all()
-    assert (cells["upper"] <= cells["column"].map(rows[:200].max())).all()
+    assert (cells["lower"] >= cells["column"].map(rows[:2000].min())).all()
+    assert (cells["upper"] <= cells["column"].map(rows[:2000].max())).all()
 
 
 def rows_with_levels(n_rows: int, seed: int = 0) -> pd.DataFrame:

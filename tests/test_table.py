@@ -254,7 +254,7 @@ def test_going_on_from_the_weights_reached_lowers_the_error() -> None:
 
 def test_callbacks_are_called_with_every_record_and_may_stop() -> None:
     holes, records = with_holes(correlated(40)), list[dict[str, float]]()
-    model = TabMAE(max_epochs=3, d_token=4, callbacks=[records.append], random_state=0).fit(holes)
+    model = TabMAE(max_epochs=3, patience=3, d_token=4, callbacks=[records.append], random_state=0).fit(holes)
     assert records == model.history_ and records[-1]["epoch"] == model.n_iter_ == 3
     assert {"epoch", "error", "held_out_error"} <= set(records[0])
     assert model.set_params(callbacks=[lambda record: True]).fit(holes).n_iter_ == records[0]["epoch"]
