@@ -48,6 +48,23 @@ def test_rounds_learning_rate_and_leaves_are_those_asked_for(n_levels: int) -> N
     assert len(grown.forest.roots) == 12 * max(1, n_levels)
 
 
+@pytest.mark.parametrize("n_levels", [0, 3])
+def test_features_that_are_not_to_be_read_are_not(n_levels: int) -> None:
+    rows, target = drawn(n_levels)
+    read = torch.tensor([1, 3])
+    grown = BoostedTrees().fit(rows, target, n_levels, seed=0, read=read)
+    if n_levels:
+        expected = (
+            HistGradientBoostingClassifier(random_state=0).fit(rows[:, read], target).predict_proba(rows[:, read])
+        )
+    else:
+        expected = (
+            HistGradientBoostingRegressor(random_state=0).fit(rows[:, read], target).predict(rows[:, read])[:, None]
+        )
+    np.testing.assert_allclose(grown.predict(rows).numpy(), expected, atol=1e-5)
+    assert set(grown.forest.feature.tolist()) == {-1, 1, 3}
+
+
 @pytest.mark.parametrize(("held", "n_levels"), [((0, 2), 3), ((0, 1, 3), 4)])
 def test_a_level_that_no_row_holds_is_impossible(held: tuple[int, ...], n_levels: int) -> None:
     rows, target = drawn(len(held))

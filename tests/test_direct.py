@@ -98,6 +98,12 @@ def test_numbers_are_those_of_the_library_with_the_rounds_and_leaves_of_the_hous
         np.testing.assert_allclose(trees.predict(rows, fold)[:, 0].numpy(), library.predict(rows.numpy()), atol=1e-5)
 
 
+def test_the_trees_of_a_number_read_what_each_half_is_told_to(held_out: Tensor) -> None:
+    trees = DirectTrees(0).fit(*drawn(0), 0, held_out, (torch.tensor([0, 2]), None))
+    first, second = (set(forest.feature.tolist()) for forest in trees.forests())
+    assert first == {-1, 0, 2} and second == {-1, 0, 1, 2}
+
+
 def test_fewer_rounds_of_fewer_leaves_are_grown_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(trees.roots) for trees in grown(0).forests()] == [N_ROUNDS] * 2
     monkeypatch.setattr(direct, "N_ROUNDS", 25)

@@ -80,9 +80,17 @@ def test_one_forest_a_column_is_grown_of_so_many_trees(monkeypatch: pytest.Monke
 @WITH_EXPERT
 @pytest.mark.parametrize("feature", [*CATEGORIES, 4])
 @pytest.mark.parametrize("fold", [1, 2])
+@pytest.mark.parametrize("max_read", [3, 20], ids=["wide", "narrow"])
 def test_a_held_out_cell_reaches_neither_the_members_nor_the_trees_that_judge_it(
-    fold: int, feature: int, with_expert: bool, fixed_weights: None, direct_trees: None
+    max_read: int,
+    fold: int,
+    feature: int,
+    with_expert: bool,
+    fixed_weights: None,
+    direct_trees: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(growing, "MAX_READ", max_read)
     values, observed, folds = table()
     changed = shifted(values, (folds == fold) & (torch.arange(6) == feature))
     one, other = (grown(cells, observed, folds, with_expert=with_expert) for cells in (values, changed))
@@ -278,9 +286,11 @@ def test_direct_trees_learn_values_from_the_rows_of_the_forests_and_nothing_of_t
         of_forests.append(Lesson(features, target, given[0]))
         return fit(self, features, target, n_levels, seed, *given)
 
-    def spied_direct(self: DirectTrees, features: Tensor, target: Tensor, seed: int, held_out: Tensor) -> DirectTrees:
+    def spied_direct(
+        self: DirectTrees, features: Tensor, target: Tensor, seed: int, held_out: Tensor, read: Any
+    ) -> DirectTrees:
         of_direct.append(Lesson(features, target, held_out))
-        return fit_direct(self, features, target, seed, held_out)
+        return fit_direct(self, features, target, seed, held_out, read)
 
     monkeypatch.setattr(Forest, "fit", spied)
     monkeypatch.setattr(DirectTrees, "fit", spied_direct)
@@ -323,6 +333,24 @@ def test_direct_trees_need_cells(monkeypatch: pytest.MonkeyPatch, direct_trees: 
     assert features_of(model) == [list(range(6))] and list(model.direct) == list("01235")
     monkeypatch.setattr(growing, "MAX_FOREST_ROWS", 39)
     assert not grown(values, observed, folds).direct
+
+
+@WITH_EXPERT
+def test_boosted_trees_of_a_wide_table_read_what_the_expert_leaves(
+    with_expert: bool, monkeypatch: pytest.MonkeyPatch, direct_trees: None
+) -> None:
+    monkeypatch.setattr(growing, "MAX_READ", 2)
+    values, observed, folds = table()
+    values[:, NUMBERS] = torch.randn(N_ROWS, 4, generator=seeded(1), dtype=torch.float64)
+    values[:, 0] = 1.5 * values[:, 4] + values[:, 5] ** 2
+    model = grown(values, observed, folds, with_expert=with_expert)
+    feature_of = model.tokenizer.expert_feature
+    for feature in NUMBERS:
+        for half, trees in enumerate(direct_of(model, feature).forests()):
+            gains = forest_of(model, feature).importances[half].masked_fill(feature_of == feature, -1)
+            most = gains.topk(2).indices
+            assert set(trees.feature.tolist()) - {-1} == set(most.tolist())
+            assert feature or 5 in feature_of[most]
 
 
 def test_direct_trees_are_weighed_once_they_are_grown(direct_trees: None) -> None:

@@ -46,6 +46,16 @@ def test_numbers_are_those_of_the_library(rows: torch.Tensor, held_out: torch.Te
         np.testing.assert_allclose(forest.predict(rows, fold)[:, 0].numpy(), answer, atol=1e-6)
 
 
+def test_importances_are_those_of_either_half(rows: torch.Tensor, held_out: torch.Tensor) -> None:
+    target = rows[:, 0] * rows[:, 1] + rows[:, 2]
+    forest = Forest().fit(rows, target, n_levels=0, seed=3, held_out=held_out)
+    for half, found in zip((1, 2), forest.importances, strict=True):
+        grown = library(ExtraTreesRegressor, rows, target, held_out, half, min_samples_leaf=MIN_LEAF)
+        gains = [tree.tree_.compute_feature_importances(normalize=False) for tree in grown.estimators_]
+        np.testing.assert_allclose(found.numpy(), np.mean(gains, axis=0))
+    assert forest.importances.argmin(1).ge(3).all() and not torch.equal(*forest.importances)
+
+
 def test_probabilities_are_those_of_the_library_with_absent_levels_at_zero(
     rows: torch.Tensor, held_out: torch.Tensor
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ MANY_ROWS = 2_000
 """Learnt cells of a number from which on fewer trees do: one odd cell is in few of their leaves."""
 MIN_DIRECT_CELLS = 400
 """Observed cells of a column from which on trees learn it without the expert's guess, too."""
+MAX_READ = 20
+"""Features that boosted trees of a number read at most: those that tell most of what the expert leaves of it, by the
+forest. More take time, and tell no more."""
 MIN_FOREST_ROWS = 20
 MIN_ROWS_OF_LEVEL = 3
 MAX_FOREST_LEVELS = 64
@@ -173,7 +176,7 @@ def grow_trees(
     if not len(forests):
         return
     model.add_sweep(forests)
-    _grow_direct(model, sample, cells, generator, pace)
+    _grow_direct(model, sample, cells, forests, generator, pace)
     weigh_members(model, validation)
 
 
@@ -216,18 +219,32 @@ def _forests(
 
 
 def _grow_direct(
-    model: MaskedAutoencoder, sample: Sample, cells: Sequence[Tensor], generator: torch.Generator, pace: _Pace
+    model: MaskedAutoencoder,
+    sample: Sample,
+    cells: Sequence[Tensor],
+    forests: nn.ModuleDict,
+    generator: torch.Generator,
+    pace: _Pace,
 ) -> None:
-    """The direct trees of as many features with enough observed cells as there is time for."""
+    """The direct trees of as many features with a forest and enough observed cells as there is time for."""
     pace.slowest *= DIRECT
-    for feature in sample.features:
+    for feature in map(int, forests):
         if sample.observed[:, feature].sum() < MIN_DIRECT_CELLS or not grows(model.tokenizer.n_levels[feature]):
             continue
         if pace.too_late():
             break
         with pace.column():
             inputs, target, n_levels, fold = _lesson(model, sample, cells, feature, None)
-            model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold)
+            read = _most_read(cast(Forest, forests[str(feature)]), model.tokenizer.expert_feature == feature)
+            model.direct[str(feature)] = DirectTrees(n_levels).fit(inputs, target, draw_seed(generator), fold, read)
+
+
+def _most_read(forest: Forest, own: Tensor) -> list[Tensor | None]:
+    """The features (R,) that matter most to either half of a forest but its `own` (E,); None for all where few are."""
+    importances = forest.importances
+    if importances.shape[1] <= MAX_READ:
+        return [None, None]
+    return list(importances.masked_fill(own.cpu(), -torch.inf).topk(MAX_READ).indices.sort().values)
 
 
 def _lesson(

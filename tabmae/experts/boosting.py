@@ -58,6 +58,7 @@ class BoostedTrees(nn.Module):
         learning_rate: float = 0.1,
         max_leaves: int = 31,
         sample_weight: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> BoostedTrees:
         """Grow the trees.
 
@@ -67,9 +68,11 @@ class BoostedTrees(nn.Module):
         n_levels : 0 for a number.
         max_rounds, learning_rate, max_leaves : rounds, the share that each adds, the leaves of a tree.
         sample_weight : (n,), how far rows count; None for alike.
+        read : (R,), the features that trees may read; None for all.
         """
+        read = torch.arange(features.shape[1], device=features.device) if read is None else read
         max_iter = max(LEAST_ROUNDS, min(max_rounds, MAX_TREES // max(1, n_levels)))
-        inputs, truth = features.cpu().numpy().astype(np.float32), target.cpu().numpy()
+        inputs, truth = features[:, read].cpu().numpy().astype(np.float32), target.cpu().numpy()
         estimator = HistGradientBoostingClassifier if n_levels else HistGradientBoostingRegressor
         with threads_if(inputs.size >= MIN_CELLS_OF_THREADS):
             # No early stop: copies of a row would lie on both sides of its split.
@@ -93,7 +96,8 @@ class BoostedTrees(nn.Module):
         ]
         value = [_leaves(nodes, output, len(self.baseline), len(trees)) for output, nodes in trees]
         self.baseline = self.baseline.to(features.device)
-        self.forest.take([_nodes(nodes) for _, nodes in trees], np.concatenate(value), features.device)
+        names = read.cpu().numpy()
+        self.forest.take([_nodes(nodes, names) for _, nodes in trees], np.concatenate(value), features.device)
         return self
 
     def predict(self, features: Tensor) -> Tensor:
@@ -115,11 +119,11 @@ def opens() -> bool:
     return bool(np.allclose(copied.predict(torch.from_numpy(rows))[:, 0].numpy(), model.predict(rows), atol=1e-5))
 
 
-def _nodes(nodes: NDArray[Any]) -> Nodes:
-    """A tree of scikit-learn's boosting; its root never has a parent, so 0 is no child."""
+def _nodes(nodes: NDArray[Any], read: NDArray[np.int64]) -> Nodes:
+    """A tree of scikit-learn's boosting, of the features `read`; its root never has a parent, so 0 is no child."""
     leaf = nodes["is_leaf"].astype(bool)
     left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
-    return Nodes(left, right, nodes["feature_idx"], nodes["num_threshold"])
+    return Nodes(left, right, read[nodes["feature_idx"]], nodes["num_threshold"])
 
 
 def _leaves(nodes: NDArray[Any], output: int, n_outputs: int, n_trees: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ comes from trees that never saw it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -45,22 +46,30 @@ class DirectTrees(nn.Module):
         self.boosted = nn.ModuleList() if n_levels else nn.ModuleList(BoostedTrees() for _ in FOLDS)
         self.forest = Forest() if n_levels else None
 
-    def fit(self, features: Tensor, target: Tensor, seed: int, held_out: Tensor | None = None) -> DirectTrees:
+    def fit(
+        self,
+        features: Tensor,
+        target: Tensor,
+        seed: int,
+        held_out: Tensor | None = None,
+        read: Sequence[Tensor | None] = (None, None),
+    ) -> DirectTrees:
         """Grow the trees.
 
         Parameters
         ----------
         features : (n, E). target : (n,), numbers, or codes below `n_levels`.
         held_out : (n,), 0 for rows that all trees learn, 1 or 2 for those that some must not see.
+        read : (R,) each, the features that boosted trees without fold 1, and without fold 2, may read; None for all.
         """
         if self.forest is not None:
             self.forest.fit(features, target, self.n_levels, seed, held_out, n_trees(self.n_levels, len(target)))
             return self
         n_rounds = min(MAX_ROUNDS, max(N_ROUNDS, round(ROUNDS_OF_ROOT * len(target) ** 0.5)))
-        for half, trees in zip(FOLDS, self.boosted, strict=True):
+        for half, trees, names in zip(FOLDS, self.boosted, read, strict=True):
             rows = slice(None) if held_out is None else held_out != half
             cast(BoostedTrees, trees).fit(
-                features[rows], target[rows], 0, seed + half, n_rounds, LEARNING_RATE, MAX_LEAVES
+                features[rows], target[rows], 0, seed + half, n_rounds, LEARNING_RATE, MAX_LEAVES, read=names
             )
         return self
 

@@ -50,6 +50,9 @@ class Forest(nn.Module):
     Buffers: `feature` (N,), -1 at leaves; `threshold` (N,), rows at most as large go left; `left`, `right` (N,), the
     children, at leaves the position in `value`; `value` (L, K); `roots` (T,).
 
+    Attributes: `importances` (2, E), by how much splits at each feature lower the impurity, the mean over the trees of
+    each half; of the last `fit`, not saved.
+
     Source: Geurts et al. 2006, as grown by scikit-learn.
     Differs: probabilities are kept in half precision.
 
@@ -73,6 +76,7 @@ class Forest(nn.Module):
             self.register_buffer(name, torch.zeros(0, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(0))
         self.register_buffer("value", torch.zeros(0, 1))
+        self.importances = torch.zeros(2, 0, dtype=torch.float64)
         self._compiled: CompiledTrees | None = None
         self.register_load_state_dict_pre_hook(_make_room)
         self.register_load_state_dict_post_hook(_forget)
@@ -114,6 +118,8 @@ class Forest(nn.Module):
             rows = fold != half
             counts = None if weight is None else weight[rows]
             halves.append(_grown(inputs[rows], truth[rows], counts, n_levels, n_trees // 2, min_leaf, seed + half))
+        gains = [[tree.compute_feature_importances(normalize=False) for tree in half] for half, _ in halves]
+        self.importances = torch.from_numpy(np.mean(gains, axis=1))
         trees = [
             Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold)
             for half, _ in halves
