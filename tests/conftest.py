@@ -1,5 +1,6 @@
 """Small generated tables, and a model fitted to one of them, that the tests of the estimators share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from tabmae.estimators import growing
 from tabmae.estimators.table import TabMAE
-from tabmae.experts import direct
+from tabmae.experts import direct, structural
 
 N_ROWS = 80
 
@@ -45,6 +46,18 @@ def direct_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let columns of few cells have direct trees, too, of few rounds."""
     monkeypatch.setattr(growing, "MIN_DIRECT_CELLS", 20)
     monkeypatch.setattr(direct, "N_ROUNDS", 10)
+
+
+@pytest.fixture(scope="module")
+def few_structures() -> Iterator[None]:
+    """Let four structures be asked of the last 100 steps of series: they take most of a fit that is not about them.
+
+    It holds for the fixtures of a module, too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structural, "MOST_KEPT", 4)
+        patch.setattr(structural, "MOST_STEPS", 100)
+        yield
 
 
 @pytest.fixture(scope="module")

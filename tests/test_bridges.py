@@ -12,6 +12,8 @@ from tabmae import TimeSeriesMAE, load
 from tabmae.estimators.series.bridging import LEAST_RUNS, hidden_runs, run_lengths
 from tabmae.experts.bridges import Bridge, Bridges, HeldOut, bridged
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 4, "max_epochs": 0, "random_state": 0}
 
 

@@ -16,6 +16,8 @@ from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, plot_explanation, plot
 from tabmae.errors import DataError, ParameterError
 from tabmae.plotting import MAX_CELLS, ODD, USUAL, plot_imputed
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:

@@ -17,6 +17,8 @@ from tabmae import TabMAE, TabMAEDetector, TimeSeriesMAE, html_report, imputed_c
 from tabmae.errors import DataError, ParameterError
 from tabmae.report.cells import some_cells
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 EVIL = "<script>alert('x')</script> & $\\frac{$"
 
 

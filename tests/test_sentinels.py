@@ -9,6 +9,8 @@ import pytest
 from tabmae import DataError, TabMAE, TimeSeriesMAE
 from tabmae.sentinels import marks_of, sentinels_of, strangers_of
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 USUAL = np.random.default_rng(0).normal(20, 5, size=200)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from tabmae import TimeSeriesMAE, load
 from tabmae.estimators.series import estimator as estimators
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
 COMPLETE = seasonal()

@@ -13,6 +13,8 @@ from sklearn.exceptions import NotFittedError
 from tabmae import TimeSeriesMAE
 from tabmae.errors import DataError, ParameterError, TrainingError
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 6, "max_epochs": 0, "d_token": 8, "random_state": 0}
 HOLES = frame_with_runs(seasonal(120))
 STAMPS = pd.date_range("2024-01-01", periods=120, freq="h")

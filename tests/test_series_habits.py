@@ -13,6 +13,8 @@ from sklearn.utils import get_tags
 
 from tabmae import DataError, ParameterError, TimeSeriesMAE, plot_detection
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 FRAME = seasonal(n_steps=120)
 
 

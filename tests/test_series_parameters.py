@@ -15,6 +15,8 @@ from tabmae import TimeSeriesMAE
 from tabmae.estimators.series.sizes import auto_size, season_in
 from tabmae.masks import MASKS, SERIES_MASKS
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
 HOLES = frame_with_runs(seasonal())

@@ -18,6 +18,8 @@ from tabmae.estimators.series.detecting.detector import SeriesDetector
 from tabmae.folders import RECORD, WEIGHTS
 from tabmae.saving import checksum
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 6, "max_epochs": 0, "d_token": 8, "random_state": 0}
 HOLES = frame_with_runs(seasonal(160))
 NUMBER = HOLES["unique_id"].str[1:].astype(int)

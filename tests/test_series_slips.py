@@ -10,6 +10,8 @@ from tabmae import TimeSeriesMAE
 from tabmae.estimators.series.slips import without_slips
 from tabmae.windows import Panel, SeriesSchema
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 N_STEPS = 400
 STAMPS = pd.date_range("2024-01-01", periods=N_STEPS + 24, freq="h")
 SMALL: dict[str, Any] = {"horizon": 24, "max_epochs": 1, "random_state": 0}
