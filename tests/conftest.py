@@ -1,7 +1,10 @@
 """Small generated tables, and a model fitted to one of them, that the tests of the estimators share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tables: more threads do little but wait for each other
 
 import numpy as np
 import pandas as pd
