@@ -25,6 +25,12 @@ HOLES = frame_with_runs(seasonal(160))
 NUMBER = HOLES["unique_id"].str[1:].astype(int)
 
 
+@pytest.fixture(scope="module")
+def model() -> TimeSeriesMAE:
+    """A model of `HOLES`; nothing may change it."""
+    return TimeSeriesMAE(**SMALL).fit(HOLES)
+
+
 def in_zone(frame: pd.DataFrame, zone: str) -> pd.DataFrame:
     return frame.assign(ds=frame["ds"].dt.tz_localize("UTC").dt.tz_convert(zone))
 
@@ -133,16 +139,15 @@ def test_a_loaded_model_goes_on_learning_as_the_saved_one(tmp_path: Path) -> Non
     same(one.quality_, other.quality_)
 
 
-def test_a_loaded_model_is_saved_again(tmp_path: Path) -> None:
-    model = TimeSeriesMAE(**SMALL).fit(HOLES)
+def test_a_loaded_model_is_saved_again(model: TimeSeriesMAE, tmp_path: Path) -> None:
     again = round_trip(round_trip(model, tmp_path / "one"), tmp_path / "two")
     same(model.forecast(), again.forecast())
 
 
 def test_what_detection_learns_is_saved_though_it_was_never_asked_for(tmp_path: Path) -> None:
-    model = TimeSeriesMAE(**SMALL).fit(HOLES)
+    model, again = (TimeSeriesMAE(**SMALL).fit(HOLES) for _ in range(2))
     loaded = round_trip(model, tmp_path / "model")
-    same(loaded.anomaly_score(HOLES), TimeSeriesMAE(**SMALL).fit(HOLES).anomaly_score(HOLES))
+    same(loaded.anomaly_score(HOLES), again.anomaly_score(HOLES))
     switched = HOLES.assign(on=HOLES.groupby("unique_id").cumcount() // 9 % 2)
     model = TimeSeriesMAE(**SMALL).fit(switched)
     same(round_trip(model, tmp_path / "switched").detect(switched).points, model.detect(switched).points)
@@ -209,9 +214,9 @@ def shrink_the_window(folder: Path) -> None:
     ],
     ids=lambda case: case.__name__ if callable(case) else "",
 )
-def test_a_damaged_folder_gives_one_clear_error(tmp_path: Path, spoil: Any, message: str) -> None:
+def test_a_damaged_folder_gives_one_clear_error(model: TimeSeriesMAE, tmp_path: Path, spoil: Any, message: str) -> None:
     folder = tmp_path / "model"
-    TimeSeriesMAE(**SMALL).fit(HOLES).save(folder)
+    model.save(folder)
     spoil(folder)
     with pytest.raises(SavedModelError, match=f"^{message}"):
         load(folder)
