@@ -114,21 +114,21 @@ def test_a_model_of_a_device_that_is_not_here_loads_on_the_cpu(tmp_path: Path) -
     np.testing.assert_array_equal(loaded.transform(table), model.transform(table))
 
 
-@pytest.mark.parametrize("slip", [1e3, -1e6])
-def test_one_absurd_cell_does_not_drown_its_column(slip: float) -> None:
+def test_one_absurd_cell_does_not_drown_its_column() -> None:
     rng = np.random.default_rng(0)
     factor = rng.normal(size=(300, 1))
     truth = factor + 0.3 * rng.normal(size=(300, 4))
     hidden = rng.random(truth.shape) < 0.2
     table = np.where(hidden, np.nan, truth)
-    spoilt = table.copy()
-    spoilt[np.flatnonzero(~hidden[:, 0])[3], 0] = slip
     errors = []
-    for given in (table, spoilt):
+    for slip in (None, 1e3, -1e6):
+        given = table.copy()
+        if slip is not None:
+            given[np.flatnonzero(~hidden[:, 0])[3], 0] = slip
         completed = TabMAE(random_state=0).fit_transform(given)
         errors.append(np.median(np.abs(completed - truth)[hidden[:, 0], 0]))
         np.testing.assert_array_equal(completed[~hidden], given[~hidden])
-    assert errors[1] < 1.5 * errors[0]
+    assert max(errors[1:]) < 1.5 * errors[0]
 
 
 def test_intervals_stop_where_imputed_numbers_do() -> None:
