@@ -22,8 +22,6 @@ from tabmae.estimators.series.detecting.tails import Tail
 from tabmae.plotting import plot_detection
 from tabmae.series_model import SeriesAutoencoder
 
-pytestmark = pytest.mark.usefixtures("few_structures")
-
 
 @pytest.fixture(scope="module")
 def model() -> TimeSeriesMAE:
