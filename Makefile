@@ -10,9 +10,8 @@ OUT ?= build/impute.jsonl
 demo: .venv/installed
 	$(BIN)/python -m tabmae.demo
 
-# Workers are processes, each with one thread: models of the tests are too small for more.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
