@@ -259,6 +259,11 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed, and
             the value that `transform` imputes lies between them, before it is rounded for a column of whole numbers.
             Like imputed values, they stop at a bound that several cells of fit share, and at zero where no cell passed.
+
+        Notes
+        -----
+        The share holds over the columns together. A column of few held-out cells leans on the others: of 200 rows,
+        bounds at .5 of a column unlike the others held .40 to .46 of its cells. More rows make it stand on its own.
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)
