@@ -443,8 +443,7 @@ def test_without_exact_columns_nothing_is_sharp() -> None:
     known = observed_of(values, 0.2)
     held_out = known & ~observed_of(values, 0.1, seed=6)
     one, other = (Gaussian(6).fit(values, known & ~held_out, held_out, sharp=sharp) for sharp in (True, False))
-    assert float(one.shrinkage) == SHRINKAGES[0]
-    assert torch.equal(one.covariance, other.covariance)
+    assert not one.exact.any() and torch.equal(one.covariance, other.covariance)
 
 
 def test_what_holds_in_training_alone_is_not_sharp() -> None:
@@ -453,8 +452,8 @@ def test_what_holds_in_training_alone_is_not_sharp() -> None:
     known = observed_of(values, 0.2)
     held_out = known & ~observed_of(values, 0.1, seed=6)
     broken = torch.where(held_out, values + normal(300, 4, seed=8), values)
-    assert float(Gaussian(4).fit(values, known & ~held_out, held_out, sharp=True).shrinkage) < SHRINKAGES[0]
-    assert float(Gaussian(4).fit(broken, known & ~held_out, held_out, sharp=True).shrinkage) >= SHRINKAGES[0]
+    assert Gaussian(4).fit(values, known & ~held_out, held_out, sharp=True).exact.tolist() == [True, True, False, False]
+    assert not Gaussian(4).fit(broken, known & ~held_out, held_out, sharp=True).exact.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -541,4 +540,4 @@ def test_columns_that_are_only_nearly_lines_are_not_sharp() -> None:
     observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(2)) > 0.2
     held_out = observed & (torch.rand(rows.shape, generator=torch.Generator().manual_seed(3)) < 0.2)
     bent = Gaussian(5).fit(rows, observed & ~held_out, held_out, sharp=True)
-    assert float(bent.shrinkage) == SHRINKAGES[0]
+    assert not bent.exact.any()

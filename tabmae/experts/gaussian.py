@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 """Shares of the prior tried in `fit`; .7 leaves almost nothing but the mean, which is right for independent noise."""
-SHARP_SHRINKAGE = 1e-6
-"""Share tried below them where columns determine one: the sum of others, an end some days after a start."""
-SHARP_PASSES = ((0.1, 20), (0.01, 200))
+SHARP_SHRINKAGE = 1e-8
+"""Share tried for columns that others determine: a sum of others, an end some hours after a start within a year."""
+MAX_SHARPENED = 0.03
+"""Share of the prior up to which columns are asked whether they determine each other: more is chosen for noise."""
+SHARP_PASSES = ((0.2, 20), (0.01, 200))
 """Variance, in that of its column, that the surest held-out cell may have left, and passes of EM with the sharp share
 that are then worth their time; what it keeps comes late."""
 EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.001
-"""Variance, in that of its column, up to which a held-out cell is said to be determined; the sharp share is taken where
-the squared error of these is at most so many times the least share's, and that of all held-out cells so many. What is
-only nearly a line bends far out, where sharp conditionals go astray."""
+"""Variance, in that of its column, up to which a held-out cell is said to be determined; the columns of such cells are
+exact where the squared error of those of one falls to so much of what it was by the sharp share, that of all of them
+doesn't rise, and that of all held-out cells is at most so much of what it was. What is only nearly a line bends far
+out, where sharp conditionals go astray."""
+SHARP_VARIANCE = 3e-4
+"""Share of a column's variance that others leave, under which conditionals are worked out in double precision."""
 MAX_CHUNK_CELLS = 4_000_000
 """Cells of the matrices that one batched solve holds at once: 32 MB in float64."""
 MAX_ROWS = 5_000
@@ -38,8 +43,8 @@ class Gaussian(nn.Module):
     diagonal : how far `fit` moves the covariance towards its diagonal, 0 not at all, 1 to independent columns. Sharp
         conditionals impute well, but a row that is a little off them is no anomaly.
 
-    Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse; and the
-    `shrinkage` of the last fit.
+    Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse; the
+    `shrinkage` of the last fit; and, not saved, which columns are `exact` (E,), with next to no prior.
 
     Source: EM for the incomplete normal, Dempster et al. 1977; Little and Rubin 2002, section 11.2.
     Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its
@@ -57,6 +62,7 @@ class Gaussian(nn.Module):
     covariance: Tensor
     precision: Tensor
     shrinkage: Tensor
+    exact: Tensor
 
     def __init__(self, n_columns: int, diagonal: float = 0.0) -> None:
         super().__init__()
@@ -65,6 +71,7 @@ class Gaussian(nn.Module):
         self.register_buffer("covariance", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("shrinkage", torch.tensor(SHRINKAGES[0], dtype=torch.float64))
+        self.register_buffer("exact", torch.zeros(n_columns, dtype=torch.bool), persistent=False)
 
     def fit(
         self,
@@ -85,8 +92,8 @@ class Gaussian(nn.Module):
             tenth observed cell serves.
         shrinkage : share of the prior in [0, 1), 0 only where no column depends wholly on others; None chooses among
             `SHRINKAGES`.
-        warm_start : begin from the present mean and covariance, with a given shrinkage.
-        sharp : try `SHARP_SHRINKAGE`, too.
+        warm_start : begin from the present mean and covariance, with a given shrinkage; what was exact is so again.
+        sharp : try `SHARP_SHRINKAGE` for columns that others determine, too.
 
         Returns
         -------
@@ -95,6 +102,7 @@ class Gaussian(nn.Module):
         if held_out is None:
             held_out = torch.zeros_like(observed)
         standard, location, scale = _standardised(values, observed, observed | held_out)
+        exact = self.exact if warm_start else torch.zeros_like(self.exact)
         if shrinkage is None:
             trained = observed
             if not held_out.any():
@@ -102,19 +110,20 @@ class Gaussian(nn.Module):
                 trained = observed & ~held_out
             mean, covariance, shrinkage = _chosen(standard, trained, held_out)
             mean, covariance = _em(standard, observed, shrinkage, mean, covariance)
-            if sharp and shrinkage == SHRINKAGES[0]:
-                mean, covariance, shrinkage = _sharpened(standard, observed, held_out & ~observed, mean, covariance)
+            if sharp and shrinkage <= MAX_SHARPENED:
+                judged = held_out & ~observed
+                mean, covariance, exact = _sharpened(standard, observed, judged, shrinkage, mean, covariance)
         elif warm_start:
             start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
-            mean, covariance = _em(standard, observed, shrinkage, *start, tol=min(1e-3, shrinkage))
+            tol = SHARP_SHRINKAGE if exact.any() else min(1e-3, shrinkage)
+            mean, covariance = _em(standard, observed, shrinkage, *start, tol=tol, exact=exact)
         else:
             mean, covariance = _em(standard, observed, shrinkage)
         covariance = torch.lerp(covariance, covariance.diagonal().diag(), self.diagonal)
-        self.shrinkage = torch.tensor(shrinkage, dtype=torch.float64, device=values.device)
+        self.shrinkage, self.exact = torch.tensor(shrinkage, dtype=torch.float64, device=values.device), exact
         self.mean = location + mean * scale
         self.covariance = covariance * scale[:, None] * scale[None, :]
-        inverse = torch.linalg.inv(covariance)
-        self.precision = ((inverse + inverse.T) / 2 / scale[:, None] / scale[None, :]).contiguous()
+        self.precision = (_inverse(covariance) / scale[:, None] / scale[None, :]).contiguous()
         return self
 
     def condition(self, values: Tensor, visible: Tensor, with_variance: bool = True) -> tuple[Tensor, Tensor]:
@@ -133,13 +142,17 @@ class Gaussian(nn.Module):
         variance : (B, E); 0 where visible.
         """
         dtype = values.dtype
-        # Single precision would round off what sharp conditionals know.
-        exact = torch.float64 if float(self.shrinkage) < SHRINKAGES[0] else dtype
+        exact = torch.float64 if self._is_sharp() else dtype
         centred = torch.where(visible, values.to(exact) - self.mean.to(exact), 0)
         mean, variance = _conditional(
             centred, visible, self.covariance.to(exact), self.precision.to(exact), with_variance
         )
         return torch.where(visible, values, (mean + self.mean.to(exact)).to(dtype)), variance.to(dtype)
+
+    def _is_sharp(self) -> bool:
+        """Whether single precision would round off what conditionals know."""
+        left = 1 / (self.precision.diagonal() * self.covariance.diagonal())  # of a column's variance, given all others
+        return bool((left < SHARP_VARIANCE).any()) or float(self.shrinkage) < SHRINKAGES[0]
 
     def leave_one_out(self, values: Tensor, visible: Tensor) -> Tensor:
         """Mean of every visible cell given the other visible cells of its row, from one inverse a row.
@@ -292,7 +305,7 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
         mean, covariance = fitted[shrinkage] = _em(values, observed, shrinkage, mean, covariance, 20, tol=1e-2)
-        squared = _held_out_error(values, observed, held_out, mean, covariance)
+        squared = float(_squared_errors(values, observed, held_out, mean, covariance).sum())
         if squared < best[0]:
             best = (squared, shrinkage)
         elif squared > 1.02 * best[0]:
@@ -302,43 +315,51 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
 
 
 def _sharpened(
-    values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    """Mean, covariance and shrinkage by the sharp share, where columns determine one and held-out cells bear it out.
+    values: Tensor, observed: Tensor, held_out: Tensor, shrinkage: float, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and covariance with the sharp share for columns that others determine, and which these are, bool (E,).
 
-    Elsewhere those of the least share, which are given, stay: most tables hold nothing that is exact.
+    Where there are none, or held-out cells don't bear them out, those that are given stay: most tables hold nothing
+    that is exact.
     """
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
     seen, hidden = observed[rows], held_out[rows]
-    found = mean, covariance
+    found, none = (mean, covariance), torch.zeros_like(observed[0])
     for most, n_passes in SHARP_PASSES:
         if not (_variances(seen, hidden, found[1]) <= most).any():
-            return mean, covariance, SHRINKAGES[0]
+            return mean, covariance, none
         found = _em(values, observed, SHARP_SHRINKAGE, *found, max_iter=n_passes, tol=SHARP_SHRINKAGE)
-    exact = hidden & (_variances(seen, hidden, found[1]) <= EXACT)
-    for cells, most in ((exact, SHARPER), (hidden, NO_WORSE)):
-        before, after = (
-            _held_out_error(values[rows], seen, cells, *moments) for moments in ((mean, covariance), found)
-        )
-        if not after <= most * before:
-            return mean, covariance, SHRINKAGES[0]
-    return *found, SHARP_SHRINKAGE
+    determined = hidden & (_variances(seen, hidden, found[1]) <= EXACT)
+    before, after = (
+        _squared_errors(values[rows], seen, determined, *moments) for moments in ((mean, covariance), found)
+    )
+    exact = determined.any(0)
+    if not (exact & (after <= SHARPER * before)).any() or after.sum() > before.sum():
+        return mean, covariance, none
+    found = _em(values, observed, shrinkage, *found, tol=SHARP_SHRINKAGE, exact=exact)
+    before, after = (_squared_errors(values[rows], seen, hidden, *moments) for moments in ((mean, covariance), found))
+    return (*found, exact) if after.sum() <= NO_WORSE * before.sum() else (mean, covariance, none)
 
 
-def _held_out_error(values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """Mean squared error of the conditional mean on held-out cells, in the rows that have any."""
+def _inverse(covariance: Tensor) -> Tensor:
+    """Precision (E, E) of a covariance: by its Cholesky factor, whatever was rounded, it is that of a distribution."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+
+
+def _squared_errors(values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Sum of squared errors of the conditional mean over the held-out cells of each column, (E,)."""
     rows = held_out.any(1)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
-    centred, precision = torch.where(observed, values - mean, 0), torch.linalg.inv(covariance)
-    predicted, _ = _conditional(centred, observed, covariance, precision, with_variance=False)
-    return torch.where(held_out, predicted + mean - values, 0).square().mean().item()
+    centred = torch.where(observed, values - mean, 0)
+    predicted, _ = _conditional(centred, observed, covariance, _inverse(covariance), with_variance=False)
+    return torch.where(held_out, predicted + mean - values, 0).square().sum(0)
 
 
 def _variances(observed: Tensor, held_out: Tensor, covariance: Tensor) -> Tensor:
     """Variances (n, E) of the held-out cells given the observed ones of their rows; infinite elsewhere."""
     rows, found = held_out.any(1), torch.full_like(observed, torch.inf, dtype=covariance.dtype)
     nothing = torch.zeros(observed[rows].shape, dtype=covariance.dtype, device=covariance.device)
-    _, variance = _conditional(nothing, observed[rows], covariance, torch.linalg.inv(covariance), with_variance=True)
+    _, variance = _conditional(nothing, observed[rows], covariance, _inverse(covariance), with_variance=True)
     found[rows] = torch.where(held_out[rows], variance, torch.inf)
     return found
 
@@ -351,8 +372,11 @@ def _em(
     covariance: Tensor | None = None,
     max_iter: int = 50,
     tol: float = 1e-3,
+    exact: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """EM under the prior, from the given start; the penalised log likelihood never falls from pass to pass.
+
+    The prior's scale of columns that are `exact` (E,) is that of the sharp share.
 
     The hidden block of the precision is inverted once a pattern: (Lambda_hh)^-1 is both the conditional covariance and
     the solver of the conditional mean.
@@ -362,6 +386,9 @@ def _em(
     n_rows, n_columns = values.shape
     prior = n_rows * shrinkage / (1 - shrinkage)
     identity = torch.eye(n_columns, dtype=values.dtype, device=values.device)
+    scale = prior * identity
+    if exact is not None:
+        scale[exact, exact] = n_rows * SHARP_SHRINKAGE
     mean = torch.zeros_like(values[0]) if mean is None else mean
     covariance = identity if covariance is None else covariance
     patterns, owner, counts = torch.unique(~observed, dim=0, return_inverse=True, return_counts=True)
@@ -392,7 +419,7 @@ def _em(
             start = stop
         shift = filled.mean(0)
         scatter = filled.T @ filled - n_rows * torch.outer(shift, shift) + uncertainty
-        updated = (scatter + prior * identity) / (n_rows + prior)
+        updated = (scatter + scale) / (n_rows + prior)
         change = (updated - covariance).abs().max().item()
         mean, covariance = mean + shift, (updated + updated.T) / 2
         if change < tol:

@@ -18,7 +18,7 @@ from tabmae.estimators.detector.completion import MAX_COLUMNS, expanded, shown_l
 from tabmae.estimators.detector.linear import rows_of_equal_holes
 from tabmae.estimators.detector.network import NORMAL_MEDIAN, Cells
 from tabmae.estimators.detector.slips import FARTHEST_VISIBLE, without_slips
-from tabmae.experts.gaussian import SHARP_SHRINKAGE, SHRINKAGES, Gaussian
+from tabmae.experts.gaussian import SHRINKAGES, Gaussian
 from tabmae.saving import part_of
 from tabmae.schema import Column
 
@@ -30,6 +30,8 @@ LEAST_ROWS = 10
 """Rows of either half, and observed cells of a column, with which they do."""
 ROWS_A_COLUMN = 5
 """Rows without holes a column, with which these are learnt from alone: exact relations come late to EM."""
+SHARP_SHRINKAGE = 1e-6
+"""Share of the Gaussian's prior."""
 SHARP = 0.05
 """Error of most numbers, in what these lie apart, up to which their relation is sharp: a few that are off it by far are
 wrong. Elsewhere these are the tail of errors, which a row that is as far off may belong to."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tabmae.estimators.learner import observed_range
-from tabmae.model import WIDE, Batch, MaskedAutoencoder
+from tabmae.model import WIDE, Batch, MaskedAutoencoder, followed
 from tabmae.schema import Column
 from tabmae.tokenizers import CellDistribution
 
@@ -81,6 +81,10 @@ def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Ba
     if model.expert is not None and guess is not None and tokenizer.n_expert_columns <= WIDE:
         place = tokenizer.expert_of_number
         line, variance = guess.line[:, place].clamp(least, most), guess.variance[:, place]
+        # Held-out cells may lie outside of the range of those that trained, which bounds what members read.
+        within_range = line.clamp(low, high)
+        sure = followed(mean, within_range, variance, model.sure[-1])
+        mean = torch.where(within_range == guess.mean[:, place], mean, sure)
         squared = (line - line.clamp(low, high)).square()
         known = (1 - variance / model.expert.covariance.diagonal()[place].to(variance)).clamp(0, 1)
         share = known * squared / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
