@@ -189,6 +189,13 @@ class MaskedAutoencoder(nn.Module):
         mean = followed(mean, members.numbers[1], self.doubt(batch), self.sure[sweep])
         return replace(batch.network.moved_to(mean), log_levels=levels.log())
 
+    def line(self, batch: Batch) -> Tensor:
+        """The expert's mean of the numbers of rows, (B, Fn), in the range of the training cells or not; the network's
+        without one."""
+        if batch.guess is None:
+            return batch.network.direct
+        return batch.guess.line[:, self.tokenizer.expert_of_number]
+
     def doubt(self, batch: Batch) -> Tensor:
         """The expert's variance of the numbers of rows, (B, Fn); infinite where it tells none."""
         if batch.guess is None or self.tokenizer.n_expert_columns > WIDE:

@@ -438,6 +438,43 @@ def test_what_columns_determine_exactly_is_found_by_the_sharp_share(dtype: torch
     assert errors[0] < 0.05 < 0.3 < errors[1]
 
 
+def doubled(n_rows: int = 400) -> tuple[Tensor, Tensor, Tensor]:
+    """A column and its double beside columns of noise, of which each is nearly alone; observed and held-out cells."""
+    values = torch.cat([normal(n_rows, 1), 2 * normal(n_rows, 1), normal(n_rows, 8, seed=4)], 1)
+    values[:, 2:] += 0.2 * values[:, :1]
+    known = observed_of(values, 0.2)
+    held_out = known & ~observed_of(values, 0.1, seed=6)
+    return values, known & ~held_out, held_out
+
+
+def test_exact_columns_have_no_prior_and_the_others_theirs() -> None:
+    values, observed, held_out = doubled()
+    expert = Gaussian(10).fit(values, observed, held_out, shrinkage=None, sharp=True)
+    assert expert.exact.tolist() == [True, True, *[False] * 8]
+    left = 1 / (expert.precision.diagonal() * expert.covariance.diagonal())
+    assert (left[:2] < 1e-6).all() and (left[2:] > 0.3).all()
+    assert float(expert.shrinkage) == float(Gaussian(10).fit(values, observed, held_out).shrinkage)
+    again = expert.fit(values, observed | held_out, shrinkage=float(expert.shrinkage), warm_start=True)
+    assert again.exact.tolist() == [True, True, *[False] * 8]
+    assert (1 / (again.precision.diagonal() * again.covariance.diagonal())[:2] < 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_of_two_columns_that_say_each_other_are_told_as_one(dtype: torch.dtype) -> None:
+    values, observed, held_out = doubled()
+    expert = Gaussian(10).fit(values, observed, held_out, sharp=True)
+    restored = Gaussian(10)
+    restored.load_state_dict(expert.state_dict())
+    visible = torch.ones_like(observed)
+    visible[:, :2] = False
+    for found in (expert, restored):
+        mean, variance = found.condition(values.to(dtype), visible)
+        torch.testing.assert_close(2 * mean[:, 0], mean[:, 1], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(4 * variance[:, 0], variance[:, 1], rtol=1e-3, atol=1e-3)
+    left = 1 - textbook(expert.mean, expert.covariance, values[0], visible[0])[1][0, 0] / variance[0, 0].double()
+    assert abs(left) < 1e-2
+
+
 def test_without_exact_columns_nothing_is_sharp() -> None:
     values = correlated(500, 6, n_factors=2, noise=0.1)
     known = observed_of(values, 0.2)

@@ -47,6 +47,37 @@ def test_cells_that_follow_exactly_are_imputed_exactly(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(holes), imputer.transform(holes))
 
 
+def test_an_end_follows_from_a_start_and_its_hours_within_a_year() -> None:
+    rng = np.random.default_rng(1)
+    start = pd.Timestamp("2023-01-01") + pd.to_timedelta(rng.integers(0, 365 * 24 * 60, 500), "min")
+    hours = rng.gamma(2, 3, 500).round(2)
+    table = pd.DataFrame({"start": start, "hours": hours, "cost": 20 + 15 * hours + rng.normal(0, 2, 500)})
+    table["end"] = start + pd.to_timedelta((60 * hours).round(), "min")
+    missing = pd.DataFrame(rng.random(table.shape) < 0.15, columns=table.columns)
+    imputed = TabMAE(max_epochs=3, random_state=0).fit_transform(table.mask(missing))
+    one_of_both = missing["end"] != missing["start"]
+    assert (imputed["end"] >= imputed["start"])[one_of_both].mean() > 0.98
+    alone = missing.sum(axis=1) == 1
+    off = (imputed["end"] - table["end"])[alone & missing["end"]].abs().dt.total_seconds() / 3600
+    assert off.median() < 0.05
+    assert (imputed["hours"] - table["hours"])[alone & missing["hours"]].abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_a_tax_follows_from_its_amount_whatever_else_the_table_holds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    price, pieces = rng.lognormal(3, 1, 600).round(2), rng.integers(1, 20, 600)
+    total = (price * pieces * (1 - rng.choice([0, 0.1, 0.25], 600, p=[0.7, 0.2, 0.1]))).round(2)
+    table = pd.DataFrame({"price": price, "pieces": pieces, "total": total, "tax": (0.2 * total).round(2)})
+    missing = pd.DataFrame(rng.random(table.shape) < 0.2, columns=table.columns)
+    missing.loc[[table["tax"].nlargest(2).index[1]]] = [[False, False, False, True]]
+    imputed = TabMAE(max_epochs=3, random_state=0).fit_transform(table.mask(missing))
+    for name, other in (("tax", "total"), ("total", "tax")):
+        cells = missing[name] & ~missing[other]
+        off = (imputed[name] - table[name])[cells].abs()
+        assert off.max() < 1e-3 * table[name].std() and cells.sum() > 50
+
+
 def judged_numbers(error: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Give means, the expert's, its variances, truth and hidden cells: the expert is right to `error` where it is sure.
 

@@ -48,13 +48,15 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
     if not validation.parts:
         return
     numbers, levels = (torch.cat(parts, 1) for parts in zip(*validation.members(), strict=True))
-    doubt = torch.cat([model.doubt(batch) for batch in chain(*validation.batches)])
+    line, doubt = (torch.cat([ask(batch) for batch in chain(*validation.batches)]) for ask in (model.line, model.doubt))
     target = torch.cat([part.values for part in validation.parts])
     held_out = torch.cat([part.held_out for part in validation.parts])
     truth, hidden = target[:, tokenizer.numbers], held_out[:, tokenizer.numbers]
     model.number_weights[-1] = stacking.fit(numbers, truth, hidden, of_numbers).to(model.number_weights)
     mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
-    model.sure[-1] = fit_sure(mean, numbers[1], doubt, truth, hidden)
+    low = torch.where(hidden, truth, torch.inf).amin(0).minimum(tokenizer.edges[:, 0].to(truth))
+    high = torch.where(hidden, truth, -torch.inf).amax(0).maximum(tokenizer.edges[:, -1].to(truth))
+    model.sure[-1] = fit_sure(mean, line.to(mean).clamp(low, high), doubt, truth, hidden)
     for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
         chosen = held_out[:, feature]
         codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)

@@ -14,12 +14,12 @@ SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 """Shares of the prior tried in `fit`; .7 leaves almost nothing but the mean, which is right for independent noise."""
 SHARP_SHRINKAGE = 1e-8
 """Share tried for columns that others determine: a sum of others, an end some hours after a start within a year."""
-MAX_SHARPENED = 0.03
+MAX_SHARPENED = 0.1
 """Share of the prior up to which columns are asked whether they determine each other: more is chosen for noise."""
-SHARP_PASSES = ((0.2, 20), (0.01, 200))
+SHARP_PASSES = ((0.35, 20), (0.01, 100))
 """Variance, in that of its column, that the surest held-out cell may have left, and passes of EM with the sharp share
 that are then worth their time; what it keeps comes late."""
-EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.001
+EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.02
 """Variance, in that of its column, up to which a held-out cell is said to be determined; the columns of such cells are
 exact where the squared error of those of one falls to so much of what it was by the sharp share, that of all of them
 doesn't rise, and that of all held-out cells is at most so much of what it was. What is only nearly a line bends far
@@ -323,22 +323,21 @@ def _sharpened(
     that is exact.
     """
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
-    seen, hidden = observed[rows], held_out[rows]
-    found, none = (mean, covariance), torch.zeros_like(observed[0])
+    cells, seen, hidden = values[rows], observed[rows], held_out[rows]
+    given, none = (mean, covariance), torch.zeros_like(observed[0])
+    found = given
     for most, n_passes in SHARP_PASSES:
         if not (_variances(seen, hidden, found[1]) <= most).any():
-            return mean, covariance, none
-        found = _em(values, observed, SHARP_SHRINKAGE, *found, max_iter=n_passes, tol=SHARP_SHRINKAGE)
+            return *given, none
+        found = _em(cells, seen, SHARP_SHRINKAGE, *found, max_iter=n_passes, tol=SHARP_SHRINKAGE)
     determined = hidden & (_variances(seen, hidden, found[1]) <= EXACT)
-    before, after = (
-        _squared_errors(values[rows], seen, determined, *moments) for moments in ((mean, covariance), found)
-    )
     exact = determined.any(0)
+    before, after = (_squared_errors(cells, seen, determined, *moments) for moments in (given, found))
     if not (exact & (after <= SHARPER * before)).any() or after.sum() > before.sum():
-        return mean, covariance, none
+        return *given, none
     found = _em(values, observed, shrinkage, *found, tol=SHARP_SHRINKAGE, exact=exact)
-    before, after = (_squared_errors(values[rows], seen, hidden, *moments) for moments in ((mean, covariance), found))
-    return (*found, exact) if after.sum() <= NO_WORSE * before.sum() else (mean, covariance, none)
+    before, after = (_squared_errors(cells, seen, hidden, *moments) for moments in (given, found))
+    return (*found, exact) if after.sum() <= NO_WORSE * before.sum() else (*given, none)
 
 
 def _inverse(covariance: Tensor) -> Tensor:
