@@ -475,6 +475,15 @@ def test_both_of_two_columns_that_say_each_other_are_told_as_one(dtype: torch.dt
     assert abs(left) < 1e-2
 
 
+def test_single_precision_leaves_out_cells_of_exact_columns_as_double_does() -> None:
+    values, observed, held_out = doubled()
+    values[:, 1] += 1e-3 * normal(len(values), seed=7)
+    expert = Gaussian(10).fit(values, observed, held_out, sharp=True)
+    single, double = (expert.leave_one_out(values.to(dtype), observed) for dtype in (torch.float32, torch.float64))
+    assert expert.exact[:2].all() and single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-3)
+
+
 def test_without_exact_columns_nothing_is_sharp() -> None:
     values = correlated(500, 6, n_factors=2, noise=0.1)
     known = observed_of(values, 0.2)

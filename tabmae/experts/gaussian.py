@@ -141,18 +141,18 @@ class Gaussian(nn.Module):
         mean : (B, E); the value itself where visible.
         variance : (B, E); 0 where visible.
         """
-        dtype = values.dtype
-        exact = torch.float64 if self._is_sharp() else dtype
+        dtype, exact = values.dtype, self._dtype(values)
         centred = torch.where(visible, values.to(exact) - self.mean.to(exact), 0)
         mean, variance = _conditional(
             centred, visible, self.covariance.to(exact), self.precision.to(exact), with_variance
         )
         return torch.where(visible, values, (mean + self.mean.to(exact)).to(dtype)), variance.to(dtype)
 
-    def _is_sharp(self) -> bool:
-        """Whether single precision would round off what conditionals know."""
+    def _dtype(self, values: Tensor) -> torch.dtype:
+        """The type in which conditionals are worked out: double where a single one would round off what they know."""
         left = 1 / (self.precision.diagonal() * self.covariance.diagonal())  # of a column's variance, given all others
-        return bool((left < SHARP_VARIANCE).any()) or float(self.shrinkage) < SHRINKAGES[0]
+        is_sharp = bool((left < SHARP_VARIANCE).any()) or float(self.shrinkage) < SHRINKAGES[0]
+        return torch.float64 if is_sharp else values.dtype
 
     def leave_one_out(self, values: Tensor, visible: Tensor) -> Tensor:
         """Mean of every visible cell given the other visible cells of its row, from one inverse a row.
@@ -168,8 +168,9 @@ class Gaussian(nn.Module):
 
         Source: Rasmussen and Williams 2006, equation 5.12.
         """
-        covariance, location = self.covariance.to(values.dtype), self.mean.to(values.dtype)
-        centred = torch.where(visible, values - location, 0)
+        exact = self._dtype(values)
+        covariance, location = self.covariance.to(exact), self.mean.to(exact)
+        centred = torch.where(visible, values.to(exact) - location, 0)
         n_visible = visible.sum(1)
         order = torch.argsort(n_visible)
         sizes, mean = n_visible[order].tolist(), torch.zeros_like(centred)
@@ -184,7 +185,7 @@ class Gaussian(nn.Module):
                 residual = (inverse @ known[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
                 mean[rows] = mean[rows].scatter_add(1, columns, (known - residual) * real)
             start = stop
-        return mean + location
+        return (mean + location).to(values.dtype)
 
 
 def _conditional(
