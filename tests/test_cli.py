@@ -27,6 +27,8 @@ from tabmae.cli.program import first_sentence, warnings_in_words
 from tabmae.optimizer import AdamW
 from tabmae.sentinels import MARKERS
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 ROOT = Path(__file__).parent.parent
 N_ROWS = 60
 FIRST_KEY = 2**53 + 1
