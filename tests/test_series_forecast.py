@@ -199,7 +199,7 @@ def test_intervals_of_stationary_series_nest_and_hold_about_their_share() -> Non
     assert ((low95 <= low80) & (low80 <= mean) & (mean <= high80) & (high80 <= high95)).all()
 
 
-def uneven(n_series: int = 40, n_steps: int = 200, seed: int = 0) -> pd.DataFrame:
+def uneven(n_series: int = 40, n_steps: int = 300, seed: int = 0) -> pd.DataFrame:
     """Series of the same season, every second one with ten times the noise of the others."""
     rng = np.random.default_rng(seed)
     step = 2 * np.pi * np.arange(n_steps) / SEASON
