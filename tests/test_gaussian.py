@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tabmae.experts import gaussian
+from tabmae.experts import conditionals, gaussian
 from tabmae.experts.gaussian import SHRINKAGES, Gaussian
 
 
@@ -121,7 +121,7 @@ def test_the_size_of_a_chunk_changes_nothing(monkeypatch: pytest.MonkeyPatch, mo
     visible = observed_of(rows, 0.4)
     whole = expert.condition(rows, visible, with_variance)
     fitted = Gaussian(8).fit(rows, visible, shrinkage=0.3)
-    monkeypatch.setattr(gaussian, "MAX_CHUNK_CELLS", most)
+    monkeypatch.setattr(conditionals, "MAX_CHUNK_CELLS", most)
     for one, other in zip(expert.condition(rows, visible, with_variance), whole, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     again = Gaussian(8).fit(rows, visible, shrinkage=0.3)
@@ -153,24 +153,17 @@ def test_every_chunk_gives_the_same_cells_left_out(monkeypatch: pytest.MonkeyPat
     whole = expert.leave_one_out(rows, visible)
     ends: set[tuple[int, ...]] = set()
     for most in (1, 64, 100, 130, 300, 500, 1_000, 4_000):
-        monkeypatch.setattr(gaussian, "MAX_CHUNK_CELLS", most)
+        monkeypatch.setattr(conditionals, "MAX_CHUNK_CELLS", most)
         ends.add(chunk_ends(visible))
         torch.testing.assert_close(expert.leave_one_out(rows, visible), whole, rtol=1e-10, atol=1e-9)
     assert len(ends) >= 6, "the boundaries fall elsewhere"
-
-
-def test_a_chunk_holds_one_side_and_like_sizes() -> None:
-    sizes = [0, 0, 1, 4, 5, 6, 20, 24, 25, 26]
-    keys = sizes + [31 + size for size in (0, 3, 30)]
-    ends = [gaussian._chunk_end(keys, start, 30) for start in range(len(keys))]
-    assert ends == [2, 2, 5, 6, 6, 6, 9, 10, 10, 10, 11, 12, 13]
 
 
 def chunk_ends(visible: Tensor) -> tuple[int, ...]:
     """Give where the chunks of rows, sorted by their visible cells, end."""
     sizes, ends = sorted(visible.sum(1).tolist()), [0]
     while ends[-1] < len(sizes):
-        ends.append(gaussian._chunk_end(sizes, ends[-1], visible.shape[1]))
+        ends.append(conditionals.chunk_end(sizes, ends[-1], visible.shape[1]))
     return tuple(ends)
 
 

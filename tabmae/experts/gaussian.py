@@ -5,10 +5,11 @@ Contract: `fit(values, observed)` learns from observed cells only; `condition(va
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 import torch
 from torch import Tensor, nn
+
+from tabmae.experts import conditionals
+from tabmae.experts.conditionals import blocks, chunk_end, conditional, positions
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 """Shares of the prior tried in `fit`; .7 leaves almost nothing but the mean, which is right for independent noise."""
@@ -26,8 +27,6 @@ doesn't rise, and that of all held-out cells is at most so much of what it was. 
 out, where sharp conditionals go astray."""
 SHARP_VARIANCE = 3e-4
 """Share of a column's variance that others leave, under which conditionals are worked out in double precision."""
-MAX_CHUNK_CELLS = 4_000_000
-"""Cells of the matrices that one batched solve holds at once: 32 MB in float64."""
 MAX_ROWS = 5_000
 """Rows that EM reads, of more a sample: a covariance needs no more."""
 MAX_ROWS_OF_CHOICE = 2_000
@@ -141,12 +140,12 @@ class Gaussian(nn.Module):
         mean : (B, E); the value itself where visible.
         variance : (B, E); 0 where visible.
         """
-        dtype, exact = values.dtype, self._dtype(values)
-        centred = torch.where(visible, values.to(exact) - self.mean.to(exact), 0)
-        mean, variance = _conditional(
-            centred, visible, self.covariance.to(exact), self.precision.to(exact), with_variance
+        dtype, precise = values.dtype, self._dtype(values)
+        centred = torch.where(visible, values.to(precise) - self.mean.to(precise), 0)
+        mean, variance = conditional(
+            centred, visible, self.covariance.to(precise), self.precision.to(precise), with_variance
         )
-        return torch.where(visible, values, (mean + self.mean.to(exact)).to(dtype)), variance.to(dtype)
+        return torch.where(visible, values, (mean + self.mean.to(precise)).to(dtype)), variance.to(dtype)
 
     def _dtype(self, values: Tensor) -> torch.dtype:
         """The type in which conditionals are worked out: double where a single one would round off what they know."""
@@ -168,108 +167,24 @@ class Gaussian(nn.Module):
 
         Source: Rasmussen and Williams 2006, equation 5.12.
         """
-        exact = self._dtype(values)
-        covariance, location = self.covariance.to(exact), self.mean.to(exact)
-        centred = torch.where(visible, values.to(exact) - location, 0)
+        precise = self._dtype(values)
+        covariance, location = self.covariance.to(precise), self.mean.to(precise)
+        centred = torch.where(visible, values.to(precise) - location, 0)
         n_visible = visible.sum(1)
         order = torch.argsort(n_visible)
         sizes, mean = n_visible[order].tolist(), torch.zeros_like(centred)
         start = 0
         while start < len(sizes):
-            stop = _chunk_end(sizes, start, values.shape[1])
+            stop = chunk_end(sizes, start, values.shape[1])
             rows, width = order[start:stop], sizes[stop - 1]
             if width:
-                columns, real = _positions(visible[rows], width)
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(_blocks(covariance, columns, real)))
+                columns, real = positions(visible[rows], width)
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(blocks(covariance, columns, real)))
                 known = torch.gather(centred[rows], 1, columns) * real
                 residual = (inverse @ known[:, :, None])[:, :, 0] / inverse.diagonal(dim1=1, dim2=2)
                 mean[rows] = mean[rows].scatter_add(1, columns, (known - residual) * real)
             start = stop
         return (mean + location).to(values.dtype)
-
-
-def _conditional(
-    centred: Tensor, visible: Tensor, covariance: Tensor, precision: Tensor, with_variance: bool
-) -> tuple[Tensor, Tensor]:
-    """Conditional mean (minus the mean) and variance; rows are sorted, so that a solve holds rows of like size."""
-    n_rows, n_columns = visible.shape
-    n_visible = visible.sum(1)
-    by_visible = n_visible <= n_columns // 2
-    size = torch.where(by_visible, n_visible, n_columns - n_visible)
-    mean = torch.zeros_like(centred)
-    variance = torch.where(visible, torch.zeros_like(centred), covariance.diagonal())
-    side_and_size = size + (n_columns + 1) * by_visible
-    order = torch.argsort(side_and_size)
-    keys = side_and_size[order].tolist()
-    start = 0
-    while start < n_rows:
-        stop = _chunk_end(keys, start, n_columns)
-        rows, (from_visible, width) = order[start:stop], divmod(keys[stop - 1], n_columns + 1)
-        if width > 0:
-            solve = _from_visible if from_visible else _from_hidden
-            matrix = covariance if from_visible else precision
-            mean[rows], found = solve(centred[rows], visible[rows], matrix, width, with_variance)
-            if with_variance:
-                variance[rows] = found
-        start = stop
-    return mean, variance
-
-
-def _chunk_end(keys: list[int], start: int, n_columns: int) -> int:
-    """End of the run of rows solved together: one side, sizes within a quarter (and 4) of the first, bounded memory.
-
-    `keys`, in rising order, are sizes up to `n_columns`, plus `n_columns` + 1 on the other side.
-    """
-    side, size = divmod(keys[start], n_columns + 1)
-    largest = min(n_columns, size + max(4, size // 4)) if size else 0
-    most = start + max(1, MAX_CHUNK_CELLS // max(1, largest * n_columns))
-    return min(most, bisect_right(keys, side * (n_columns + 1) + largest, start))
-
-
-def _positions(chosen: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Column numbers of the chosen cells of each row, padded to `width`, and which of them are no padding."""
-    columns = torch.argsort(~chosen, dim=1, stable=True)[:, :width]
-    return columns, torch.gather(chosen, 1, columns)
-
-
-def _blocks(matrix: Tensor, columns: Tensor, real: Tensor) -> Tensor:
-    """The square block of each row's columns, with the identity in the padding; (B, K, K)."""
-    both = real[:, :, None] & real[:, None, :]
-    identity = torch.eye(columns.shape[1], dtype=matrix.dtype, device=matrix.device)
-    return torch.where(both, matrix[columns[:, :, None], columns[:, None, :]], identity)
-
-
-def _from_visible(
-    centred: Tensor, visible: Tensor, covariance: Tensor, width: int, with_variance: bool
-) -> tuple[Tensor, Tensor]:
-    columns, real = _positions(visible, width)
-    factor = torch.linalg.cholesky(_blocks(covariance, columns, real))
-    known = torch.gather(centred, 1, columns) * real
-    if not with_variance:
-        weights = torch.cholesky_solve(known[:, :, None], factor)[:, :, 0] * real
-        spread = torch.zeros_like(centred).scatter_add_(1, columns, weights)
-        return torch.where(visible, 0, spread @ covariance), centred
-    cross = covariance[columns] * real[:, :, None]
-    both = torch.linalg.solve_triangular(factor, torch.cat([cross, known[:, :, None]], 2), upper=False)
-    whitened = both[:, :, :-1]
-    mean = (whitened * both[:, :, -1:]).sum(1)
-    variance = (covariance.diagonal() - whitened.square().sum(1)).clamp_min(0)
-    return torch.where(visible, 0, mean), torch.where(visible, 0, variance)
-
-
-def _from_hidden(
-    centred: Tensor, visible: Tensor, precision: Tensor, width: int, with_variance: bool
-) -> tuple[Tensor, Tensor]:
-    columns, real = _positions(~visible, width)
-    factor = torch.linalg.cholesky(_blocks(precision, columns, real))
-    pull = torch.gather(centred @ precision, 1, columns) * real
-    mean = -torch.cholesky_solve(pull[:, :, None], factor)[:, :, 0] * real
-    means = torch.zeros_like(centred).scatter_add_(1, columns, mean)
-    if not with_variance:
-        return means, centred
-    identity = torch.eye(width, dtype=factor.dtype, device=factor.device).expand_as(factor)
-    variance = torch.linalg.solve_triangular(factor, identity, upper=False).square().sum(1) * real
-    return means, torch.zeros_like(centred).scatter_add_(1, columns, variance)
 
 
 def _standardised(values: Tensor, observed: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -351,7 +266,7 @@ def _squared_errors(values: Tensor, observed: Tensor, held_out: Tensor, mean: Te
     rows = held_out.any(1)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
     centred = torch.where(observed, values - mean, 0)
-    predicted, _ = _conditional(centred, observed, covariance, _inverse(covariance), with_variance=False)
+    predicted, _ = conditional(centred, observed, covariance, _inverse(covariance), with_variance=False)
     return torch.where(held_out, predicted + mean - values, 0).square().sum(0)
 
 
@@ -359,7 +274,7 @@ def _variances(observed: Tensor, held_out: Tensor, covariance: Tensor) -> Tensor
     """Variances (n, E) of the held-out cells given the observed ones of their rows; infinite elsewhere."""
     rows, found = held_out.any(1), torch.full_like(observed, torch.inf, dtype=covariance.dtype)
     nothing = torch.zeros(observed[rows].shape, dtype=covariance.dtype, device=covariance.device)
-    _, variance = _conditional(nothing, observed[rows], covariance, _inverse(covariance), with_variance=True)
+    _, variance = conditional(nothing, observed[rows], covariance, _inverse(covariance), with_variance=True)
     found[rows] = torch.where(held_out[rows], variance, torch.inf)
     return found
 
@@ -402,16 +317,18 @@ def _em(
         uncertainty = torch.zeros_like(covariance)
         start = 0
         while start < len(patterns):
-            stop = _chunk_end(sizes, start, n_columns)
+            stop = chunk_end(sizes, start, n_columns)
             width = sizes[stop - 1]
             if width:
-                columns, real = _positions(patterns[start:stop], width)
-                block = torch.linalg.cholesky(_blocks(precision, columns, real))
+                columns, real = positions(patterns[start:stop], width)
+                block = torch.linalg.cholesky(blocks(precision, columns, real))
                 inverse = torch.cholesky_inverse(block) * (real[:, :, None] & real[:, None, :])
                 weight = counts[start:stop]
                 flat = (columns[:, :, None] * n_columns + columns[:, None, :]).reshape(-1)
                 uncertainty.view(-1).index_add_(0, flat, (inverse * weight[:, None, None]).reshape(-1))
-                for rows in rows_by_pattern[ends[start] : ends[stop]].split(max(1, MAX_CHUNK_CELLS // width**2)):
+                for rows in rows_by_pattern[ends[start] : ends[stop]].split(
+                    max(1, conditionals.MAX_CHUNK_CELLS // width**2)
+                ):
                     pattern = owner[rows] - start
                     pull = torch.gather(filled[rows] @ precision, 1, columns[pattern]) * real[pattern]
                     mean_hidden = -(inverse[pattern] @ pull[:, :, None])[:, :, 0]

@@ -85,7 +85,7 @@ def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Ba
         within_range = line.clamp(low, high)
         sure = followed(mean, within_range, variance, model.sure[-1])
         mean = torch.where(within_range == guess.mean[:, place], mean, sure)
-        squared = (line - line.clamp(low, high)).square()
+        squared = (line - within_range).square()
         known = (1 - variance / model.expert.covariance.diagonal()[place].to(variance)).clamp(0, 1)
         share = known * squared / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
         mean = torch.where(batch.visible[:, tokenizer.numbers], mean, torch.lerp(mean, line, share))
