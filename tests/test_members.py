@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import tabmae
 from tabmae import TabMAE, training
-from tabmae.estimators import base, growing, members
+from tabmae.estimators import base, growing, learner, members
 from tabmae.estimators.members import check_parts, make_room, modelled_levels, refit_expert, weigh_members
 from tabmae.estimators.validation import Validation, judged, split_held_out
 from tabmae.experts.direct import DirectTrees
@@ -44,6 +44,20 @@ def frame(n_rows: int) -> pd.DataFrame:
     factor = rng.normal(size=n_rows)
     complete = pd.DataFrame({"x": factor, "y": factor**2, "city": np.where(factor > 0.3, "Oslo", "Rome")})
     return complete.mask(rng.random(complete.shape) < 0.2)
+
+
+def weights_of(imputer: TabMAE) -> pd.DataFrame:
+    """How far each column believes each member."""
+    return imputer.quality_.filter(like="weight_")
+
+
+def with_trees(model: MaskedAutoencoder, has_direct: bool = False) -> MaskedAutoencoder:
+    """A model with trees of each of its columns, which nobody asks."""
+    names = [str(feature) for feature in range(len(model.tokenizer.n_levels))]
+    model.add_sweep(nn.ModuleDict({name: Forest() for name in names}))
+    if has_direct:
+        model.direct.update({name: DirectTrees(0) for name in names})
+    return model
 
 
 def test_folds_halve_the_held_out_cells_and_no_others() -> None:
@@ -131,9 +145,7 @@ def test_without_a_held_out_cell_the_network_shares_with_the_best_starts_there_a
     values, observed, folds = table()
     model = build(values, observed, with_expert=with_expert)
     if has_forests:
-        model.add_sweep(nn.ModuleDict())
-    if has_direct:
-        model.direct["0"] = DirectTrees(0)
+        with_trees(model, has_direct)
     weigh_members(model, Validation(model, values, observed, torch.zeros_like(folds)))
     few = 50 / (50 + len(values)) if has_forests else 1.0
     believed = torch.tensor([few * with_expert, 1.0, has_forests, has_direct]).double()
@@ -146,8 +158,7 @@ def test_without_a_held_out_cell_the_network_shares_with_the_best_starts_there_a
 @pytest.mark.parametrize(("n_rows", "low", "high"), [(50, 0.19, 0.21), (5_000, 0.0, 0.01)])
 def test_beside_trees_the_gaussian_of_few_rows_is_believed_at_first(n_rows: int, low: float, high: float) -> None:
     values, observed, folds = table(n_rows)
-    model = build(values, observed)
-    model.add_sweep(nn.ModuleDict())
+    model = with_trees(build(values, observed))
     weigh_members(model, Validation(model, values, observed, torch.zeros_like(folds)))
     assert (model.number_weights[-1, :, 1] >= low).all() and (model.number_weights[-1, :, 1] <= high).all()
     assert torch.equal(model.level_weights[-1, 0, 0], model.number_weights[-1, 0, 1])
@@ -155,9 +166,7 @@ def test_beside_trees_the_gaussian_of_few_rows_is_believed_at_first(n_rows: int,
 
 def test_the_member_that_is_right_is_believed() -> None:
     values, observed, folds = table(800)
-    model = build(values, observed & (folds == 0))
-    model.add_sweep(nn.ModuleDict())
-    model.direct["0"] = DirectTrees(0)
+    model = with_trees(build(values, observed & (folds == 0)), has_direct=True)
 
     def knowing(right: int) -> Callable[..., None]:
         def ask(batches: Sequence[Batch], members: Members, fold: int) -> None:
@@ -175,6 +184,47 @@ def test_the_member_that_is_right_is_believed() -> None:
         assert (model.number_weights[-1, :, right] > 0.8).all()
         assert (model.level_weights[-1, :, right - 1] > 0.5).all()
         assert model.number_weights[-1].argmax(1).unique().tolist() == [right]
+
+
+def test_trees_that_a_column_hardly_believes_leave_the_model_and_change_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "FAINT", 0.13)
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(1_500, 1))
+    linear = factor + 0.5 * rng.normal(size=(1_500, 5))
+    frame = pd.DataFrame(linear, columns=list("abcde")).assign(f=np.sign(linear[:, 0] * linear[:, 1]) + factor[:, 0])
+    holed = frame.mask(rng.random(frame.shape) < 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "drop_unasked", lambda model: None)
+        whole = TabMAE(max_epochs=20, random_state=0).fit(holed)
+    imputer = TabMAE(max_epochs=20, random_state=0).fit(holed)
+    weights = imputer.quality_[["weight_trees", "weight_direct"]]
+    assert not ((weights > 0) & (weights < members.FAINT)).any().any()
+    assert np.allclose(weights_of(imputer).sum(axis=1), 1)
+    for forests, believed in (
+        (members.forests_of(imputer.model_), weights["weight_trees"]),
+        (imputer.model_.direct, weights["weight_direct"]),
+    ):
+        kept = [str(place) for place, weight in enumerate(believed) if weight > 0]
+        assert sorted(forests) == kept
+    assert 0 < len(members.forests_of(imputer.model_)) + len(imputer.model_.direct) < 12
+    assert len(members.forests_of(whole.model_)) == len(whole.model_.direct) == 6
+    imputed = imputer.transform(holed)
+    pd.testing.assert_frame_equal(imputed, whole.transform(holed))
+    imputer.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(holed), imputed)
+
+
+def test_a_model_whose_trees_nobody_believes_is_saved_and_loaded(tmp_path: Path) -> None:
+    rows = frame(300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "FAINT", 2.0)
+        imputer = TabMAE(max_epochs=5, random_state=0).fit(rows)
+    assert not len(members.forests_of(imputer.model_)) and not len(imputer.model_.direct)
+    assert np.allclose(weights_of(imputer).sum(axis=1), 1)
+    imputer.save(tmp_path / "model")
+    assert tabmae.load(tmp_path / "model").transform(rows).equals(imputer.transform(rows))
 
 
 def test_the_expert_learns_held_out_cells_at_last_and_keeps_its_shrinkage() -> None:

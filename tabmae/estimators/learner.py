@@ -22,7 +22,7 @@ from tabmae.deadline import Deadline
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.copying import remember_all
-from tabmae.estimators.members import WEIGHTS, believed_weights, refit_expert
+from tabmae.estimators.members import WEIGHTS, believed_weights, drop_unasked, refit_expert
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
@@ -187,6 +187,7 @@ class MaskedTableEstimator(TabularEstimator):
                 most = MAX_JUDGED_ROWS // (IN_HASTE if deadline.passed else 1)
                 with base.out_of_memory_explained(self.size_.batch_size):
                     self._judge(values, observed, run.validation, most)
+                drop_unasked(self.model_)
                 remember_all(self.model_, values, observed)
                 if run.validation.parts and not deadline.passed:
                     refit_expert(self.model_, values, observed)

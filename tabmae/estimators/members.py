@@ -26,6 +26,9 @@ COPIES_AT_FIRST = 0.25
 FEW_ROWS = 50
 """Rows of which the Gaussian is believed half as far as trees before any cell is seen, of more the less: trees of few
 rows know little, and few held-out cells cannot say so. Without trees it is believed wholly."""
+FAINT = 0.02
+"""Weight of trees of a column below which they are not asked: they would change no answer, and take most of the time.
+"""
 MAX_REFIT_ROWS = 2_000
 """Rows from which on held-out cells teach the expert nothing that lowers its errors, on the mean of tables."""
 SURE = (1e-4, 1e-3, 1e-2)
@@ -46,6 +49,7 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
     model.level_weights[-1] = start.to(model.level_weights)
     model.sure[-1] = 0.0
     if not validation.parts:
+        _settle(model)
         return
     numbers, levels = (torch.cat(parts, 1) for parts in zip(*validation.members(), strict=True))
     line, doubt = (torch.cat([ask(batch) for batch in chain(*validation.batches)]) for ask in (model.line, model.doubt))
@@ -53,15 +57,48 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
     held_out = torch.cat([part.held_out for part in validation.parts])
     truth, hidden = target[:, tokenizer.numbers], held_out[:, tokenizer.numbers]
     model.number_weights[-1] = stacking.fit(numbers, truth, hidden, of_numbers).to(model.number_weights)
-    mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
-    low = torch.where(hidden, truth, torch.inf).amin(0).minimum(tokenizer.edges[:, 0].to(truth))
-    high = torch.where(hidden, truth, -torch.inf).amax(0).maximum(tokenizer.edges[:, -1].to(truth))
-    model.sure[-1] = fit_sure(mean, line.to(mean).clamp(low, high), doubt, truth, hidden)
     for place, (feature, n_levels) in enumerate(zip(tokenizer.categories, tokenizer.n_modelled, strict=True)):
         chosen = held_out[:, feature]
         codes = target[chosen, feature].long().clamp_max(int(n_levels) - 1)
         weights = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
         model.level_weights[-1, place] = weights.to(model.level_weights)
+    _settle(model)
+    mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
+    low = torch.where(hidden, truth, torch.inf).amin(0).minimum(tokenizer.edges[:, 0].to(truth))
+    high = torch.where(hidden, truth, -torch.inf).amax(0).maximum(tokenizer.edges[:, -1].to(truth))
+    model.sure[-1] = fit_sure(mean, line.to(mean).clamp(low, high), doubt, truth, hidden)
+
+
+def _settle(model: MaskedAutoencoder) -> None:
+    """Pass the weights of trees that are not there on to what stands for them, those of faint ones to all others."""
+    for features, of_last, forests in (
+        (model.tokenizer.numbers, model.number_weights[-1], 3),
+        (model.tokenizer.categories, model.level_weights[-1], 2),
+    ):
+        for member, trees in ((forests + 1, model.direct), (forests, forests_of(model))):
+            treeless = torch.tensor([str(feature) not in trees for feature in features.tolist()], dtype=torch.bool)
+            of_last[treeless, member - 1] += of_last[treeless, member]
+            of_last[treeless, member] = 0
+        of_trees = of_last[:, forests : forests + 2]
+        of_trees[of_trees < FAINT] = 0
+        of_last /= of_last.sum(1, keepdim=True)
+
+
+def forests_of(model: MaskedAutoencoder) -> nn.ModuleDict:
+    """The forests of the last sweep, by position of their feature; none where none grew."""
+    return cast(nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else nn.ModuleDict()
+
+
+def drop_unasked(model: MaskedAutoencoder) -> None:
+    """Take the trees out of a model that their columns do not believe: they would be asked and saved for nothing."""
+    for features, of_last, forests in (
+        (model.tokenizer.numbers, model.number_weights[-1], 3),
+        (model.tokenizer.categories, model.level_weights[-1], 2),
+    ):
+        for member, trees in ((forests, forests_of(model)), (forests + 1, model.direct)):
+            for feature in features[of_last[:, member].to(features.device) == 0].tolist():
+                if str(feature) in trees:
+                    del trees[str(feature)]
 
 
 def fit_sure(mean: Tensor, expert: Tensor, variance: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -75,17 +112,12 @@ def fit_sure(mean: Tensor, expert: Tensor, variance: Tensor, target: Tensor, hid
 
 
 def believed_weights(model: MaskedAutoencoder) -> NDArray[np.float64]:
-    """How far each member is believed, a row a column; a member that is not there has passed its weight on."""
+    """How far each member is believed, a row a column; an expert that is not there has passed its weight on."""
     tokenizer = model.tokenizer
     weights = torch.zeros(len(tokenizer.n_levels), len(WEIGHTS), dtype=torch.float64)
     n_members = model.number_weights.shape[2]
     weights[tokenizer.numbers.cpu(), :n_members] = model.number_weights[-1].double().cpu()
     weights[tokenizer.categories.cpu(), 1:n_members] = model.level_weights[-1].double().cpu()
-    forests = cast(nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else nn.ModuleDict()
-    for member, trees in ((4, model.direct), (3, forests)):
-        treeless = torch.tensor([str(feature) not in trees for feature in range(len(weights))])
-        weights[treeless, member - 1] += weights[treeless, member]
-        weights[treeless, member] = 0
     if model.expert is None:
         numbers, categories = tokenizer.numbers.cpu(), tokenizer.categories.cpu()
         weights[numbers, 2] += weights[numbers, 1]
@@ -122,8 +154,8 @@ def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
     if "copies.values" in weights:
         model.set_copies(Copies.restored(modelled_levels(model), len(weights["copies.values"])))
     names = sorted({tuple(name.split(".")[1:3]) for name in weights if name.startswith("sweeps.")})
-    for sweep in sorted({sweep for sweep, _ in names}, key=int):
-        model.add_sweep(nn.ModuleDict({feature: Forest() for of, feature in names if of == sweep}))
+    for sweep in range(len(weights["number_weights"]) - 1):
+        model.add_sweep(nn.ModuleDict({feature: Forest() for of, feature in names if of == str(sweep)}))
     for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
         of_levels = weights.get(f"direct.{feature}.forest.value")
         model.direct[feature] = DirectTrees(0 if of_levels is None else of_levels.shape[1])
