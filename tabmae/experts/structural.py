@@ -5,6 +5,7 @@ Contract: a forecast depends on the steps given alone; what is learnt is only ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple, Self
 
@@ -188,6 +189,7 @@ class Structural(nn.Module):
         centre = columns.mean(0)
         values, step = columns - centre, torch.arange(1.0, n_steps + 1, dtype=torch.float64)
         ahead = torch.arange(n_steps + 1.0, n_steps + horizon + 1, dtype=torch.float64)
+        weights_of_late = _late_weights(n_steps)
         evidence, forecasts, variances = [], [], []
         for fields in self.structures.tolist():
             structure = Structure(*fields)
@@ -195,11 +197,17 @@ class Structural(nn.Module):
             solved = torch.cholesky_solve(values, factor)
             size = ((values * solved).sum(0) / n_steps).clamp_min(1e-12)
             evidence.append(-factor.diagonal().log().sum() - n_steps / 2 * size.log())
+            if not horizon:
+                continue
             forecasts.append(structure.covariance(ahead, step, self.season, n_steps) @ solved)
             left = structure.left(ahead, step, factor, self.season).diagonal()
-            grown = late_size(torch.linalg.solve_triangular(factor, values, upper=False).square() / size)
+            surprises = torch.linalg.solve_triangular(factor, values, upper=False).square() / size
+            grown = late_size(surprises, weights_of_late)
             variances.append(left[:, None] * grown * size * n_steps / (n_steps - 1))  # of which one tells the level
-        told, each = torch.stack(evidence, 1), torch.stack(forecasts)
+        told = torch.stack(evidence, 1)
+        if not horizon:
+            return told, columns[:0], columns[:0]
+        each = torch.stack(forecasts)
         weights = (told + self.odds).softmax(1)
         mean = torch.einsum("nk,khn->hn", weights, each)
         variance = torch.einsum("nk,khn->hn", weights, torch.stack(variances) + (each - mean).square())
@@ -216,20 +224,24 @@ def phases_alike(gap: Tensor, season: int, reach: float) -> Tensor:
     return torch.exp(-2 * (torch.sin(torch.pi * gap / season) / reach).square())
 
 
-def late_size(surprises: Tensor) -> Tensor:
+def late_size(surprises: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """How much larger than 1, their mean, the squared surprises (T, n) of columns are in the end: (n,).
 
-    Means of the latest ones are believed as far as they have foretold the next ones better than all together did.
+    Means of the latest ones, of `weights` (T + 1, T) before each step, are believed as far as they have foretold the
+    next ones better than all together did.
     """
-    n_steps = len(surprises)
-    back = torch.arange(n_steps + 1.0, dtype=torch.float64)[:, None] - torch.arange(n_steps, dtype=torch.float64)
     told, late = [-surprises.sum(0) / 2], [torch.zeros_like(surprises[0])]
-    for share in LATE:
-        weights = torch.where(back > 0, 0.5 ** (back / (share * n_steps)), 0.0)
-        size = (weights @ surprises + PRIOR_SURPRISES) / (weights.sum(1, keepdim=True) + PRIOR_SURPRISES)
+    for of_steps in weights:
+        size = (of_steps @ surprises + PRIOR_SURPRISES) / (of_steps.sum(1, keepdim=True) + PRIOR_SURPRISES)
         told.append(-(size[:-1].log() + surprises / size[:-1]).sum(0) / 2)
         late.append(size[-1].log())
     return (torch.stack(told).softmax(0) * torch.stack(late)).sum(0).exp()
+
+
+def _late_weights(n_steps: int) -> list[Tensor]:
+    """How far each earlier step counts in the mean of the latest ones before each step and the next, (T + 1, T)."""
+    back = torch.arange(n_steps + 1.0, dtype=torch.float64)[:, None] - torch.arange(n_steps, dtype=torch.float64)
+    return [torch.where(back > 0, 0.5 ** (back / (share * n_steps)), 0.0) for share in LATE]
 
 
 def structures_of(season: int) -> list[Structure]:
