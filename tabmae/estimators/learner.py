@@ -133,7 +133,7 @@ class MaskedTableEstimator(TabularEstimator):
         deadline = Deadline(self.time_budget)
         goes_on = self.warm_start and hasattr(self, "model_")
         X, weight = weighed_rows(X, sample_weight)
-        schema = self.schema_ if goes_on else TableSchema.fit(X, self.categorical_features, resistant=True)
+        schema = self.schema_ if goes_on else self._schema_of(X)
         with unchanged_by_failure(self):
             self._check_columns(X, reset=not goes_on)
             return self._fit(X, schema, weight, goes_on, deadline)
@@ -153,6 +153,10 @@ class MaskedTableEstimator(TabularEstimator):
         self._check_columns(X, reset=False)
         with unchanged_by_failure(self):
             return self._fit(X, self.schema_, weight, True, deadline)
+
+    def _schema_of(self, X: Any) -> TableSchema:
+        """What is learnt of the columns of a table."""
+        return TableSchema.fit(X, self.categorical_features, resistant=True)
 
     def _fit(self, X: Any, schema: TableSchema, weight: Tensor | None, goes_on: bool, deadline: Deadline) -> Self:
         values, observed = self._cells(schema, X)
@@ -374,6 +378,6 @@ def bounded(values: Tensor, n_levels: Sequence[int], farthest: float) -> Tensor:
 def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
     """Lowest and highest observed number of each column in standard deviations; float64 (F,) each."""
     number = [column.kind == "number" and column.learnable for column in columns]
-    low = [(c.low - c.mean) / c.scale if n else -torch.inf for c, n in zip(columns, number, strict=True)]
-    high = [(c.high - c.mean) / c.scale if n else torch.inf for c, n in zip(columns, number, strict=True)]
+    low = [float(c.standard(c.low)) if n else -torch.inf for c, n in zip(columns, number, strict=True)]
+    high = [float(c.standard(c.high)) if n else torch.inf for c, n in zip(columns, number, strict=True)]
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)

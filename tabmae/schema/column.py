@@ -1,7 +1,7 @@
 """What is learnt of one column: its kind, scaling or levels, and range; and the way between its cells and values.
 
-Contract: numbers are encoded in standard deviations from the mean, levels as codes, 0 the most frequent; decoding gives
-what the column may hold: whole numbers in the observed range, times, levels.
+Contract: numbers, or their logarithms, are encoded in standard deviations from the mean, levels as codes, 0 the most
+frequent; decoding gives what the column may hold: whole numbers in the observed range, times, levels.
 """
 
 import math
@@ -45,6 +45,7 @@ class Column:
     zone : name of the time zone, "" for none.
     common : numbers that several cells hold, the most frequent ones.
     n_observed : count of observed cells.
+    log : numbers are told by their logarithms, whose `mean` and `scale` these are; all observed cells are positive.
     """
 
     name: Hashable
@@ -61,6 +62,7 @@ class Column:
     zone: str = ""
     common: tuple[float, ...] = ()
     n_observed: int = 0
+    log: bool = False
 
     @property
     def learnable(self) -> bool:
@@ -73,6 +75,11 @@ class Column:
         return self.learnable and (self.low == self.high if self.kind == "number" else len(self.levels) == 1)
 
     @property
+    def zero(self) -> float:
+        """Where the number 0 lies, in standard deviations from the mean."""
+        return -math.inf if self.log else -self.mean / self.scale
+
+    @property
     def n_levels(self) -> int:
         """Count of levels, 0 for numbers."""
         return len(self.levels)
@@ -83,10 +90,13 @@ class Column:
         return contents(self.levels) if self.family == "level" or self.levels else self.family + "s"
 
     @classmethod
-    def fit(cls, name: Hashable, cells: Cells, *, categorical: bool, resistant: bool = False) -> "Column":
+    def fit(
+        cls, name: Hashable, cells: Cells, *, categorical: bool, resistant: bool = False, log: bool = False
+    ) -> "Column":
         """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
 
-        `resistant` lets no few cells far from all others decide the mean and the scale.
+        `resistant` lets no few cells far from all others decide the mean and the scale; `log` takes those of the
+        logarithms.
         """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
@@ -95,7 +105,8 @@ class Column:
             return cls(name, "category", cells.family, ranked_levels(cells), n_observed=n_observed)
         numbers = cells.as_numbers()[~cells.missing]
         low, high = float(numbers.min()), float(numbers.max())
-        mean, scale = moments(fenced(numbers) if resistant else numbers)
+        told = np.log(numbers) if log else numbers
+        mean, scale = moments(fenced(told) if resistant else told)
         is_number = cells.family == "number"
         if cells.integer:
             exact = cells.exact[~cells.missing]
@@ -114,7 +125,17 @@ class Column:
             zone=cells.zone,
             common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
+            log=log,
         )
+
+    def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        """Numbers in the column's units (seconds for times) in standard deviations from the mean, those of logarithms
+        where these are told; what has no logarithm lies one below the range."""
+        told = np.asarray(numbers, dtype=np.float64)
+        if self.log:
+            told = np.log(np.where(told <= 0, self.low * np.exp(-self.scale), told))
+        with np.errstate(over="ignore"):
+            return (told - self.mean) / self.scale
 
     def encode(
         self, cells: Cells, *, unseen_observed: bool = False
@@ -124,8 +145,7 @@ class Column:
         Unseen levels are not observed, or with `unseen_observed` have the code `n_levels`.
         """
         if self.kind == "number":
-            with np.errstate(over="ignore"):
-                values = (cells.as_numbers() - self.mean) / self.scale
+            values = self.standard(cells.as_numbers())
             values[cells.missing] = 0.0
             return np.clip(values, -FARTHEST, FARTHEST).astype(np.float32), ~cells.missing, {}
         codes, levels = cells.as_levels()
@@ -147,11 +167,13 @@ class Column:
         limit = np.finfo(np.float64).max
         values = values.astype(np.float64)
         with np.errstate(over="ignore"):
-            numbers = np.clip(self.mean + values * self.scale, -limit, limit)
-            near = ROUNDING * abs(self.mean) + ROUNDING * self.scale * np.abs(values)
+            told = self.mean + values * self.scale
+            numbers = np.clip(np.exp(told) if self.log else told, -limit, limit)
+            unit = numbers if self.log else 1.0
+            near = (ROUNDING * abs(self.mean) + ROUNDING * self.scale * np.abs(values)) * unit
             for end in (0.0, float(self.low), float(self.high)):
                 numbers[np.abs(numbers - end) <= near] = end
-            near = LEARNT_ROUNDING * self.scale * np.maximum(np.abs(values), 1.0)
+            near = LEARNT_ROUNDING * self.scale * np.maximum(np.abs(values), 1.0) * unit
             for common in self.common:
                 numbers[np.abs(numbers - common) <= near] = common
         return numbers

@@ -14,6 +14,7 @@ from tabmae.errors import DataError, ParameterError, SavedModelError, listed, wa
 from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
+from tabmae.schema.logs import logarithmic
 from tabmae.schema.tables import Table, open_table, read_columns
 from tabmae.schema.zones import zone_name
 from tabmae.sentinels import warn_of_marks, warn_of_names, warn_of_sentinels, warn_of_strangers
@@ -31,7 +32,9 @@ class TableSchema:
     named: bool
 
     @classmethod
-    def fit(cls, X: Any, categorical_features: Any = "auto", *, resistant: bool = False) -> "TableSchema":
+    def fit(
+        cls, X: Any, categorical_features: Any = "auto", *, resistant: bool = False, logs: bool = False
+    ) -> "TableSchema":
         """Learn the columns of X.
 
         Parameters
@@ -40,6 +43,7 @@ class TableSchema:
         categorical_features : "auto", or names, positions or a bool mask of columns that are categories too. Bools,
             strings and categorical dtypes always are.
         resistant : let no few cells far from all others decide a column's centre and scale.
+        logs : tell positive numbers over several decades by their logarithms.
 
         Raises
         ------
@@ -61,8 +65,14 @@ class TableSchema:
                 f"`categorical_features` must name columns of numbers or levels; {listed(times)} hold times. "
                 "Convert them to strings to make categories of them."
             )
+        numbers = {
+            place: cell.as_numbers()
+            for place, cell in enumerate(cells)
+            if cell.family == "number" and place not in chosen and not cell.missing.all()
+        }
+        told_by_logs = logarithmic(numbers) if logs else set()
         columns = tuple(
-            Column.fit(name, cell, categorical=place in chosen, resistant=resistant)
+            Column.fit(name, cell, categorical=place in chosen, resistant=resistant, log=place in told_by_logs)
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
         blank = [column.name for column in columns if not column.learnable]
@@ -72,12 +82,7 @@ class TableSchema:
                 f"Columns {listed(blank)} have no observed cell in fit. Nothing can be learnt of them, and they come "
                 "back as they are."
             )
-        numbers = {
-            column.name: cell.as_numbers()[~cell.missing]
-            for column, cell in zip(columns, cells, strict=True)
-            if column.kind == "number" and column.family == "number"
-        }
-        warn_of_sentinels(numbers)
+        warn_of_sentinels({columns[place].name: known[~np.isnan(known)] for place, known in numbers.items()})
         texts = {
             column.name: column.levels for place, column in enumerate(columns) if place not in chosen and column.levels
         }

@@ -266,7 +266,7 @@ def ends_of(columns: Sequence[Column], have_few_values: Collection[int]) -> tupl
         if column.kind == "number" and (column.constant or j in have_few_values):
             least[j], most[j] = low[j], high[j]
         elif column.kind == "number" and column.family in ("number", "duration"):
-            zero = -column.mean / column.scale
+            zero = column.zero
             least[j] = zero if column.low >= 0 else -torch.inf
             most[j] = zero if column.high <= 0 else torch.inf
     return least, most

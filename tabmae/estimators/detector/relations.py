@@ -266,7 +266,7 @@ def ends_of_logarithms(values: Tensor, observed: Tensor, columns: Sequence[Colum
     zero = torch.full((len(columns),), torch.nan, dtype=torch.float64)
     for j, column in enumerate(columns):
         if column.kind == "number" and column.family in ("number", "duration") and not column.constant:
-            zero[j] = -column.mean / column.scale
+            zero[j] = column.zero
     lowest = torch.where(observed, values.double() - zero, torch.inf).amin(0)
     is_positive = lowest.isfinite() & (lowest > ROUNDING * zero.abs().clamp_min(1))
     return torch.where(is_positive, zero, torch.nan), torch.where(is_positive, LEAST_SHARE * lowest, torch.nan)

@@ -55,7 +55,7 @@ def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:
         continuous = column.kind == "number" and column.family == "number" and not column.whole
         if not continuous or len(known.unique()) <= MAX_VALUES_OF_SCALE:
             continue
-        width, zero = high[j] - low[j], -column.mean / column.scale
+        width, zero = high[j] - low[j], column.zero
         if (known == known.min()).sum() == 1:
             least[j] = (low[j] - width).clamp_min(zero if column.low >= 0 else -torch.inf)
         if (known == known.max()).sum() == 1:

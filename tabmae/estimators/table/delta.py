@@ -44,7 +44,9 @@ def _shifted(column: Column, delta: float) -> Column:
     if delta == 0 or column.constant:
         return column
     limit = float(np.finfo(np.float64).max)
-    mean, low, high = (
-        min(max(edge + delta * column.scale, -limit), limit) for edge in (column.mean, column.low, column.high)
-    )
+    shift = delta * column.scale
+    mean = min(max(column.mean + shift, -limit), limit)
+    with np.errstate(over="ignore"):
+        ends = [edge * np.exp(shift) if column.log else edge + shift for edge in (column.low, column.high)]
+    low, high = (float(np.clip(edge, -limit, limit)) for edge in ends)
     return replace(column, mean=mean, low=low, high=high)

@@ -26,7 +26,7 @@ from tabmae.estimators.table.delta import shifted_schema
 from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
 from tabmae.saving import register
-from tabmae.schema import missing_cells, open_table
+from tabmae.schema import TableSchema, missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
 
 DRAW_GROUPS = 4
@@ -53,7 +53,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     rows without the Gaussian's estimate; cells held out of training decide, column by column, how far each is believed.
     Numbers are imputed within the range of the observed cells, or beyond it where the Gaussian is sure to be there: at
     most as far as the range is wide, never past a bound that several cells share, nor past zero where no cell is; whole
-    numbers and columns of few values stay within.
+    numbers and columns of few values stay within. Positive numbers over several decades, whose largest hundredth is
+    more than 30 medians large, are learnt by their logarithms unless they add up to each other: what is imputed is then
+    the typical number, less than the mean, `quality_` counts in standard deviations of the logarithm, and
+    `schema_.columns` says `log`.
 
     Parameters
     ----------
@@ -123,6 +126,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     _reach: Reach
 
+    def _schema_of(self, X: Any) -> TableSchema:
+        """What is learnt of the columns of a table, amounts over several decades by their logarithms."""
+        return TableSchema.fit(X, self.categorical_features, resistant=True, logs=True)
+
     def _judge(self, values: Tensor, observed: Tensor, validation: Validation, most: int) -> None:
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
@@ -187,7 +194,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         random_state : seed of the draws; None takes the estimator's.
         delta : how far missing cells are supposed to lie above what the observed ones tell, in standard deviations of
             the column's observed cells in fit, negative for below: one number for every column of numbers or times, or
-            a dict from their names (for arrays, positions) to numbers, 0 for the others. A constant column stays.
+            a dict from their names (for arrays, positions) to numbers, 0 for the others. A constant column stays. Where
+            logarithms are learnt, it shifts these, and so multiplies the numbers.
 
         Returns
         -------

@@ -1,0 +1,126 @@
+"""Amounts over several decades are told by their logarithms: which columns are, and what it changes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from tabmae import TabMAE, TabMAEDetector, load
+from tabmae.schema import TableSchema
+from tabmae.schema.logs import logarithmic
+
+Cells = NDArray[np.float64]
+
+
+def amounts(n_rows: int = 400, seed: int = 0) -> dict[str, Cells]:
+    """Columns of many kinds, two of which lie over several decades."""
+    rng = np.random.default_rng(seed)
+    size = rng.normal(0, 2.5, n_rows)
+    return {
+        "assets": np.exp(size + 10),
+        "turnover": np.exp(size + 9 + rng.normal(0, 0.4, n_rows)),
+        "spread of one": np.exp(rng.normal(size=n_rows)),
+        "squares": rng.normal(size=n_rows) ** 2,
+        "with zeros": np.exp(size) * (rng.random(n_rows) < 0.7),
+        "both signs": rng.standard_cauchy(n_rows),
+        "few values": np.where(rng.random(n_rows) < 0.05, 1e6, 1.0) * rng.integers(1, 4, n_rows),
+        "normal": rng.normal(size=n_rows),
+    }
+
+
+def chosen(columns: dict[str, Cells]) -> set[str]:
+    names = list(columns)
+    return {names[place] for place in logarithmic(dict(enumerate(columns.values())))}
+
+
+def test_positive_numbers_over_several_decades_have_logarithms_and_no_others() -> None:
+    columns = amounts()
+    assert chosen(columns) == {"assets", "turnover"}
+    holed = {
+        name: np.where(np.random.default_rng(1).random(400) < 0.3, np.nan, cells) for name, cells in columns.items()
+    }
+    assert chosen(holed) == {"assets", "turnover"}
+    assert not chosen({name: cells[:29] for name, cells in columns.items()}), "too few cells"
+
+
+def test_columns_that_add_up_stay_as_they_are_and_those_that_are_multiples_need_not() -> None:
+    columns = amounts()
+    assets, turnover = columns["assets"], columns["turnover"]
+    alone = np.exp(np.random.default_rng(2).normal(0, 2.5, 400))
+    assert chosen({"a": assets, "b": turnover, "sum": assets + turnover, "alone": alone}) == {"alone"}
+    assert chosen({"net": assets, "tax": 0.2 * assets, "gross": 1.2 * assets}) == {"net", "tax", "gross"}
+    assert chosen({"a": assets, "b": turnover, "ratio": assets / turnover}) == {"a", "b"}
+
+
+def test_a_column_told_by_its_logarithms_keeps_its_range_units_and_rounding() -> None:
+    columns = amounts()
+    frame = pd.DataFrame({"assets": columns["assets"], "staff": np.ceil(columns["turnover"]).astype("int64")})
+    schema = TableSchema.fit(frame, logs=True)
+    assert [column.log for column in schema.columns] == [True, True]
+    assert not any(column.log for column in TableSchema.fit(frame).columns)
+    values, _ = schema.encode(frame)
+    np.testing.assert_allclose(values.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std(0), 1, atol=1e-5)
+    back = schema.full(values.astype(float), frame)
+    np.testing.assert_allclose(back["assets"], frame["assets"], rtol=1e-5)
+    assets, staff = schema.columns
+    assert assets.numbers(np.array([float(assets.standard(assets.high))]))[0] == assets.high
+    outside = staff.rounded(staff.numbers(np.array([-9.0, 9.0])), integer=True)
+    assert outside.tolist() == [frame["staff"].min(), frame["staff"].max()]
+    assert assets.numbers(np.array([1e6]))[0] == np.finfo(np.float64).max
+    lowest = float(assets.standard(assets.low))
+    assert float(assets.standard(0.0)) == float(assets.standard(-3.0)) == pytest.approx(lowest - 1)
+    assert TableSchema.from_dict(schema.to_dict()) == schema
+    old = schema.to_dict()
+    for column in old["columns"]:
+        del column["log"]
+    assert not any(column.log for column in TableSchema.from_dict(old).columns), "a schema of before there were any"
+
+
+@pytest.fixture(scope="module")
+def companies() -> dict[str, Any]:
+    columns = amounts(600)
+    complete = pd.DataFrame({name: columns[name] for name in ("assets", "turnover", "normal")})
+    hidden = pd.DataFrame(np.random.default_rng(1).random(complete.shape) < 0.2, columns=complete.columns)
+    hidden["normal"] = False
+    holed = complete.mask(hidden)
+    fitted = TabMAE(max_epochs=20, experts=("gaussian",), random_state=0).fit(holed)
+    return {"complete": complete, "hidden": hidden, "holed": holed, "fitted": fitted}
+
+
+def factors(found: pd.DataFrame, companies: dict[str, Any]) -> Cells:
+    """How many times too large or too small the hidden amounts are, by their median."""
+    hidden, complete = companies["hidden"], companies["complete"]
+    names = ("assets", "turnover")
+    return np.array([np.exp(np.median(np.abs(np.log((found / complete)[name][hidden[name]])))) for name in names])
+
+
+def test_amounts_are_imputed_and_drawn_a_usual_factor_off(companies: dict[str, Any]) -> None:
+    fitted, holed, complete, hidden = (companies[name] for name in ("fitted", "holed", "complete", "hidden"))
+    # An amount is told by the other, or, where both are hidden, by nothing: the noise between them is a factor of 1.3.
+    assert (factors(fitted.transform(holed), companies) < 1.7).all()
+    (drawn,) = fitted.sample(holed, 1, random_state=0)
+    assert (factors(drawn, companies) < 2.2).all() and (drawn[["assets", "turnover"]] > 0).all().all()
+    low, high = fitted.predict_interval(holed)
+    held = ((low <= complete) & (complete <= high))[["assets", "turnover"]].to_numpy()[hidden[["assets", "turnover"]]]
+    assert held.mean() > 0.8
+
+
+def test_a_model_of_logarithms_is_saved_and_shifts_by_a_factor(companies: dict[str, Any], tmp_path: Path) -> None:
+    fitted, holed, hidden = companies["fitted"], companies["holed"], companies["hidden"]
+    fitted.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(load(tmp_path / "model").transform(holed), fitted.transform(holed))
+    (plain,) = fitted.sample(holed, 1, random_state=0)
+    (shifted,) = fitted.sample(holed, 1, random_state=0, delta={"assets": 1.0})
+    ratio = (shifted["assets"] / plain["assets"])[hidden["assets"]]
+    np.testing.assert_allclose(ratio, np.exp(fitted.schema_.columns[0].scale), rtol=1e-5)
+    assert (shifted["assets"] == plain["assets"])[~hidden["assets"]].all()
+
+
+def test_a_detector_takes_an_imputer_that_learnt_logarithms(companies: dict[str, Any]) -> None:
+    detector = TabMAEDetector(pretrained=companies["fitted"], random_state=0).fit(companies["complete"])
+    odd = companies["complete"].head(3).assign(normal=40.0)
+    assert (detector.predict(odd) == -1).all()
