@@ -55,6 +55,7 @@ FLOORS = (
         *(
             "estimators",
             "estimators.base",
+            "estimators.clocks",
             "estimators.copying",
             "estimators.growing",
             "estimators.members",
@@ -86,6 +87,7 @@ SIDEWAYS = {
     ("experts.gaussian", "experts.conditionals"),
     ("experts.direct", "experts.boosting"),
     ("experts.direct", "experts.trees"),
+    ("estimators.base", "estimators.clocks"),
     ("estimators.base", "estimators.copying"),
     ("estimators.base", "estimators.growing"),
     ("estimators.base", "estimators.members"),

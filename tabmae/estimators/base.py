@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tabmae.backbones import Backbone, build_backbone
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import ParameterError, TrainingError, warn
+from tabmae.estimators.clocks import check_clocks, clocks_of
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_parts, make_room, weigh_members
@@ -118,7 +119,13 @@ def build_model(
     with generators_kept(values.device):
         seed_generators(values.device, draw_seed(generator))
         tokenizer = CellTokenizer.fit(
-            values.cpu(), observed.cpu(), n_levels, size.d_token, _loss(estimator), with_guess=has_gaussian
+            values.cpu(),
+            observed.cpu(),
+            n_levels,
+            size.d_token,
+            _loss(estimator),
+            with_guess=has_gaussian,
+            clocks=clocks_of(estimator.schema_.columns, values.cpu(), observed.cpu()) if has_gaussian else None,
         )
         network = build_network(estimator, len(n_levels), size)
     expert = None
@@ -293,10 +300,14 @@ def restored_model(
     """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
     device = device_or_cpu(estimator)
     weights = _of_now(weights)
-    edges, centres, single, prior = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
+    weights = {"tokenizer.clocks": torch.zeros(0, 4, dtype=torch.float64), **weights}  # as before there were any
+    edges, centres, single, prior, clocks = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
+    check_clocks(clocks, n_levels)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
     with generators_kept():
-        tokenizer = CellTokenizer(n_levels, edges, centres, single, prior, size.d_token, loss, with_guess=has_guess)
+        tokenizer = CellTokenizer(
+            n_levels, edges, centres, single, prior, clocks, size.d_token, loss, with_guess=has_guess
+        )
         network = build_network(estimator, len(n_levels), size)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)

@@ -272,7 +272,7 @@ def _own_guesses(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
     if model.expert is None:
         return torch.zeros_like(cells)
     own = model.expert.leave_one_out(cells, shown)
-    for feature in tokenizer.categories.tolist():
+    for feature in range(len(tokenizer.n_levels)):
         indicators = tokenizer.expert_feature == feature
         if indicators.sum() > 1:
             mean, _ = model.expert.condition(cells, shown & ~indicators, with_variance=False)

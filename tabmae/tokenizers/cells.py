@@ -53,6 +53,8 @@ class CellTokenizer(nn.Module):
     n_levels : for each of F features 0 for a number, else the number of its levels (codes by falling frequency).
     edges, centres, single : of the numeric features' `Bins`.
     log_prior : log frequency of the modelled levels, all categorical features in a row.
+    clocks : (K, 4), the cycles of times that an expert is told, by an indicator of each phase; each has the feature,
+        where a first phase begins, how long a phase is (both in standard deviations), and the number of phases.
     d_token : width D.
     loss : "mse", "mae" or "huber" for the mean of numbers, or "nll": likelihood alone.
     with_guess : whether an expert's guess is an input and the start of the output.
@@ -62,13 +64,14 @@ class CellTokenizer(nn.Module):
     Source: piecewise-linear encoding of numbers, Gorishniy et al. 2022, section 3.2; mask token, He et al. 2022.
     """
 
-    LEARNT = ("edges", "centres", "single", "log_prior")
+    LEARNT = ("edges", "centres", "single", "log_prior", "clocks")
     """Buffers that `fit` computes, in the order of the constructor."""
 
     edges: Tensor
     centres: Tensor
     single: Tensor
     log_prior: Tensor
+    clocks: Tensor
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class CellTokenizer(nn.Module):
         centres: Tensor,
         single: Tensor,
         log_prior: Tensor,
+        clocks: Tensor,
         d_token: int,
         loss: str = "mse",
         with_guess: bool = True,
@@ -93,13 +97,14 @@ class CellTokenizer(nn.Module):
         layout["place"] = torch.cat([layout["numbers"], layout["categories"]]).argsort()
         self.most_levels = int(layout["n_modelled"].max()) if len(levels) else 1
         layout |= _level_layout(layout["n_modelled"], self.most_levels)
-        layout |= _expert_layout(n_levels, log_prior)
+        layout |= _expert_layout(n_levels, log_prior, clocks)
         for name, tensor in layout.items():
             self.register_buffer(name, tensor, persistent=False)
         self.register_buffer("edges", edges)
         self.register_buffer("centres", centres)
         self.register_buffer("single", single)
         self.register_buffer("log_prior", log_prior)
+        self.register_buffer("clocks", clocks)
         n_numbers, n_bins, n_all_levels = len(self.numbers), edges.shape[1] - 1, len(log_prior)
         self.mask_token = nn.Parameter(torch.randn(d_token) * 0.02)
         self.position = nn.Parameter(torch.randn(len(n_levels), d_token) * 0.3)
@@ -125,6 +130,7 @@ class CellTokenizer(nn.Module):
     level_slot: Tensor
     expert_feature: Tensor
     expert_level: Tensor
+    expert_clock: Tensor
     expert_of_number: Tensor
     expert_of_level: Tensor
 
@@ -137,6 +143,7 @@ class CellTokenizer(nn.Module):
         d_token: int,
         loss: str = "mse",
         with_guess: bool = True,
+        clocks: Tensor | None = None,
     ) -> CellTokenizer:
         """Tokenizer with bins and level frequencies from the observed cells of values (n, F)."""
         numbers = [j for j, n in enumerate(n_levels) if n == 0]
@@ -145,7 +152,8 @@ class CellTokenizer(nn.Module):
             _log_frequencies(values[observed[:, j], j], min(n, MAX_LEVELS + 1)) for j, n in enumerate(n_levels) if n > 0
         ]
         log_prior = torch.cat(prior) if prior else torch.zeros(0)
-        tokenizer = cls(n_levels, bins.edges, bins.centres, bins.single, log_prior, d_token, loss, with_guess)
+        clocks = torch.zeros(0, 4, dtype=torch.float64) if clocks is None else clocks
+        tokenizer = cls(n_levels, bins.edges, bins.centres, bins.single, log_prior, clocks, d_token, loss, with_guess)
         tokenizer._start_at_frequent(values[:, numbers], observed[:, numbers])
         return tokenizer
 
@@ -166,7 +174,7 @@ class CellTokenizer(nn.Module):
 
     @property
     def n_expert_columns(self) -> int:
-        """E, the real-valued columns that an expert works on: numbers, and an indicator per frequent level."""
+        """E, the real-valued columns that an expert works on: numbers, indicators of frequent levels and of phases."""
         return len(self.expert_feature)
 
     @property
@@ -177,6 +185,11 @@ class CellTokenizer(nn.Module):
     def expand(self, values: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Cells as an expert sees them: values (B, E) and visible (B, E)."""
         spread = values[:, self.expert_feature]
+        n_phases = len(self.expert_clock)
+        if n_phases:
+            _, origin, length, n = self.clocks[self.expert_clock].double().unbind(1)
+            phase = ((spread[:, -n_phases:].double() - origin) / length).floor().remainder(n)
+            spread = torch.cat([spread[:, :-n_phases], phase.to(values.dtype)], 1)
         indicator = (spread == self.expert_level).to(values.dtype)
         return torch.where(self.expert_level < 0, spread, indicator), visible[:, self.expert_feature]
 
@@ -330,8 +343,9 @@ def _level_layout(n_modelled: Tensor, width: int) -> dict[str, Tensor]:
     return {"level_offset": offset, "level_owner": owner, "level_slot": owner * width + within}
 
 
-def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tensor]:
-    """Feature and level (-1 for a number) of each expert column, and where numbers and levels are found there."""
+def _expert_layout(n_levels: Sequence[int], log_prior: Tensor, clocks: Tensor) -> dict[str, Tensor]:
+    """Feature and level (-1 for a number) of each expert column, where numbers and levels are found there, and the
+    clocks of the phases, which come last."""
     shares = iter(log_prior.float().exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
     frequent = [int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0 for n in n_levels]
     cap = max(frequent, default=0)
@@ -351,9 +365,15 @@ def _expert_layout(n_levels: Sequence[int], log_prior: Tensor) -> dict[str, Tens
         codes = range(n_expanded) if n else (-1,)
         feature.extend([j] * len(codes))
         level.extend(codes)
+    of_clock: list[int] = []
+    for place, (of_feature, _, _, n_phases) in enumerate(clocks.tolist()):
+        of_clock.extend([place] * int(n_phases))
+        feature.extend([int(of_feature)] * int(n_phases))
+        level.extend(range(int(n_phases)))
     return {
         "expert_feature": torch.tensor(feature, dtype=torch.long),
         "expert_level": torch.tensor(level, dtype=torch.float32),
+        "expert_clock": torch.tensor(of_clock, dtype=torch.long),
         "expert_of_number": torch.tensor(of_number, dtype=torch.long),
         "expert_of_level": torch.tensor(of_level, dtype=torch.long),
     }

@@ -56,7 +56,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     numbers and columns of few values stay within. Positive numbers over several decades, whose largest hundredth is
     more than 30 medians large, are learnt by their logarithms unless they add up to each other: what is imputed is then
     the typical number, less than the mean, `quality_` counts in standard deviations of the logarithm, and
-    `schema_.columns` says `log`.
+    `schema_.columns` says `log`. Of dates, days of the week, months and hours are learnt, too, where a column follows
+    them.
 
     Parameters
     ----------
