@@ -56,7 +56,9 @@ def test_no_cycle_is_told_where_no_column_follows_one() -> None:
     weekly = noise() - 3.0 * (date.dt.day_of_week >= 5)
     assert not len(told(pd.DataFrame({"date": date, "y": weekly})[:12]))
     assert not len(told(pd.DataFrame({"lasts": date - date.min(), "y": weekly}))), "a duration has no weekday"
-    assert not len(told(pd.DataFrame({"date": date.where(date < "2022-01-10"), "y": weekly}))), "hardly more than a week"
+    assert not len(told(pd.DataFrame({"date": date.where(date < "2022-01-10"), "y": weekly}))), (
+        "hardly more than a week"
+    )
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin", "America/New_York", "Asia/Tokyo"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tabmae
-from tabmae.estimators.table import TabMAE
+from tabmae.estimators.table import TabMAE, imputer
 from tabmae.estimators.table.beyond import reach
 from tabmae.schema import TableSchema
 
@@ -119,3 +119,46 @@ def test_a_reach_that_ends_within_the_range_is_refused(straight: TabMAE) -> None
     state, tensors = straight._get_state()
     with pytest.raises(ValueError, match="^Numbers must reach as far"):
         TabMAE(**SETTINGS)._set_state(state, {**tensors, "reach.most": tensors["reach.least"]})
+
+
+def curve(n_rows: int = 500) -> pd.DataFrame:
+    x = np.random.default_rng(0).uniform(0, 10, n_rows)
+    return pd.DataFrame({"x": x, "y": 3 * x**2 + np.random.default_rng(1).normal(size=n_rows), "z": -x})
+
+
+def asked(x: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"x": x, "y": np.nan, "z": np.nan})
+
+
+def test_bounds_and_draws_widen_beside_cells_outside_their_range() -> None:
+    model = TabMAE(max_epochs=30, random_state=0).fit(curve())
+    x = [5.0, 9.9, 12.0, 15.0, 20.0]
+    lower, upper = model.predict_interval(asked(x))
+    width, truth = (upper - lower)["y"].to_numpy(), 3 * np.array(x) ** 2
+    assert width[1] < 4 * width[0] and (np.diff(width[1:]) > 3 * width[1]).all()
+    assert ((lower["y"] < truth) & (upper["y"] > truth)).all()
+    draws = np.std([draw["y"] for draw in model.sample(asked([9.9, 15.0]), 60, random_state=0)], axis=0)
+    assert draws[1] > 3 * draws[0]
+    assert (lower["z"] < upper["z"]).all()
+
+
+def test_bounds_beside_cells_within_their_range_are_as_if_nothing_were_outside() -> None:
+    model = fitted(curve())
+    inside = asked([0.5, 5.0, 9.5])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imputer, "doubted", lambda model, distribution, batch, reach: distribution)
+        plain = model.predict_interval(inside)
+    beside = model.predict_interval(pd.concat([inside, asked([40.0])], ignore_index=True))
+    for side, other in zip(plain, beside, strict=True):
+        pd.testing.assert_frame_equal(side, other.head(3), check_exact=True)
+
+
+def test_bounds_that_a_column_has_hold_beside_cells_outside_their_range() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 10, 500)
+    table = pd.DataFrame(
+        {"x": x, "share": (10 * x + rng.normal(size=500)).clip(0, 80), "amount": x + 0.1 * rng.random(500)}
+    )
+    lower, upper = fitted(table).predict_interval(pd.DataFrame({"x": [-9.0, 30.0], "share": np.nan, "amount": np.nan}))
+    assert (lower["share"] >= 0).all() and (upper["share"] <= 80).all()
+    assert (lower["amount"] >= 0).all() and upper["amount"][1] > 30

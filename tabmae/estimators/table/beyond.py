@@ -1,11 +1,14 @@
-"""Numbers beyond the range of the observed cells: how far imputed ones may go, and how far the expert is followed.
+"""Numbers beyond the range of the observed cells: how far imputed ones may go, how far the expert is followed, and how
+unsure cells are that lie beside such numbers.
 
-Contract: a cell whose guess by the expert lies within the range keeps its mean, clamped to the range.
+Contract: a cell whose guess by the expert lies within the range keeps its mean, clamped to the range; beside visible
+cells within their range it keeps its spread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,6 +24,9 @@ MAX_VALUES_OF_SCALE = 16
 SURE = 3.0
 """Conditional standard deviations beyond the range at which the expert is followed half of the way: what looks like a
 line within the range may bend outside."""
+DOUBT = 2.0
+"""Standard deviations for each that the expert's mean moves beside cells outside their range: at an end, a curve may be
+twice as steep as the line through it."""
 ROUNDING = 1e-6
 """Standard deviations by which a mean at an end of the range may lie beyond it."""
 
@@ -90,6 +96,33 @@ def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Ba
         share = known * squared / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
         mean = torch.where(batch.visible[:, tokenizer.numbers], mean, torch.lerp(mean, line, share))
     return distribution.moved_to(mean)
+
+
+def doubted(model: MaskedAutoencoder, distribution: CellDistribution, batch: Batch, reach: Reach) -> CellDistribution:
+    """Widen numbers beside visible ones outside the range of the observed cells, where nothing was learnt.
+
+    A normal about the mean takes the place of the histogram. Its standard deviation grows, in squares, by twice as far
+    as the expert's mean moves from the ends of the ranges to the visible cells: outside, a line may go on, bend or end.
+    """
+    outside = far(batch.values, batch.visible, reach)
+    rows = torch.nonzero(outside.any(1))[:, 0]
+    if model.expert is None or batch.guess is None or not len(rows):
+        return distribution
+    low, high = (end.to(batch.values) for end in (reach.low, reach.high))
+    values, visible = batch.values[rows], batch.visible[rows]
+    at_ends = model.guess(torch.where(outside[rows], values.clamp(low, high), values), visible)
+    assert at_ends is not None
+    place = model.tokenizer.expert_of_number
+    moved = torch.zeros_like(distribution.scale)
+    moved[rows] = (batch.guess.line[rows] - at_ends.line)[:, place].abs().to(moved)
+    gate = torch.where(moved > ROUNDING, 1.0, distribution.gate)
+    return replace(distribution, scale=(distribution.scale.square() + (DOUBT * moved).square()).sqrt(), gate=gate)
+
+
+def far(values: Tensor, visible: Tensor, reach: Reach) -> Tensor:
+    """Which visible cells (B, F) lie outside the range of the observed ones, but for rounding."""
+    low, high = (end.to(values) for end in (reach.low, reach.high))
+    return visible & ((values < low - ROUNDING) | (values > high + ROUNDING))
 
 
 def within(drawn: Tensor, distribution: CellDistribution, reach: Reach) -> Tensor:

@@ -21,7 +21,7 @@ from tabmae.errors import DataError, ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
-from tabmae.estimators.table.beyond import Reach, extended, reach, within
+from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
@@ -137,8 +137,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         super()._judge(values, observed, validation, most)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
-        """The distribution of a batch, its means within the reach of the numbers."""
-        return extended(self.model_, found, batch, self._reach)
+        """The distribution of a batch, its means within the reach of the numbers, wider where nothing was learnt."""
+        return doubted(self.model_, extended(self.model_, found, batch, self._reach), batch, self._reach)
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within their reach."""
@@ -268,6 +268,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         lower, upper : tables of the numeric columns, (n, Fn); both hold the value itself where it is observed, and
             the value that `transform` imputes lies between them, before it is rounded for a column of whole numbers.
             Like imputed values, they stop at a bound that several cells of fit share, and at zero where no cell passed.
+            Beside observed cells outside the range of fit's they are wider, the more the farther out these lie.
 
         Notes
         -----
@@ -280,13 +281,20 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         rows = (~observed).any(1)
         numbers = self.model_.tokenizer.numbers.tolist()
         asked = [self.calibration_.level(k, level) for k in range(len(numbers))]
-        least, most = self._reach.least[numbers], self._reach.most[numbers]
+        low, high, least, most = (end[numbers] for end in self._reach)
+        # Beside cells that fit never saw the like of, only what is a bound of its column ends an interval.
+        open_below, open_above = (gap >= (1 - ROUNDING) * (high - low) for gap in (low - least, most - high))
 
-        def answer(distribution: CellDistribution, _: slice) -> tuple[Tensor, Tensor]:
+        def answer(distribution: CellDistribution, place: slice) -> tuple[Tensor, Tensor]:
             lower, upper = distribution.interval(torch.tensor(asked))
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
             mean = distribution.mean.cpu().double()
-            return lower.minimum(mean).clamp(least, most), upper.maximum(mean).clamp(least, most)
+            strange = far(values[rows][place], observed[rows][place], self._reach).any(1, keepdim=True)
+            ends = (
+                torch.where(strange & open_below, -torch.inf, least),
+                torch.where(strange & open_above, torch.inf, most),
+            )
+            return lower.minimum(mean).clamp(*ends), upper.maximum(mean).clamp(*ends)
 
         found = self._predict(values[rows], observed[rows], answer)
         bounds = []
