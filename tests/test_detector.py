@@ -25,6 +25,7 @@ from tabmae.estimators.detector.explanation import N_WITNESSES, blame
 from tabmae.estimators.detector.linear import CellGaussian, surprise_at_levels
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
+from tabmae.estimators.detector.presence import PRESENCE
 from tabmae.estimators.detector.relations import RELATIONS
 
 DISTANCES = ("distance", "log_distance", "rank_distance")
@@ -239,7 +240,7 @@ def test_a_level_never_seen_in_fit_makes_its_row_and_its_cell_odd(tmp_path: Path
     truth = np.r_[np.zeros(len(new)), np.ones(len(odd))]
     scores = detector.anomaly_score(pd.concat([new, odd]), by_member=True)
     assert roc_auc_score(truth, scores.sum(axis=1)) > 0.98
-    assert all(roc_auc_score(truth, scores[member]) > 0.9 for member in scores.drop(columns=list(RELATIONS)))
+    assert all(roc_auc_score(truth, scores[member]) > 0.9 for member in scores.drop(columns=[*RELATIONS, PRESENCE]))
     assert (detector.predict(odd) == -1).mean() > 0.9
     cells = detector.explain(odd)
     of_level, others = cells[cells["column"] == "c"], cells[cells["column"] != "c"]
@@ -324,7 +325,9 @@ def test_one_absurd_cell_of_fit_blinds_no_member(contamination: float | str) -> 
     truth = np.r_[np.zeros(len(new)), np.ones(len(odd))]
     detector = TabMAEDetector(contamination=contamination, max_epochs=10, d_token=4, random_state=0).fit(rows)
     scores = detector.anomaly_score(np.vstack([new, odd]), by_member=True)
-    assert all(roc_auc_score(truth, scores[member]) > 0.95 for member in scores if member != "proportions")
+    assert all(
+        roc_auc_score(truth, scores[member]) > 0.95 for member in scores if member not in ("proportions", PRESENCE)
+    )
     expected = detector.explain(new[:20]).query("column == 1")["expected"]
     assert np.corrcoef(expected, -new[:20, 0])[0, 1] > 0.9
 
@@ -466,11 +469,11 @@ def test_scores_offsets_and_predictions_agree(detector: TabMAEDetector) -> None:
     np.testing.assert_array_equal(detector.predict(new) == -1, detector.anomaly_score(new) > detector.threshold_)
     np.testing.assert_array_equal(detector.predict(new) == -1, detector.p_value(new) <= 0.05)
     of_members = detector.anomaly_score(new, by_member=True)
-    assert list(of_members) == [*DISTANCES, "network", "forests", *RELATIONS]
-    relations, proportions = (of_members.pop(name) for name in RELATIONS)
+    assert list(of_members) == [*DISTANCES, "network", "forests", *RELATIONS, PRESENCE]
+    relations, proportions, presence = (of_members.pop(name) for name in (*RELATIONS, PRESENCE))
     of_members["network"] = (of_members["network"] + 2 * of_members.pop("forests")) / 3
     of_two = np.sort(of_members, axis=1)[:, -2:].sum(axis=1)
-    np.testing.assert_allclose(np.maximum(of_two + proportions, relations), -score)
+    np.testing.assert_allclose(np.maximum(of_two + proportions + presence, relations), -score)
 
 
 def test_a_loaded_detector_is_the_saved_one(mixed: pd.DataFrame, of_mixed: TabMAEDetector, tmp_path: Path) -> None:

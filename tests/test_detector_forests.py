@@ -17,6 +17,7 @@ from tabmae.estimators.detector import forests as room
 from tabmae.estimators.detector.completion import MAX_COLUMNS
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.network import STRANGE
+from tabmae.estimators.detector.presence import PRESENCE
 from tabmae.estimators.detector.relations import RELATIONS
 
 QUICK: dict[str, Any] = {"max_epochs": 1, "d_token": 4, "random_state": 0}
@@ -162,7 +163,7 @@ def test_forests_count_by_what_they_leave_unexplained_and_twice_as_far_as_the_ne
     found, skill = detector.anomaly_score(new, by_member=True), float(members.forests.skill)
     assert 0.1 < skill < 0.6
     mean = (found["network"] + 2 * found["forests"]) / 3
-    of_all = np.c_[found.drop(columns=["network", "forests", *RELATIONS]), mean]
+    of_all = np.c_[found.drop(columns=["network", "forests", *RELATIONS, PRESENCE]), mean]
     of_two = np.sort(of_all, axis=1)[:, -2:].sum(axis=1)
     np.testing.assert_allclose(np.maximum(of_two, found["relations"]), detector.anomaly_score(new))
     members.forests.skill = torch.zeros(())

@@ -27,6 +27,7 @@ from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, Members, new_members
 from tabmae.estimators.detector.network import CellNetwork
 from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
+from tabmae.estimators.detector.presence import PRESENCE, Presence
 from tabmae.estimators.detector.relations import RELATIONS, Relations
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
 from tabmae.estimators.parameters import by_name, check_parameters, chosen_members, is_auto
@@ -55,8 +56,9 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     rows of fit lie close together, and a hole little. Each member's value becomes minus the log of the share of normal
     rows that are at least as odd, that of network and forests times twice the share of the columns that they do not
     explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added,
-    and how far a number is off its proportions to others. One that breaks a sharp relation, as that of a total to its
-    parts, makes its row as odd by itself. With a `contamination` there are only distances and network, all added.
+    how far a number is off its proportions to others, and that a value stands where there must be none, as by the skip
+    pattern of a questionnaire. A number that breaks a sharp relation, as that of a total to its parts, makes its row as
+    odd by itself. With a `contamination` there are only distances and network, all added.
 
     Parameters
     ----------
@@ -69,8 +71,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         search), pass `sklearn.frozen.FrozenEstimator(model)`.
     members : "auto" for all (with a `contamination` distances and network), or names out of "distance" (numbers in
         standard deviations), "log_distance" (on logarithmic scales), "rank_distance" (by normal scores of their ranks),
-        "network", "forests", "relations" (a linear one of numbers) and "proportions" (one of the logarithms of positive
-        numbers). Without the network a fit takes a fraction of the time, and cannot explain.
+        "network", "forests", "relations" (a linear one of numbers), "proportions" (one of logarithms) and "presence"
+        (values that other cells rule out). Without the network a fit takes a fraction of the time, and cannot explain.
     mask_ratio : as in `TabMAE`; "auto" is (0.05, 0.8).
     dropout : as in `TabMAE`; "auto" is 0.05.
     experts : as in `TabMAE`; "auto" is ("gaussian",), its covariance moved half way to its diagonal.
@@ -87,18 +89,18 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         call any one odd. threshold_ : anomaly score above which it is, PyOD's sign.
     held_out_scores_ : sorted anomaly scores of rows of fit that the members did not learn from.
     quality_ : as in `TabMAE`, how well the network predicts each column. members_ : what judges, once fitted.
-    schema_ : what each column is.
-    n_features_in_ : number of columns. feature_names_in_ : their names, if all are strings.
+    schema_ : what each column is. n_features_in_ : their number. feature_names_in_ : their names, if all are strings.
 
     Notes
     -----
     A fifth of the rows (40 at least, half of the table at most, 2,000 at most) is held out of training, and of all
     that says what is normal; `p_value` compares with them. A row that equals a remembered row of fit in every cell is
-    taken to be that row, so that rows of fit get their leave-one-out distance. A level of a category that fit
-    has not seen is unlike every other, and as surprising as one that the network rules out. Up to 10,000 rows are
-    remembered. Forests grow on up to 2,000 rows and 200,000 cells of them; a table of more than 300 numbers and levels
-    has none, nor has a column of fewer than 10 known cells in either half of these rows. The scores of the rows of fit
-    (PyOD's `decision_scores_`, `labels_`) are not kept: ask for `anomaly_score(X)`.
+    taken to be that row, so that rows of fit get their leave-one-out distance. A level of a category that fit has not
+    seen is unlike every other, and as surprising as one that the network rules out. Up to 10,000 rows are remembered.
+    Forests grow on up to 2,000 rows and 200,000 cells of them; a table of more than 300 numbers and levels has none,
+    nor has a column of fewer than 10 known cells in either half of these rows. Where a value must not be is learnt from
+    the same rows, of columns that have as many holes, too. The scores of the rows of fit (PyOD's `decision_scores_`,
+    `labels_`) are not kept: ask for `anomaly_score(X)`.
 
     A distance is divided by the root of the mean spacing of the nearest rows, save with a `contamination`: outliers
     would be near others, as widely spaced as they are.
@@ -219,22 +221,24 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         self, values: Tensor, observed: Tensor, held_out: Tensor, generator: torch.Generator, deadline: Deadline
     ) -> None:
         """Fit the members to rows (n, F), and judge them by the `held_out` (n,) among these."""
-        network, forests, relations, pretrained = None, None, None, check_pretrained(self.pretrained)
+        network, forests, relations, presence, pretrained = None, None, None, None, check_pretrained(self.pretrained)
         is_normal, n_levels = self.contamination == "auto", self.schema_.n_levels
         names = MEMBERS if is_normal else MEMBERS_AMONG_OUTLIERS
         if not isinstance(self.members, str):
             names = chosen_members(self.members, MEMBERS)
-        learnt, seeds = (values[~held_out], observed[~held_out]), [draw_seed(generator) for _ in range(2)]
+        learnt, seeds = (values[~held_out], observed[~held_out]), [draw_seed(generator) for _ in range(3)]
         if "forests" in names:
             forests = CellForests.fit(learnt, n_levels, seeds[1], deadline.part(SHARE_OF_FORESTS))
         if set(RELATIONS) & set(names):
             relations = Relations.fit(learnt, self.schema_.columns, n_levels)
+        if PRESENCE in names:
+            presence = Presence.fit(learnt, n_levels, seeds[2], deadline.part(SHARE_OF_FORESTS))
         if pretrained is not None:
             network = CellNetwork.of(pretrained)
         elif "network" in names:
             network = CellNetwork(**self._training_parameters(seeds[0])).learn(*learnt, self.schema_, deadline)
         device = base.pick_device(self.device)
-        self.members_ = new_members(names, network, forests, relations, n_levels, device, all_normal=is_normal)
+        self.members_ = new_members(names, network, forests, relations, presence, n_levels, device, is_normal)
         self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
 
     @staticmethod
@@ -268,8 +272,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         ----------
         X : (n, F), a container as in fit.
         by_member : give a DataFrame (n, members) of each member's evidence instead, of which the two largest are added,
-            or with a `contamination` all, network and forests counted as one; then proportions are. Relations are the
-            score where they are larger.
+            or with a `contamination` all, network and forests counted as one; then proportions and presence are.
+            Relations are the score where they are larger.
 
         Returns
         -------
@@ -345,9 +349,10 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
 
         Surprise is the mean of what surprises the network, a Gaussian of the logarithms and, if forests are members,
         the column's forest, at each cell given the others, beyond what is usual in its column; what tells of a broken
-        relation is added, at each cell that is in it. The three most surprising cells of a row are left out in turn;
-        any other contributes its own surprise. Distances tell of rows alone: one that lies apart though its cells go
-        together may have no contribution; `anomaly_score(X, by_member=True)` tells which members found it.
+        relation is added, at each cell that is in it, and what tells that a value must not be there, at that value. The
+        three most surprising cells of a row are left out in turn; any other contributes its own surprise. Distances
+        tell of rows alone: one that lies apart though its cells go together may have no contribution;
+        `anomaly_score(X, by_member=True)` tells which members found it.
 
         Raises
         ------

@@ -26,14 +26,19 @@ Surprise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(values (B, F), observed, wanted) -> nats (B, F) of the wanted cells, given the observed ones; 0 for the others."""
 
 
-def blame(surprise: Surprise, values: Tensor, observed: Tensor) -> Tensor:
+def blame(surprise: Surprise, values: Tensor, observed: Tensor, forbidden: Tensor | None = None) -> Tensor:
     """By how many nats a row's surprise falls without a cell, which counts what a wrong cell does to the others.
+
+    Parameters
+    ----------
+    forbidden : float64 (B, F), nats that tell of a cell which should not be there; those that say so are not to blame.
 
     Returns
     -------
     blame : (B, F), not negative; the cell's own surprise but for the `N_SUSPECTS` most surprising ones of a row.
     """
-    own = surprise(values, observed, observed)
+    forbidden = torch.zeros(values.shape, dtype=torch.float64) if forbidden is None else forbidden
+    own = surprise(values, observed, observed) + forbidden
     found, order = own.clone(), own.sort(dim=1, descending=True, stable=True).indices
     witness = torch.zeros_like(observed).scatter_(1, order[:, :N_WITNESSES], True) & observed
     total = torch.where(witness, own, 0).sum(1)
@@ -43,7 +48,7 @@ def blame(surprise: Surprise, values: Tensor, observed: Tensor) -> Tensor:
             place = torch.arange(len(rows)), suspect[rows]
             without, wanted = observed[rows], witness[rows]
             without[place] = wanted[place] = False
-            rest = surprise(values[rows], without, wanted).sum(1)
+            rest = (surprise(values[rows], without, wanted) + torch.where(wanted, forbidden[rows], 0)).sum(1)
             found[rows, suspect[rows]] = (total[rows] - rest).clamp_min(0)
     return found
 

@@ -1,5 +1,5 @@
 """The members that judge rows: distances to the rows of fit, the surprise of network and forests at their cells, and
-relations between columns that they break; and what judges cells.
+relations between columns that they break, values where there must be none; and what judges cells.
 
 Contract: what says how odd a value is was fixed by rows other than those that p-values compare with, or by the ranks of
 these alone.
@@ -19,6 +19,7 @@ from tabmae.estimators.detector.explanation import blame
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork, mean_of_rows
+from tabmae.estimators.detector.presence import PRESENCE, Presence
 from tabmae.estimators.detector.relations import PROPORTIONS, RELATIONS, SUMS, Relations
 from tabmae.estimators.detector.slips import bounded, without_slips
 from tabmae.experts.neighbours import Neighbours
@@ -30,7 +31,7 @@ SURPRISES = ("network", "forests")
 """Members that are surprised at cells given the others of their row. They count as one, by their mean."""
 FORESTS_WEIGHT = 2.0
 """How far the forests count in that mean beside the network, as they judge numbers on two scales."""
-MEMBERS = (*DISTANCES, *SURPRISES, *RELATIONS)
+MEMBERS = (*DISTANCES, *SURPRISES, *RELATIONS, PRESENCE)
 MEMBERS_AMONG_OUTLIERS = (*DISTANCES, "network")
 """Members where the rows of fit may be odd themselves."""
 N_ADDED = 2
@@ -48,7 +49,8 @@ class Members:
     Parameters
     ----------
     names : out of `MEMBERS`.
-    neighbours, network, forests, relations : what they ask; None where no member does. The last two have learnt.
+    neighbours, network, forests, relations, presence : what they ask; None where no member does. The last three have
+        learnt.
     all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
         while outliers would be near others of their kind, as widely spaced as they are; network and forests count by
         what they leave unexplained; and the two members that find a row oddest judge it.
@@ -65,10 +67,12 @@ class Members:
         network: CellNetwork | None,
         forests: CellForests | None,
         relations: Relations | None,
+        presence: Presence | None,
         all_normal: bool,
     ) -> None:
         self.names, self.all_normal = tuple(names), all_normal
-        self.neighbours, self.network, self.forests, self.relations = neighbours, network, forests, relations
+        self.neighbours, self.network, self.forests = neighbours, network, forests
+        self.relations, self.presence = relations, presence
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
@@ -115,6 +119,8 @@ class Members:
             self.evidence["forests"] = Evidence.fit(self.forests.of_fit, found["forests"])
         if self.relations is not None:
             found |= self.relations.evidence(*others)
+        if self.presence is not None:
+            found[PRESENCE] = self.presence.evidence(*others)
         return self.added(self._nats(found))
 
     def scores(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -126,6 +132,8 @@ class Members:
             found["forests"] = mean_of_rows(self.forests.surprise(values, observed), observed)
         if self.relations is not None:
             found |= self.relations.evidence(values, observed)
+        if self.presence is not None:
+            found[PRESENCE] = self.presence.evidence(values, observed)
         return self._nats(found)
 
     def blame(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -133,7 +141,8 @@ class Members:
 
         Single precision rounds off what the other rows of a batch do to the last digits.
         """
-        return blame(self._surprise, values, observed).float().double()
+        forbidden = None if self.presence is None else self.presence.surprise(values, observed)
+        return blame(self._surprise, values, observed, forbidden).float().double()
 
     def _surprise(self, values: Tensor, observed: Tensor, wanted: Tensor) -> Tensor:
         """What surprises network, Gaussian and the column's forest on the mean at each wanted cell, and how far it
@@ -170,13 +179,15 @@ class Members:
 
     def added(self, nats: Tensor) -> Tensor:
         """The members' evidence against rows, (B, M), as one score (B,): of the two that find a row oddest, or of all
-        where the rows of fit may be odd themselves, and of proportions; a broken relation is enough by itself.
+        where the rows of fit may be odd themselves, and of proportions and presence; a broken relation is
+        enough by itself.
 
         Network and forests count as one; the forests less, by the share of columns that have none.
         """
         members = dict(zip(self.names, nats.unbind(1), strict=True))
         nothing = torch.zeros(len(nats), dtype=nats.dtype)
-        relation, score = (members.pop(name, nothing) for name in (SUMS, PROPORTIONS))
+        relation, *rest = (members.pop(name, nothing) for name in (SUMS, PROPORTIONS, PRESENCE))
+        score = rest[0] + rest[1]
         if self.forests is not None and set(SURPRISES) <= set(members):
             network, forests = (members.pop(name) for name in SURPRISES)
             weight = FORESTS_WEIGHT * self.forests.share
@@ -212,6 +223,8 @@ class Members:
             tensors |= {f"forests.{name}": tensor for name, tensor in self.forests.state().items()}
         if self.relations is not None:
             tensors |= {f"relations.{name}": tensor for name, tensor in self.relations.state().items()}
+        if self.presence is not None:
+            tensors |= {f"presence.{name}": tensor for name, tensor in self.presence.state().items()}
         return state, tensors
 
     @classmethod
@@ -235,12 +248,16 @@ class Members:
         relations = None
         if set(RELATIONS) & set(state["names"]):
             relations = Relations.restored(n_levels, part_of(tensors, "relations."))
-        members = cls(state["names"], neighbours, network, forests, relations, state["all_normal"])
+        of_presence = part_of(tensors, "presence.")
+        presence = Presence.restored(n_levels, of_presence) if of_presence else None
+        members = cls(state["names"], neighbours, network, forests, relations, presence, state["all_normal"])
         of_linear = part_of(tensors, "linear.")
         if of_linear:
             members.linear = CellGaussian.restored(n_levels, of_linear)
         members.evidence = {
-            name: Evidence(**part_of(tensors, f"evidence.{name}.")) for name in members.names if name not in RELATIONS
+            name: Evidence(**part_of(tensors, f"evidence.{name}."))
+            for name in members.names
+            if name not in (*RELATIONS, PRESENCE)
         }
         return members
 
@@ -250,10 +267,11 @@ def new_members(
     network: CellNetwork | None,
     forests: CellForests | None,
     relations: Relations | None,
+    presence: Presence | None,
     n_levels: Sequence[int],
     device: torch.device,
     all_normal: bool,
 ) -> Members:
     """Members that are still to be fitted, with the neighbours that they need."""
     neighbours = Neighbours(n_levels).to(device) if set(names) & set(DISTANCES) else None
-    return Members(names, neighbours, network, forests, relations, all_normal)
+    return Members(names, neighbours, network, forests, relations, presence, all_normal)
