@@ -52,6 +52,9 @@ LEAST_SHARE = 0.1
 """Share of the least number of a positive column below which another has no logarithm: it is next to zero."""
 LEAST_SLOPE = 0.2
 """Growth of an error's logarithm for one nat, at least: that of a normal's tail, about."""
+UNSURE = 3.0
+"""Conditional standard deviations, of those that missing cells add, that are not off: as far as the tail of a skewed
+column may be, where the errors of rows without holes say nothing of them."""
 MAX_PRODUCTS = 4_000_000
 """Products that are summed at once: 32 MB."""
 
@@ -139,7 +142,8 @@ class Residuals:
     def nats(self, values: Tensor, observed: Tensor) -> Tensor:
         """Minus the log of the share of usual errors that are as large as those of rows (B, F), where these are large;
         float64 (B, F), 0 where a cell is missing, no number or not off."""
-        logs = self._errors(values, observed).maximum(self.floor).log()
+        unsure = (UNSURE / self.start.exp()).clamp_min(1)
+        logs = self._errors(values, observed, unsure).maximum(self.floor).log()
         return ((logs - self.start) / self.slope - math.log(TAIL)).clamp_min(0).nan_to_num(0, posinf=0)
 
     def _on_scale(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -156,21 +160,29 @@ class Residuals:
     def _expanded(self, values: Tensor, observed: Tensor) -> Cells:
         return expanded(self._scaled(torch.where(observed, values, 0)), observed, self.n_shown)
 
-    def _errors(self, values: Tensor, observed: Tensor) -> Tensor:
+    def _errors(self, values: Tensor, observed: Tensor, unsure: Tensor | None = None) -> Tensor:
         """How far each number of rows (B, F) is from its mean given the other cells, in conditional standard
-        deviations; NaN for other cells."""
+        deviations; NaN for other cells.
+
+        What missing cells add to these counts `unsure` times (F,): a number that its row tells exactly may be off by a
+        tenth of one at most, which the prior makes large, and by several where a part is missing.
+        """
         observed = self._on_scale(values, observed)
         cells, known = self._expanded(values, observed)
+        added = torch.zeros(cells.shape[1], dtype=torch.float64)
+        added[self.places] = 0 if unsure is None else unsure.square() - 1
         centred, errors = cells - self.gaussian.mean, torch.zeros_like(cells)
         farthest = torch.where(known, cells.abs(), 0).amax(1, keepdim=True)
         for rows, shown in rows_of_equal_holes(known):
             seen, precision = torch.nonzero(shown)[:, 0], self._precision(shown)
             sharpness = precision.diagonal().sqrt()
+            blurred = (1 - precision.diagonal() / self.gaussian.precision.diagonal()[seen]).clamp_min(0)
+            wider = (1 + added[seen] * blurred).sqrt()
             for some in rows.split(max(1, MAX_PRODUCTS // max(1, len(seen)) ** 2)):
                 # summed row by row: a matrix product's last digits depend on how many rows there are
                 pull = (centred[some][:, None, seen] * precision).sum(2)
                 rounding = ROUNDING * farthest[some] * sharpness
-                errors[some[:, None], seen] = ((pull / sharpness).abs() - rounding).clamp_min(0)
+                errors[some[:, None], seen] = ((pull / sharpness).abs() - rounding).clamp_min(0) / wider
         return torch.where(observed & self.is_number, errors[:, self.places], torch.nan)
 
     def _precision(self, shown: Tensor) -> Tensor:
