@@ -25,7 +25,7 @@ LEAST_CYCLES = 1.5
 """Cycles that the observed times have to lie over."""
 SURE = 1e-3
 """Chance that a table without any such cycle is told one."""
-MAX_ROWS = 5_000
+MAX_ROWS = 2_000
 """Rows by which cycles are found."""
 MIN_ROWS_OF_PHASE = 5
 MAX_LEVELS = 10

@@ -15,7 +15,8 @@ LEAST_CELLS = 30
 LEAST_DISTINCT = 20
 EXACT = 1e-3
 """Median error, in shares of the number, below which others determine a column."""
-MAX_ADDENDS = 30
+MAX_ADDENDS, MAX_ROWS = 30, 2_000
+"""Columns, and rows of them, of which it is seen whether they add up."""
 
 
 def logarithmic(numbers: Mapping[int, NDArray[np.float64]]) -> set[int]:
@@ -36,6 +37,7 @@ def logarithmic(numbers: Mapping[int, NDArray[np.float64]]) -> set[int]:
     rows = matrix[~np.isnan(matrix).any(1)]
     if len(heavy) > MAX_ADDENDS or len(rows) < max(LEAST_CELLS, 2 * len(heavy)):
         return set(heavy)
+    rows = rows[:: -(-len(rows) // MAX_ROWS)]
     return {
         place for j, place in enumerate(heavy) if not _is_told(rows, j) or _is_told(np.log(rows), j, in_shares=False)
     }
