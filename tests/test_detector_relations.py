@@ -209,3 +209,18 @@ def test_loaded_relations_are_the_saved_ones(tmp_path: Path) -> None:
         found = loaded.anomaly_score(odd, by_member=True)
         pd.testing.assert_frame_equal(found, detector.anomaly_score(odd, by_member=True))
         assert (found[SUMS] > 0).any() and list(found) == list(WITHOUT_NETWORK)
+
+
+def test_the_wrong_one_of_redundant_cells_is_blamed_not_the_number_that_it_contradicts() -> None:
+    rng = np.random.default_rng(1)
+    age = rng.uniform(0, 100, 600)
+    rows = pd.DataFrame(
+        {"age": age, "group": np.array(["child", "young", "adult", "old"])[np.digitize(age, [18, 30, 65])]}
+    )
+    rows = rows.assign(fee=np.select([age < 18, age < 65], [5.0, 10.0], 7.0), z=rng.normal(size=600))
+    detector = TabMAEDetector(max_epochs=20, random_state=1).fit(rows[:500])
+    odd = rows[500:].query("group != 'young'")
+    odd = odd.assign(group=odd["group"].map({"child": "adult", "adult": "old", "old": "child"}))
+    found = detector.explain(odd)
+    blamed = found.loc[found.groupby("row")["contribution"].idxmax(), "column"]
+    assert (blamed == "group").mean() > 0.75

@@ -75,7 +75,11 @@ class CellGaussian:
         """As the network's `surprise`; bool `strange` (B, F) are cells that hold levels that were not learnt."""
         strange = torch.zeros_like(observed) if strange is None else strange
         errors, spreads = self._judged(values.double(), observed & ~strange)
-        surprise = surprise_of(torch.where(strange, STRANGE, errors), spreads, self.spread)
+        starts = torch.tensor([0, *(n or 1 for n in self.n_shown)]).cumsum(0)[:-1]
+        whole = self.gaussian.precision.diagonal()[starts].rsqrt()
+        # usual errors are those of whole rows: they grow with what a missing cell adds to the deviation
+        usual = self.spread * (spreads / whole).clamp_min(1)
+        surprise = surprise_of(torch.where(strange, STRANGE, errors), spreads, usual)
         return torch.where(observed if wanted is None else wanted, (surprise - self.usual).clamp_min(0), 0)
 
     def state(self) -> dict[str, Tensor]:
