@@ -63,8 +63,13 @@ class Structure(NamedTuple):
         one, other = one[:, None], other[None]
         first, last = torch.minimum(one, other), torch.maximum(one, other)
         size = 1 + self.walk + self.returning
-        found = LEVEL * size + self.walk * first + self.returning * self.stays ** (last - first)
-        found = found + self.turn * first**2 * (3 * last - first) / 6
+        found = torch.full_like(first, LEVEL * size)
+        if self.walk:
+            found = found + self.walk * first
+        if self.returning:
+            found = found + self.returning * self.stays ** (last - first)
+        if self.turn:
+            found = found + self.turn * first**2 * (3 * last - first) / 6
         if self.has_slope:
             found = found + self.clear * SLOPE * size * (one - now) * (other - now)
         if self.has_season:
