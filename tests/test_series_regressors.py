@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from tabmae.estimators.series.regressors import LEAST_EXPLAINED, Regressors, columns_worth_trying, share_explained
+from tabmae.estimators.series.regressors import (
+    LEAST_EXPLAINED,
+    Regressors,
+    columns_worth_trying,
+    early_steps,
+    share_explained,
+)
+
+EARLY = early_steps((500,), cycle=0, horizon=24)
 
 
 def test_a_share_is_that_of_later_steps_learnt_from_earlier_ones() -> None:
@@ -10,11 +18,11 @@ def test_a_share_is_that_of_later_steps_learnt_from_earlier_ones() -> None:
     columns = rng.normal(size=(500, 2))
     values = columns @ np.array([[3.0], [0.0]]) + rng.normal(size=(500, 1))
     values[rng.random(500) < 0.1] = np.nan
-    assert abs(share_explained(columns, values, (500,)) - 0.9) < 0.05
-    assert share_explained(columns, rng.normal(size=(500, 1)), (500,)) < LEAST_EXPLAINED
+    assert abs(share_explained(columns, values, EARLY) - 0.9) < 0.05
+    assert share_explained(columns, rng.normal(size=(500, 1)), EARLY) < LEAST_EXPLAINED
     turned = np.where(np.arange(500)[:, None] < 400, values, -values)
-    assert share_explained(columns, turned, (500,)) < 0
-    assert share_explained(columns, np.concatenate([turned[:400], np.full((100, 1), np.nan)]), (500,)) == 0
+    assert share_explained(columns, turned, EARLY) < 0
+    assert share_explained(columns, np.concatenate([turned[:400], np.full((100, 1), np.nan)]), EARLY) == 0
 
 
 def test_the_calendar_is_tried_where_it_explains_more_than_the_columns_before_it() -> None:
@@ -22,7 +30,7 @@ def test_the_calendar_is_tried_where_it_explains_more_than_the_columns_before_it
     columns, noise = rng.normal(size=(500, 3)), rng.normal(size=(500, 1))
     for n_given, driver, expected in ((1, 0, [1]), (1, 2, [1, 3]), (0, 2, [3]), (0, None, []), (3, 0, [3])):
         values = noise if driver is None else noise + 3 * columns[:, [driver]]
-        assert columns_worth_trying(columns, n_given, values, (500,)) == expected
+        assert columns_worth_trying(columns, n_given, values, EARLY) == expected
 
 
 def test_an_effect_is_that_of_the_columns_learnt_and_of_no_later_one() -> None:

@@ -12,13 +12,15 @@ from tabmae.windows import calendar_columns, unseen_cycles
     [
         ("h", 30_000, 720, ("year",)),
         ("h", 20_000, 720, ()),
-        ("h", 504, 100, ("week",)),
-        ("h", 503, 100, ()),
+        ("h", 336, 100, ("week",)),
+        ("h", 335, 100, ()),
+        ("h", 336, 168, ()),
         ("10min", 5_000, 720, ("week",)),
         ("10min", 5_000, 1008, ()),
         ("D", 1100, 300, ("year",)),
         ("D", 1100, 366, ()),
         ("D", 21, 0, ("week",)),
+        ("D", 20, 0, ()),
         ("B", 790, 100, ("year",)),
         ("B", 780, 100, ()),
         ("MS", 500, 12, ()),
@@ -26,7 +28,7 @@ from tabmae.windows import calendar_columns, unseen_cycles
         (None, 10_000, 10, ()),
     ],
 )
-def test_cycles_are_those_that_series_hold_three_times_and_no_context_holds(
+def test_cycles_are_those_that_series_hold_often_enough_and_no_context_holds(
     freq: str | int | None, n_steps: int, context: int, expected: tuple[str, ...]
 ) -> None:
     assert unseen_cycles(freq, n_steps, context) == expected

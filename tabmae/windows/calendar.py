@@ -16,12 +16,15 @@ HARMONICS = 2
 """Pairs of sine and cosine that a year is drawn with."""
 LEAST_TIMES = 3
 """Times that a series must hold a cycle for its effect to be learnt."""
+LEAST_TIMES_OF_PARTS = 2
+"""The same of a week whose days are seasons of their own: forecasts pass from one day to the next."""
 
 
 def unseen_cycles(freq: str | int | None, n_steps: int, context: int) -> tuple[str, ...]:
-    """Cycles, "week" or "year", that series of `n_steps` hold `LEAST_TIMES` and a context of so many steps not once.
+    """Cycles, "week" or "year", that series of `n_steps` hold often enough and a context of so many steps not once.
 
-    Steps that are numbers, or weeks and longer, have none.
+    That is `LEAST_TIMES`, and `LEAST_TIMES_OF_PARTS` for a week of steps shorter than half a day. Steps that are
+    numbers, or weeks and longer, have none.
 
     >>> unseen_cycles("h", 30_000, 720), unseen_cycles("10min", 5_000, 720), unseen_cycles("MS", 200, 48)
     (('year',), ('week',), ())
@@ -38,7 +41,8 @@ def unseen_cycles(freq: str | int | None, n_steps: int, context: int) -> tuple[s
     else:
         return ()
     lengths = {"week": WEEK / seconds, "year": YEAR / seconds}
-    return tuple(name for name, steps in lengths.items() if context < steps and LEAST_TIMES * steps <= n_steps)
+    times = {"week": LEAST_TIMES_OF_PARTS if 2 * seconds <= DAY else LEAST_TIMES, "year": LEAST_TIMES}
+    return tuple(name for name, steps in lengths.items() if context < steps and times[name] * steps <= n_steps)
 
 
 def calendar_columns(stamps: pd.Index, cycles: tuple[str, ...]) -> NDArray[np.float64]:

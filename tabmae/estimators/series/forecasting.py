@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tabmae.estimators.series.origins import Origins, chosen_of, origins_of, shortened
 from tabmae.estimators.series.shares import shares
+from tabmae.estimators.series.sizes import n_judged
 from tabmae.estimators.series.widths import (
     ENOUGH,
     at_lengths,
@@ -32,8 +33,6 @@ from tabmae.experts.linear import Linear
 from tabmae.experts.structural import Structural
 from tabmae.series_model import SeriesAutoencoder
 
-JUDGED_SHARE = 0.2
-"""Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
 MAX_PATH_NUMBERS = 4_000_000
 """Numbers of the kept residual paths, and the origins they come from."""
 RECENT_SEASONS = 14
@@ -227,6 +226,7 @@ def fit_forecaster(
     horizon: int,
     contexts: tuple[int, ...],
     season: int,
+    cycle: int,
     experts: tuple[str, ...],
 ) -> tuple[Forecaster, dict[str, Tensor]]:
     """Fit, weigh and calibrate.
@@ -235,6 +235,7 @@ def fit_forecaster(
     ----------
     model : None leaves the forecasts to the linear experts.
     filled : series (T, C) in standard deviations, their gaps filled; observed : their real cells.
+    cycle : steps that judge at least where a series holds two of them, as `n_judged` says.
 
     Returns
     -------
@@ -242,7 +243,7 @@ def fit_forecaster(
     the better of the last step and the last season, "n" steps.
     """
     n_channels, n_usual = filled[0].shape[1], round(float(np.median([len(values) for values in filled])))
-    splits = [len(values) - max(1, round(JUDGED_SHARE * len(values))) for values in filled]
+    splits = [len(values) - n_judged(len(values), cycle, horizon) for values in filled]
     splits = [min(split, len(values) - horizon) for split, values in zip(splits, filled, strict=True)]
     window, structural = 2 if model is None else model.window, None
     learns = bool(contexts) and "linear" in experts
@@ -261,9 +262,10 @@ def fit_forecaster(
     n_shared = min(horizon, window // 2)
     recent = min(final.context, RECENT_SEASONS * season if season else final.context)
     forecaster = Forecaster(final, structural, n_shared, n_channels, 0, len(filled), recent)
-    origins = origins_of(
-        filled, observed, splits, forecaster.context, horizon, final.context if learns or structural is None else 0
-    )
+    # structures take their time at each origin: a cycle that judges whole has no more of them than a share had
+    apart = 1 if structural is None else -(-n_judged(n_usual, cycle, horizon) // n_judged(n_usual, 0, horizon))
+    least = final.context if learns or structural is None else 0
+    origins = origins_of(filled, observed, splits, forecaster.context, horizon, least, apart)
     if origins is None:
         if structural is None and not learns:
             forecaster.share.fill_(float(bool(experts)))

@@ -33,6 +33,7 @@ from tabmae.estimators.series.sizes import (
     auto_size,
     cells_of,
     contexts_of,
+    cycle_of,
     horizon_of,
     is_holed,
     season_in,
@@ -228,20 +229,19 @@ class SeriesLearner(BaseEstimator):
         cells = completed.mean[line.place].double().numpy()
         filled = each_series(cells, panel.lengths)
         observed = each_series(line.observed[line.place].numpy(), panel.lengths)
-        experts = series_experts(self.experts)
-        contexts = (
-            contexts_of(panel.lengths, self.horizon_, self.season_) if is_auto(self.context) else (int(self.context),)
-        )
+        usual = contexts_of(panel.lengths, self.horizon_, self.season_)
+        contexts = usual if is_auto(self.context) else (int(self.context),)
         if min(contexts, default=0) + 2 * self.horizon_ > max(panel.lengths):
             contexts = ()
-        arguments = self.horizon_, contexts, self.season_, experts
+        cycle = cycle_of(self.season_, season_of(self.schema_.freq), max(panel.lengths))
+        arguments = self.horizon_, contexts, self.season_, cycle, series_experts(self.experts)
         self.regressors_ = Regressors.none(panel.values.shape[1])
         self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments)
         self.cycles_ = unseen_cycles(self.schema_.freq, max(panel.lengths), max(contexts, default=0))
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
-        early = early_steps(panel.lengths)
-        for n_columns in columns_worth_trying(known_ahead, panel.future.shape[1], seen, panel.lengths):
+        early = early_steps(panel.lengths, cycle, self.horizon_)
+        for n_columns in columns_worth_trying(known_ahead, panel.future.shape[1], seen, early):
             # an effect that has seen the steps which judge would be judged too well
             learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
             effects = each_series(learnt.effect(known_ahead), panel.lengths)

@@ -43,10 +43,11 @@ def origins_of(
     context: int,
     horizon: int,
     least: int,
+    apart: int = 1,
 ) -> Origins | None:
     """Origins spread evenly over the steps that judge; None where no series has both a history and a future.
 
-    `least` : steps of a history, unless no origin of its series has as many.
+    `least` : steps of a history, unless no origin of its series has as many. `apart` : steps from one to the next.
     """
     lengths, judging = np.array([len(values) for values in filled]), np.array(splits)
     first = np.maximum(np.maximum(judging, np.minimum(least, lengths - horizon)), 2)
@@ -56,7 +57,7 @@ def origins_of(
         return None
     wanted = max(MAX_ORIGINS, ORIGINS_A_SERIES * len(filled))
     most = max(20, min(wanted, 40_000_000 // ((context + horizon) * filled[0].shape[1])))
-    step = max(1, -(-int(ends[-1]) // most))
+    step = max(apart, -(-int(ends[-1]) // most))
     chosen = np.arange(ends[-1] - 1, -1, -step)[::-1]
     series = np.searchsorted(ends, chosen, side="right")
     origin = first[series] + chosen - (ends - counts)[series]

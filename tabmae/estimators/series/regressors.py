@@ -12,9 +12,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tabmae.estimators.series.sizes import n_judged
+
 RIDGE = 1e-3
 """Ridge of the coefficients, in observed steps."""
-LEARNING_SHARE = 0.8
 NEEDED = 0.6
 """Squared error, in that of the forecast without the calendar, at which the calendar is believed: walks that drift with
 the seasons by chance reach 0.7 often enough."""
@@ -63,20 +64,18 @@ class Regressors:
         return inputs
 
 
-def early_steps(lengths: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which steps of all series teach an effect that later ones judge, (sum of lengths,)."""
-    place = np.concatenate([np.arange(length) / length for length in lengths])
-    return np.asarray(place < LEARNING_SHARE)
+def early_steps(lengths: tuple[int, ...], cycle: int, horizon: int) -> NDArray[np.bool_]:
+    """Which steps of all series teach an effect that later ones, as of `n_judged`, judge, (sum of lengths,)."""
+    return np.concatenate([np.arange(length) < length - n_judged(length, cycle, horizon) for length in lengths])
 
 
-def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) -> float:
-    """Share of the variance of the last fifth of each series that columns explain, as learnt from the steps before.
+def share_explained(future: Matrix, values: Matrix, early: NDArray[np.bool_]) -> float:
+    """Share of the variance of the later steps of each series that columns explain, as learnt from the early ones.
 
     Parameters
     ----------
-    future : (sum of lengths, K). values : (sum of lengths, C), NaN where missing.
+    future : (sum of lengths, K). values : (sum of lengths, C), NaN where missing. early : as of `early_steps`.
     """
-    early = early_steps(lengths)
     if not future.shape[1] or early.all() or not np.isfinite(values[~early]).any():
         return 0.0
     effect = Regressors.fit(future[early], values[early]).effect(future[~early])
@@ -84,14 +83,14 @@ def share_explained(future: Matrix, values: Matrix, lengths: tuple[int, ...]) ->
     return 1 - missed / max(whole, 1e-12)
 
 
-def columns_worth_trying(future: Matrix, n_given: int, values: Matrix, lengths: tuple[int, ...]) -> list[int]:
+def columns_worth_trying(future: Matrix, n_given: int, values: Matrix, early: NDArray[np.bool_]) -> list[int]:
     """How many of the first columns (sum of lengths, K) to fit forecasters without the effect of.
 
     The user's `n_given`, if there are some, and all with those of the calendar where these explain enough beside them.
     """
     found = [n_given] if n_given else []
     if future.shape[1] > n_given:
-        without, with_it = (share_explained(future[:, :n], values, lengths) for n in (n_given, future.shape[1]))
+        without, with_it = (share_explained(future[:, :n], values, early) for n in (n_given, future.shape[1]))
         if with_it - without >= LEAST_EXPLAINED:
             found.append(future.shape[1])
     return found

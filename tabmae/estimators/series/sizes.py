@@ -33,6 +33,10 @@ LEAST_CONTEXT = 8
 """Steps of a context that is worth learning from few series."""
 MANY = 10
 """Series that lend each other windows, so that a context may be longer."""
+JUDGED_SHARE = 0.2
+"""Share of every series whose steps choose and weigh the forecasters, and calibrate their intervals."""
+LONGEST_CYCLE = 30
+"""Seasons of a cycle that judges whole: a longer one goes by too slowly for a forecast to miss it."""
 SEASONS_AHEAD = 2
 PLAIN_HORIZON = 24
 MAX_POOL_CELLS = 4_000_000
@@ -146,6 +150,28 @@ def horizon_of(lengths: tuple[int, ...], season: int) -> int:
     """Steps to forecast when none are asked for: two seasons, at most a quarter of a series."""
     wanted = SEASONS_AHEAD * season if season else PLAIN_HORIZON
     return max(1, min(wanted, int(np.median(lengths)) // 4))
+
+
+def cycle_of(season: int, natural: tuple[int, ...], n_steps: int) -> int:
+    """Steps of the longest cycle above the season that series of `n_steps` hold twice; 0 without one.
+
+    >>> cycle_of(24, (24, 168), 336), cycle_of(24, (24, 168), 335), cycle_of(7, (7, 365), 2000)
+    (168, 0, 0)
+    """
+    held = (cycle for cycle in natural if season < cycle <= LONGEST_CYCLE * season and 2 * cycle <= n_steps)
+    return max(held, default=0)
+
+
+def n_judged(n_steps: int, cycle: int, horizon: int) -> int:
+    """Last steps of a series that judge forecasts: `JUDGED_SHARE`, and more where its cycle would not judge whole.
+
+    A weekend ahead is then not as sure as five working days were. At most half of them judge: the rest teach.
+
+    >>> n_judged(1000, 0, 48), n_judged(2000, 168, 48), n_judged(504, 168, 48), n_judged(340, 168, 48)
+    (200, 400, 216, 170)
+    """
+    share = max(1, round(JUDGED_SHARE * n_steps))
+    return max(share, min(cycle + horizon, n_steps // 2)) if 0 < 2 * cycle <= n_steps else share
 
 
 def contexts_of(lengths: tuple[int, ...], horizon: int, season: int) -> tuple[int, ...]:
