@@ -27,6 +27,7 @@ from tabmae.estimators.series.detecting import Reference, SeriesDetector
 from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, refit_experts, tune_windows
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
 from tabmae.estimators.series.intervals import CellIntervals
+from tabmae.estimators.series.quality import judged_quality, with_skill
 from tabmae.estimators.series.regressors import NEEDED, Regressors, columns_worth_trying, early_steps
 from tabmae.estimators.series.sizes import (
     Size,
@@ -371,30 +372,3 @@ def check_channels(panel: Panel, schema: SeriesSchema) -> None:
             f"Every channel must have an observed value; {listed(empty)} without any. Drop it, or name the others in "
             "`target_cols`."
         )
-
-
-def judged_quality(judgement: Judgement | None, channels: tuple[Any, ...], model: SeriesAutoencoder) -> pd.DataFrame:
-    """Rows of `quality_` for the imputation: error and that of linear interpolation on held-out cells."""
-    rows = []
-    for c, name in enumerate(channels):
-        if judgement is None:
-            rows.append(("impute", name, np.nan, np.nan, 0))
-            continue
-        cells = judgement.hidden[:, :, c]
-        target = judgement.values[:, :, c][cells]
-        errors = [
-            float((part[:, :, c][cells] - target).square().mean().sqrt()) for part in (judgement.mean, judgement.line)
-        ]
-        rows.append(("impute", name, *errors, int(cells.sum())))
-    table = pd.DataFrame(rows, columns=["task", "channel", "error", "baseline_error", "n"])
-    table["network"] = model.share.double().cpu().numpy()
-    return with_skill(table)
-
-
-def with_skill(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with `skill`, the share of the baseline's error that is gone."""
-    table = table.copy()
-    table["n"] = table["n"].astype(int)
-    table["skill"] = 1 - table["error"] / table["baseline_error"].where(table["baseline_error"] > 0)
-    order = ["task", "channel", "n", "error", "baseline_error", "skill", "network"]
-    return table.reindex(columns=order)
