@@ -161,7 +161,7 @@ class SeriesLearner(BaseEstimator):
             self.schema_, self.scales_, self.season_, self.size_ = schema, scales, season, size
             self.horizon_ = horizon_of(panel.lengths, season) if self.horizon is None else self.horizon
             self._keep(fitted, values.shape[1])
-            self.seasonal_ = self._fit_seasonal(values, panel.lengths, season_of(schema.freq))
+            self.seasonal_ = self._fit_seasonal(values, panel.lengths)
             imputed = self._judge(fitted.judgement, values, panel.lengths)
             ahead = self._fit_forecasts(panel, self._complete(line, values, panel.lengths), line)
             self.quality_ = with_skill(pd.concat([imputed, ahead], ignore_index=True))
@@ -196,11 +196,11 @@ class SeriesLearner(BaseEstimator):
         self.n_iter_ = int(np.ceil(fitted.history[-1]["epoch"])) if fitted.history else 0
         self.n_features_in_ = n_channels
 
-    def _fit_seasonal(self, values: Matrix, lengths: tuple[int, ...], natural: tuple[int, ...]) -> Seasonal | None:
+    def _fit_seasonal(self, values: Matrix, lengths: tuple[int, ...]) -> Seasonal | None:
         """What fills gaps that windows cannot see across; nothing in the pure masked autoencoder."""
         if not series_experts(self.experts):
             return None
-        return Seasonal.fit(each_series(values, lengths), (self.season_, *natural), self.size_.window)
+        return Seasonal.fit(each_series(values, lengths), self._cycles, self.size_.window)
 
     def _judge(self, judgement: Judgement | None, values: Matrix, lengths: tuple[int, ...]) -> pd.DataFrame:
         """Learn which gaps are bridged, and calibrate what is believed then; the rows of `quality_` for imputation."""
@@ -263,7 +263,7 @@ class SeriesLearner(BaseEstimator):
     def _keep_usual(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
         """Keep what `detector_` is to learn from, and drop the one there was."""
         seed = draw_seed(base.new_generator(self.random_state))
-        self.usual_ = Reference.of(values, lengths, seed, experts_stay=experts_stay)
+        self.usual_ = Reference.of(values, lengths, seed, self._cycles, experts_stay=experts_stay)
         self.__dict__.pop("detector_", None)
 
     @cached_property
@@ -279,6 +279,11 @@ class SeriesLearner(BaseEstimator):
         stamps = self.schema_.stamps(panel) if horizon is None else self.schema_.future_stamps(panel, horizon)
         columns = np.concatenate([calendar_columns(index, self.cycles_) for index in stamps])
         return np.concatenate([future, columns.reshape(*future.shape[:-1], -1)], -1)
+
+    @property
+    def _cycles(self) -> tuple[int, ...]:
+        """Steps that series may repeat themselves after."""
+        return (self.season_, *season_of(self.schema_.freq))
 
     @property
     def _reach(self) -> int:

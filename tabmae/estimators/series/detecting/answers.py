@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tabmae.errors import check_number, listed, warn
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
+from tabmae.estimators.series.phases import without_far
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, Scales, standardised
 from tabmae.series_model import SeriesAutoencoder
@@ -63,6 +64,7 @@ def judged(estimator: Any, X: Any) -> tuple[Told, Judged]:
             f"More than a quarter of the steps of {listed(moved)} lie outside the range that fit saw, and are judged "
             "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences."
         )
+    believed = without_far(believed, panel.lengths, estimator._cycles)
     found = estimator.detector_.judge(estimator.model_, values, believed, panel.lengths)
     return Told(panel, values, believed, level, scale), found
 
@@ -118,12 +120,13 @@ class AnswersOfDetection:
         both, times two: the share of the steps of fit that are as odd, to clusters and a Gaussian that did not learn
         from them, and of a channel's cells that lie as far off what was expected; beyond the last tenth that of an
         exponential tail, so that odd steps of fit do not hide each other while they are few: long ones that stand out,
-        up to some 7 % of a series, or fewer where steps follow each other closely. All are 1, with a warning, where fit
-        saw too few steps to tell. Windows that hold an odd stamp make its neighbours odd, too: an event is a run of
-        stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and what else is odd
-        within a window of it is taken for its doing, unless the stamp's own cell is odd, too, once the event is not
-        believed. The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells. Switches, as in
-        `anomaly_score`, make none odd.
+        up to some 7 % of a series, or fewer where steps follow each other closely. Of four cycles or more of a season,
+        stretches far from the medians of their phases say nothing of what is usual or expected. All are 1, with a
+        warning, where fit saw too few steps to tell. Windows that hold an odd stamp make its neighbours odd, too: an
+        event is a run of stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and
+        what else is odd within a window of it is taken for its doing, unless the stamp's own cell is odd, too, once the
+        event is not believed. The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells.
+        Switches, as in `anomaly_score`, make none odd.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)

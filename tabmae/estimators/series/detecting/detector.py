@@ -27,6 +27,7 @@ from tabmae.estimators.series.detecting.members import (
     relearnt,
 )
 from tabmae.estimators.series.detecting.tails import Tail, added, evidence
+from tabmae.estimators.series.phases import without_far
 from tabmae.estimators.series.sizes import season_in
 from tabmae.estimators.series.standard import Line, Matrix, laid_out
 from tabmae.experts.clusters import Clusters
@@ -69,20 +70,29 @@ class Reference(NamedTuple):
     """Steps of the series of fit that say what is usual, kept for when a detector is asked for.
 
     values : float32 (sum of lengths, C), in standard deviations, NaN where missing; `MAX_REFERENCE` cells, where there
-        are no more than that in `LEAST_STEPS`. seed : of the clusters.
+        are no more than that in `LEAST_STEPS`. seed : of the clusters. cycles : steps of what may repeat.
     experts_stay : the model's Gaussian did not learn from these series, and judges all folds itself.
     """
 
     values: NDArray[np.float32]
     lengths: tuple[int, ...]
     seed: int
+    cycles: tuple[int, ...]
     experts_stay: bool
 
     @classmethod
-    def of(cls, values: Matrix, lengths: tuple[int, ...], seed: int, *, experts_stay: bool = False) -> Self:
+    def of(
+        cls,
+        values: Matrix,
+        lengths: tuple[int, ...],
+        seed: int,
+        cycles: tuple[int, ...] = (),
+        *,
+        experts_stay: bool = False,
+    ) -> Self:
         """Copy from series (sum of lengths, C), in standard deviations, the last steps of some."""
         chosen, lengths = some_steps(values, lengths)
-        return cls(chosen.astype(np.float32), lengths, seed, experts_stay)
+        return cls(chosen.astype(np.float32), lengths, seed, cycles, experts_stay)
 
 
 class SeriesDetector:
@@ -120,11 +130,12 @@ class SeriesDetector:
     @classmethod
     def fit(cls, model: SeriesAutoencoder, reference: Reference) -> Self:
         """Learn what is usual; the same bits whenever it is asked for."""
-        values, lengths, seed, experts_stay = reference.values.astype(np.float64), *reference[1:]
+        values, lengths, seed, cycles, experts_stay = reference.values.astype(np.float64), *reference[1:]
         season = season_in(values, lengths, ())
         window = window_of_detection(season, max(lengths), model.window)
-        line = laid_out(values, lengths, model.window)
+        line, told = (laid_out(part, lengths, model.window) for part in (values, without_far(values, lengths, cycles)))
         filled, measured = complete(model, line).mean, measured_channels(values, lengths)
+        known = filled if torch.equal(told.observed, line.observed) else complete(model, told).mean
         judged, cells = part_of(line, measured), filled[:, measured]
         every, starts = line.covering(window, 1), line.covering(window, max(1, window // OVERLAP))
         kinds = (False, True) if season else (False,)
@@ -140,12 +151,12 @@ class SeriesDetector:
             is_learnt &= bool(is_full(judged, window, others).any())
             learnt = (fold >= 0) & (fold != number) if len(others) else fold >= 0
             others = others if len(others) else every
-            judge, own = model if experts_stay else relearnt(model, filled, learnt), fold == number
-            ratios[own] = ratios_of(line, left_out(judge, line, own))[own]
+            judge, own = model if experts_stay else relearnt(model, known, learnt), fold == number
+            ratios[own] = ratios_of(told, left_out(judge, told, own))[own]
             clusters = learnt_clusters(judged, cells, others, window, kinds, seed)
             precisions = precisions_of(judge, window, measured)
             of_windows[own] = of_members(judged, cells, window, starts[touched], precisions, clusters)[own]
-        residual = of_residuals(line, ratios, window, measured)
+        residual = of_residuals(told, ratios, window, measured)
         members = torch.cat([residual[:, :1], of_windows], 1)
         tails = [Tail.fit(column[line.place], wary=True) for column in members.T]
         return cls(
