@@ -48,18 +48,40 @@ def test_positive_numbers_over_several_decades_have_logarithms_and_no_others() -
 
 def test_columns_that_add_up_stay_as_they_are_and_those_that_are_multiples_need_not() -> None:
     columns = amounts()
+    rng = np.random.default_rng(2)
     assets, turnover = columns["assets"], columns["turnover"]
-    alone = np.exp(np.random.default_rng(2).normal(0, 2.5, 400))
+    alone, light = np.exp(rng.normal(0, 2.5, 400)), rng.normal(1e4, 1e3, 400)
     assert chosen({"a": assets, "b": turnover, "sum": assets + turnover, "alone": alone}) == {"alone"}
     assert chosen({"net": assets, "tax": 0.2 * assets, "gross": 1.2 * assets}) == {"net", "tax", "gross"}
     assert chosen({"a": assets, "b": turnover, "ratio": assets / turnover}) == {"a", "b"}
+    parts = {"sales": columns["with zeros"] * 1e4, "cost": assets, "light": light}
+    whole = {**parts, "z": columns["normal"], "total": np.sum(list(parts.values()), 0)}
+    assert not chosen(whole), "a sum of columns that have no logarithms, too"
+    assert not chosen({name: np.where(rng.random(400) < 0.25, np.nan, cells) for name, cells in whole.items()})
+
+
+def test_a_few_zeros_keep_the_logarithms_and_come_back_as_zeros() -> None:
+    assets = amounts()["assets"]
+    for n_zeros, is_told in ((1, True), (20, True), (40, False)):
+        holed = assets.copy()
+        holed[:n_zeros] = 0
+        assert (chosen({"a": holed}) == {"a"}) == is_told
+    frame = pd.DataFrame({"a": np.where(np.arange(400) < 20, 0.0, assets)})
+    schema = TableSchema.fit(frame, logs=True)
+    values, _ = schema.encode(frame)
+    back = schema.full(values.astype(float), frame)["a"]
+    assert (back[:20] == 0).all() and (back[20:] > 0).all()
+    np.testing.assert_allclose(back, frame["a"], rtol=1e-5)
+    (column,) = schema.columns
+    assert column.low == 0 and column.log == frame["a"][20:].min()
+    assert not column.numbers(np.array([-50.0])).any()
 
 
 def test_a_column_told_by_its_logarithms_keeps_its_range_units_and_rounding() -> None:
     columns = amounts()
     frame = pd.DataFrame({"assets": columns["assets"], "staff": np.ceil(columns["turnover"]).astype("int64")})
     schema = TableSchema.fit(frame, logs=True)
-    assert [column.log for column in schema.columns] == [True, True]
+    assert [column.log for column in schema.columns] == [frame["assets"].min(), frame["staff"].min()]
     assert not any(column.log for column in TableSchema.fit(frame).columns)
     values, _ = schema.encode(frame)
     np.testing.assert_allclose(values.mean(0), 0, atol=1e-5)
@@ -107,6 +129,38 @@ def test_amounts_are_imputed_and_drawn_a_usual_factor_off(companies: dict[str, A
     low, high = fitted.predict_interval(holed)
     held = ((low <= complete) & (complete <= high))[["assets", "turnover"]].to_numpy()[hidden[["assets", "turnover"]]]
     assert held.mean() > 0.8
+
+
+def test_imputed_amounts_are_means_so_that_their_sum_is_right() -> None:
+    # Groups of a mean of exp(k + 1.5^2 / 2), which is three times their median.
+    shares = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        group = rng.integers(0, 4, 1_000)
+        frame = pd.DataFrame(
+            {"group": np.array(list("abcd"))[group], "claim": np.exp(5 + group + rng.normal(0, 1.5, 1_000))}
+        )
+        hidden = rng.random(1_000) < 0.25
+        holed = frame.assign(claim=frame["claim"].mask(hidden))
+        imputed = TabMAE(max_epochs=20, experts=("gaussian",), random_state=0).fit_transform(holed)["claim"][hidden]
+        expected = np.exp(5 + group[hidden] + 1.5**2 / 2)
+        shares.append(imputed.sum() / expected.sum())
+    assert 0.7 < np.mean(shares) < 1.3
+
+
+def test_what_lies_outside_of_its_range_does_not_throw_an_amount_out_of_its() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.normal(8, 2, 600)
+    table = pd.DataFrame({"revenue": np.exp(size + rng.normal(0, 0.2, 600)), "balance": np.exp(size) - 2_000})
+    table["noise"] = rng.normal(size=600)
+    fitted = TabMAE(max_epochs=20, experts=("gaussian",), random_state=0).fit(table)
+    most, balance = table["revenue"].max(), table["balance"].max()
+    asked = pd.DataFrame({"revenue": np.nan, "balance": [balance, 5 * balance, 1e3], "noise": [0.0, 0.0, 30.0]})
+    low, high = fitted.predict_interval(asked)
+    drawn = pd.concat(fitted.sample(asked, 20, random_state=0))["revenue"]
+    imputed = fitted.transform(asked)["revenue"]
+    assert (imputed <= 2 * most * (1 + 1e-6)).all() and (drawn <= 2 * most * (1 + 1e-6)).all()
+    assert (high["revenue"] <= 2 * most * (1 + 1e-6)).all() and (low["revenue"] >= table["revenue"].min() / 2.1).all()
 
 
 def test_a_model_of_logarithms_is_saved_and_shifts_by_a_factor(companies: dict[str, Any], tmp_path: Path) -> None:

@@ -263,6 +263,10 @@ class MaskedTableEstimator(TabularEstimator):
         """The distribution of a batch as the estimator tells it: here as the model found it."""
         return found
 
+    def _point(self, distribution: CellDistribution) -> Tensor:
+        """What is imputed, (B, F) on the processor."""
+        return distribution.point().cpu()
+
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within the range of the training cells."""
         return torch.clamp(values.double(), *observed_range(self.schema_.columns))
@@ -303,7 +307,7 @@ class MaskedTableEstimator(TabularEstimator):
     def _points(self, values: Tensor, visible: Tensor, some_hidden: bool = False) -> Tensor:
         """Imputed values of the invisible cells of values (n, F), of which some were observed, or none."""
         learnt = visible if some_hidden else None
-        found = self._predict(values, visible, lambda distribution, _: distribution.point().cpu(), learnt=learnt)
+        found = self._predict(values, visible, lambda distribution, _: self._point(distribution), learnt=learnt)
         return self._in_range(torch.cat(found)) if found else values.double()
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -45,7 +45,8 @@ class Column:
     zone : name of the time zone, "" for none.
     common : numbers that several cells hold, the most frequent ones.
     n_observed : count of observed cells.
-    log : numbers are told by their logarithms, whose `mean` and `scale` these are; all observed cells are positive.
+    log : the least positive cell of numbers told by their logarithms, whose `mean` and `scale` these are, zeros as one
+        of these below it; 0 for other columns.
     """
 
     name: Hashable
@@ -62,7 +63,7 @@ class Column:
     zone: str = ""
     common: tuple[float, ...] = ()
     n_observed: int = 0
-    log: bool = False
+    log: float = 0.0
 
     @property
     def learnable(self) -> bool:
@@ -105,7 +106,8 @@ class Column:
             return cls(name, "category", cells.family, ranked_levels(cells), n_observed=n_observed)
         numbers = cells.as_numbers()[~cells.missing]
         low, high = float(numbers.min()), float(numbers.max())
-        told = np.log(numbers) if log else numbers
+        positive = numbers[numbers > 0] if log else numbers[:0]
+        told = np.log(positive) if log else numbers
         mean, scale = moments(fenced(told) if resistant else told)
         is_number = cells.family == "number"
         if cells.integer:
@@ -125,15 +127,15 @@ class Column:
             zone=cells.zone,
             common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
-            log=log,
+            log=float(positive.min()) if log else 0.0,
         )
 
     def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """Numbers in the column's units (seconds for times) in standard deviations from the mean, those of logarithms
-        where these are told; what has no logarithm lies one below the range."""
+        where these are told; what has no logarithm lies one below the least that has."""
         told = np.asarray(numbers, dtype=np.float64)
         if self.log:
-            told = np.log(np.where(told <= 0, self.low * np.exp(-self.scale), told))
+            told = np.log(np.where(told <= 0, self.log * np.exp(-self.scale), told))
         with np.errstate(over="ignore"):
             return (told - self.mean) / self.scale
 
@@ -176,6 +178,8 @@ class Column:
             near = LEARNT_ROUNDING * self.scale * np.maximum(np.abs(values), 1.0) * unit
             for common in self.common:
                 numbers[np.abs(numbers - common) <= near] = common
+        if self.log and self.low <= 0:
+            numbers[numbers < self.log * np.exp(-self.scale / 2)] = 0.0
         return numbers
 
     def rounded(self, numbers: NDArray[np.float64], *, integer: bool) -> NDArray[Any]:

@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 HEAVY = 30.0
 """Medians beyond which the largest hundredth of a column lies that has logarithms: as of a normal's exponential whose
 logarithm has a standard deviation of 1.5. In standard deviations most of its cells are one value."""
+MAX_ZEROS = 0.05
+"""Share of zeros among the cells of such a column; more are a kind of their own."""
 LEAST_CELLS = 30
 LEAST_DISTINCT = 20
 EXACT = 1e-3
 """Median error, in shares of the number, below which others determine a column."""
-MAX_ADDENDS, MAX_ROWS = 30, 2_000
-"""Columns, and rows of them, of which it is seen whether they add up."""
+MAX_ADDENDS, MAX_ROWS = 4, 2_000
+"""Columns that may add up to one, and rows by which that is seen."""
+
+Matrix = NDArray[np.float64]
 
 
-def logarithmic(numbers: Mapping[int, NDArray[np.float64]]) -> set[int]:
+def logarithmic(numbers: Mapping[int, Matrix]) -> set[int]:
     """Positions of the columns whose logarithms are to be learnt.
 
     Parameters
@@ -33,28 +37,53 @@ def logarithmic(numbers: Mapping[int, NDArray[np.float64]]) -> set[int]:
     heavy = [place for place, column in numbers.items() if _is_heavy(column[~np.isnan(column)])]
     if not heavy:
         return set()
-    matrix = np.stack([numbers[place] for place in heavy], 1)
-    rows = matrix[~np.isnan(matrix).any(1)]
-    if len(heavy) > MAX_ADDENDS or len(rows) < max(LEAST_CELLS, 2 * len(heavy)):
-        return set(heavy)
-    rows = rows[:: -(-len(rows) // MAX_ROWS)]
-    return {
-        place for j, place in enumerate(heavy) if not _is_told(rows, j) or _is_told(np.log(rows), j, in_shares=False)
-    }
+    step = -(-len(numbers[heavy[0]]) // MAX_ROWS)
+    matrix = np.stack([column[::step] for column in numbers.values()], 1)
+    places = list(numbers)
+    summed = {places[part] for place in heavy for part in _sum_of(matrix, places.index(place))}
+    return set(heavy) - summed
 
 
-def _is_heavy(known: NDArray[np.float64]) -> bool:
-    """Whether cells (n,) are positive and the largest of them far beyond the usual ones."""
-    if len(known) < LEAST_CELLS or known.min() <= 0:
+def _is_heavy(known: Matrix) -> bool:
+    """Whether cells (n,) are positive, save for some zeros, and the largest of them far beyond the usual ones."""
+    if len(known) < LEAST_CELLS or known.min() < 0 or (known == 0).mean() > MAX_ZEROS:
         return False
-    usual, large = np.quantile(known, [0.5, 0.99])
-    return bool(large > HEAVY * usual) and len(np.unique(known)) > LEAST_DISTINCT
+    positive = known[known > 0]
+    usual, large = np.quantile(positive, [0.5, 0.99])
+    return bool(large > HEAVY * usual) and len(np.unique(positive)) > LEAST_DISTINCT
 
 
-def _is_told(rows: NDArray[np.float64], place: int, in_shares: bool = True) -> bool:
-    """Whether a line through the other columns of rows (n, k) gives the column at `place`, in shares of it or not."""
-    target, others = rows[:, place], np.delete(rows, place, 1)
-    scaled = np.column_stack([others / np.abs(others).max(0), np.ones(len(rows))])
+def _sum_of(matrix: Matrix, place: int) -> list[int]:
+    """A column of a matrix (n, k) with NaN and the few that it is a sum of, or a difference; none where it is no such
+    thing, or their logarithms give its logarithm, too.
+
+    Source: orthogonal matching pursuit, Pati et al. 1993, on the rows that have what was chosen so far.
+    """
+    chosen: list[int] = []
+    rows, left = matrix[matrix[:, place] > 0], matrix[matrix[:, place] > 0, place]
+    for _ in range(min(MAX_ADDENDS, matrix.shape[1] - 1)):
+        others = np.where(np.isnan(rows), 0.0, rows)
+        size = np.sqrt(np.square(others).sum(0) * (np.square(left) @ ~np.isnan(rows)))
+        along = np.abs(left @ others) / np.where(size > 0, size, 1.0)
+        along[[place, *chosen]] = -1.0
+        chosen.append(int(along.argmax()))
+        rows = rows[~np.isnan(rows[:, chosen[-1]])]
+        if len(rows) < max(LEAST_CELLS, 3 * len(chosen)):
+            return []
+        target, addends = rows[:, place], rows[:, chosen]
+        left = _left(addends, target)
+        if np.median(np.abs(left) / target) < EXACT:
+            positive = (addends > 0).all(1)
+            if positive.sum() >= LEAST_CELLS:
+                in_logs = _left(np.log(addends[positive]), np.log(target[positive]))
+                if np.median(np.abs(in_logs)) < EXACT:
+                    return []
+            return [place, *chosen]
+    return []
+
+
+def _left(columns: Matrix, target: Matrix) -> Matrix:
+    """What a line through columns (n, k) leaves of a target (n,)."""
+    scaled = np.column_stack([columns / np.abs(columns).max(0).clip(1e-300), np.ones(len(columns))])
     found, *_ = np.linalg.lstsq(scaled, target, rcond=None)
-    error = np.abs(scaled @ found - target)
-    return bool(np.median(error / target if in_shares else error) < EXACT)
+    return np.asarray(target - scaled @ found)

@@ -7,6 +7,7 @@ cells within their range it keeps its spread.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,8 +35,8 @@ ROUNDING = 1e-6
 class Reach(NamedTuple):
     """Where a table's numbers were observed and where imputed ones may lie, float64 (F,) each, in standard deviations.
 
-    low, high : range of the observed cells. least, most : at most as far outside it as it is wide. All are infinite for
-    categories and columns without an observed cell.
+    low, high : range of the observed cells. least, most : at most as far outside it as it is wide, of columns told by
+    logarithms half the lowest and twice the highest. All are infinite for categories and columns without any cell.
     """
 
     low: Tensor
@@ -62,11 +63,38 @@ def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:
         if not continuous or len(known.unique()) <= MAX_VALUES_OF_SCALE:
             continue
         width, zero = high[j] - low[j], column.zero
+        lowest, highest = low[j] - width, high[j] + width
+        if column.log:
+            lowest, highest = (torch.tensor(float(column.standard(end))) for end in (column.low / 2, 2 * column.high))
         if (known == known.min()).sum() == 1:
-            least[j] = (low[j] - width).clamp_min(zero if column.low >= 0 else -torch.inf)
+            least[j] = lowest.clamp_min(zero if column.low >= 0 else -torch.inf)
         if (known == known.max()).sum() == 1:
-            most[j] = (high[j] + width).clamp_max(zero if column.high <= 0 else torch.inf)
+            most[j] = highest.clamp_max(zero if column.high <= 0 else torch.inf)
     return Reach(low, high, least, most)
+
+
+def near(values: Tensor, reach: Reach) -> Tensor:
+    """Cells (B, F) at most as far outside the range of the observed ones as that is wide: of what lies farther out,
+    nothing more can be told of the others."""
+    width = torch.where(reach.low.isfinite(), reach.high - reach.low, 0.0)
+    return values.clamp((reach.low - width).to(values), (reach.high + width).to(values))
+
+
+def excess(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Tensor:
+    """By how much the mean of amounts that are told by logarithms lies above that of these, in standard deviations of
+    theirs, where nothing tells of a cell; float64 (F,), 0 for other columns. What is told takes its share of it, as it
+    does of the variance.
+
+    Parameters
+    ----------
+    columns : F, as fitted. values : (n, F), in standard deviations; observed : bool (n, F).
+    """
+    found = torch.zeros(len(columns), dtype=torch.float64)
+    for j, column in enumerate(columns):
+        if column.log:
+            logs = values[observed[:, j], j].double().cpu() * column.scale
+            found[j] = (logs.logsumexp(0) - math.log(len(logs)) - logs.mean()) / column.scale
+    return found
 
 
 def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Batch, reach: Reach) -> CellDistribution:

@@ -47,6 +47,7 @@ def _shifted(column: Column, delta: float) -> Column:
     shift = delta * column.scale
     mean = min(max(column.mean + shift, -limit), limit)
     with np.errstate(over="ignore"):
-        ends = [edge * np.exp(shift) if column.log else edge + shift for edge in (column.low, column.high)]
-    low, high = (float(np.clip(edge, -limit, limit)) for edge in ends)
-    return replace(column, mean=mean, low=low, high=high)
+        factor = np.exp(shift)
+        ends = [edge * factor if column.log else edge + shift for edge in (column.low, column.high, column.log)]
+    low, high, least = (float(np.clip(edge, -limit, limit)) for edge in ends)
+    return replace(column, mean=mean, low=low, high=high, log=least if column.log else 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tabmae.errors import DataError, ParameterError, check_number, listed
+from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
-from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, reach, within
+from tabmae.estimators.table.asking import as_array, has_categories
+from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, excess, extended, far, near, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
@@ -31,17 +31,6 @@ from tabmae.tokenizers import CellDistribution
 
 DRAW_GROUPS = 4
 """Cells of a row are drawn in up to this many turns, each given the turns before it."""
-
-
-def _has_categories(estimator: MaskedTableEstimator) -> bool:
-    """Whether a column of fit has class probabilities; the error is the cause that a user sees."""
-    check_is_fitted(estimator)
-    if any(column.kind == "category" for column in estimator.schema_.columns):
-        return True
-    raise DataError(
-        "A column of fit must be categorical; got numbers and times alone. Name those that are categories in "
-        "`categorical_features`, or pass them as strings, or take `predict_interval` of numbers."
-    )
 
 
 @register
@@ -54,10 +43,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     Numbers are imputed within the range of the observed cells, or beyond it where the Gaussian is sure to be there: at
     most as far as the range is wide, never past a bound that several cells share, nor past zero where no cell is; whole
     numbers and columns of few values stay within. Positive numbers over several decades, whose largest hundredth is
-    more than 30 medians large, are learnt by their logarithms unless they add up to each other: what is imputed is then
-    the typical number, less than the mean, `quality_` counts in standard deviations of the logarithm, and
-    `schema_.columns` says `log`. Of dates, days of the week, months and hours are learnt, too, where a column follows
-    them.
+    more than 30 medians large, are learnt by their logarithms unless they add up to each other: `quality_` then counts
+    in standard deviations of the logarithm, and `schema_.columns` says `log`. Of dates, days of the week, months and
+    hours are learnt, too, where a column follows them.
 
     Parameters
     ----------
@@ -126,6 +114,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     """
 
     _reach: Reach
+    _excess: Tensor
 
     def _schema_of(self, X: Any) -> TableSchema:
         """What is learnt of the columns of a table, amounts over several decades by their logarithms."""
@@ -135,10 +124,21 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
         super()._judge(values, observed, validation, most)
+        error = torch.from_numpy(self.quality_["error"].to_numpy(dtype=float))
+        self._excess = excess(self.schema_.columns, values, observed) * error.square().nan_to_num(0).clamp_max(1)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
         """The distribution of a batch, its means within the reach of the numbers, wider where nothing was learnt."""
         return doubted(self.model_, extended(self.model_, found, batch, self._reach), batch, self._reach)
+
+    def _point(self, distribution: CellDistribution) -> Tensor:
+        """What is imputed: means, of amounts that are told by their logarithms, too."""
+        return super()._point(distribution) + self._excess
+
+    def _read(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Values and observed cells of a table, none farther out than that something is known of the like."""
+        values, observed = super()._read(X)
+        return near(values, self._reach), observed
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within their reach."""
@@ -146,7 +146,12 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
-        return state, {**tensors, "reach.least": self._reach.least, "reach.most": self._reach.most}
+        return state, {
+            **tensors,
+            "reach.least": self._reach.least,
+            "reach.most": self._reach.most,
+            "reach.excess": self._excess,
+        }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super()._set_state(state, tensors)
@@ -155,6 +160,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         if not (least.shape == most.shape == low.shape and (least <= low).all() and (most >= high).all()):
             raise ValueError("Numbers must reach as far as the observed ones; these do not. Save the model again.")
         self._reach = Reach(low, high, least, most)
+        self._excess = tensors.get("reach.excess", torch.zeros_like(low))
 
     def transform(self, X: Any) -> Any:
         """Impute the missing cells of a table with the columns of fit.
@@ -288,7 +294,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         def answer(distribution: CellDistribution, place: slice) -> tuple[Tensor, Tensor]:
             lower, upper = distribution.interval(torch.tensor(asked))
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
-            mean = distribution.mean.cpu().double()
+            mean = self._point(distribution)[:, numbers].double()
             strange = far(values[rows][place], observed[rows][place], self._reach).any(1, keepdim=True)
             ends = (
                 torch.where(strange & open_below, -torch.inf, least),
@@ -307,7 +313,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             bounds.append(self.schema_.decode_numbers(bound.numpy(), as_array(X)))
         return bounds[0], bounds[1]
 
-    @available_if(_has_categories)
+    @available_if(has_categories)
     def predict_proba(self, X: Any, column: Any = None) -> pd.DataFrame:
         """Class probabilities of a categorical column for every row, from the other columns of the row.
 
@@ -385,12 +391,3 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             visible[:, j] = False
             points[:, j] = self._points(values, visible, some_hidden=True)[:, j]
         return points
-
-
-def as_array(X: Any) -> Any:
-    """A list of rows as an array, which scikit-learn's transformers give back for it; any other table as it is."""
-    if not isinstance(X, list | tuple):
-        return X
-    cells = np.array(X, dtype=object)
-    numeric = all(cell is None or (isinstance(cell, Real) and not isinstance(cell, bool)) for cell in cells.flat)
-    return cells.astype(np.float64) if numeric else cells
