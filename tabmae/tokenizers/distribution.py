@@ -79,6 +79,13 @@ class CellDistribution:
         binned = (self.mass * self.bins.splits).sum(2)
         return self.gate * self.direct + (1 - self.gate) * binned
 
+    @property
+    def variance(self) -> Tensor:
+        """Variance of every numeric cell but for what spreads within a bin, (B, Fn), wherever its mean is."""
+        binned = (self.mass * self.bins.splits.square()).sum(2)
+        square = self.gate * (self.scale.square() + self.direct.square()) + (1 - self.gate) * binned
+        return (square - self._mean_in_place.square()).clamp_min(0)
+
     @cached_property
     def _shift(self) -> Tensor | None:
         """By how much a cell's mixture is moved, (B, Fn); taken where it is asked for, as means alone need it not."""

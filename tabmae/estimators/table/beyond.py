@@ -80,23 +80,6 @@ def near(values: Tensor, reach: Reach) -> Tensor:
     return values.clamp((reach.low - width).to(values), (reach.high + width).to(values))
 
 
-def excess(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Tensor:
-    """By how much the mean of amounts that are told by logarithms lies above that of these, in standard deviations of
-    theirs, where nothing tells of a cell; float64 (F,), 0 for other columns. What is told takes its share of it, as it
-    does of the variance.
-
-    Parameters
-    ----------
-    columns : F, as fitted. values : (n, F), in standard deviations; observed : bool (n, F).
-    """
-    found = torch.zeros(len(columns), dtype=torch.float64)
-    for j, column in enumerate(columns):
-        if column.log:
-            logs = values[observed[:, j], j].double().cpu() * column.scale
-            found[j] = (logs.logsumexp(0) - math.log(len(logs)) - logs.mean()) / column.scale
-    return found
-
-
 def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Batch, reach: Reach) -> CellDistribution:
     """Move the means of numbers to the range of the observed cells, and beyond it where the expert is there.
 

@@ -20,8 +20,9 @@ from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
 from tabmae.estimators.learner import MaskedTableEstimator, observed_range
 from tabmae.estimators.parameters import check_seed
+from tabmae.estimators.table.amounts import excess, told_variance
 from tabmae.estimators.table.asking import as_array, has_categories
-from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, excess, extended, far, near, reach, within
+from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, near, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
@@ -124,8 +125,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
         super()._judge(values, observed, validation, most)
-        error = torch.from_numpy(self.quality_["error"].to_numpy(dtype=float))
-        self._excess = excess(self.schema_.columns, values, observed) * error.square().nan_to_num(0).clamp_max(1)
+        errors = torch.from_numpy(self.quality_["error"].to_numpy(dtype=float)).square()
+        told = told_variance(self.schema_.columns, self.model_.tokenizer.numbers.cpu(), validation, most)
+        self._excess = excess(self.schema_.columns, values, observed, errors, told)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
         """The distribution of a batch, its means within the reach of the numbers, wider where nothing was learnt."""
@@ -133,7 +135,10 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     def _point(self, distribution: CellDistribution) -> Tensor:
         """What is imputed: means, of amounts that are told by their logarithms, too."""
-        return super()._point(distribution) + self._excess
+        point, numbers = super()._point(distribution), self.model_.tokenizer.numbers
+        if self._excess.any():
+            point[:, numbers.cpu()] += self._excess[numbers.cpu()] * distribution.variance.cpu().double().clamp_max(1)
+        return point
 
     def _read(self, X: Any) -> tuple[Tensor, Tensor]:
         """Values and observed cells of a table, none farther out than that something is known of the like."""
