@@ -7,7 +7,6 @@ cells within their range it keeps its spread.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple

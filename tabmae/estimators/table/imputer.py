@@ -125,7 +125,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
         super()._judge(values, observed, validation, most)
-        errors = torch.from_numpy(self.quality_["error"].to_numpy(dtype=float)).square()
+        errors = torch.tensor(self.quality_["error"].tolist(), dtype=torch.float64).square()
         told = told_variance(self.schema_.columns, self.model_.tokenizer.numbers.cpu(), validation, most)
         self._excess = excess(self.schema_.columns, values, observed, errors, told)
 
