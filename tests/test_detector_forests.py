@@ -15,6 +15,7 @@ from tabmae import TabMAEDetector
 from tabmae.deadline import Deadline
 from tabmae.estimators.detector import forests as room
 from tabmae.estimators.detector.completion import MAX_COLUMNS
+from tabmae.estimators.detector.donors import N_DONORS, Donors
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.network import STRANGE
 from tabmae.estimators.detector.presence import PRESENCE
@@ -85,13 +86,74 @@ def test_a_missing_cell_surprises_nobody_and_is_not_read(forests: CellForests) -
 
 def test_a_hole_is_filled_without_the_cell_that_is_judged(forests: CellForests) -> None:
     values, observed = cells_of(100, seed=1)
-    observed[:, 1], every = False, torch.arange(100)
+    observed[:, 1] = False
     other = values.clone()
     other[:, 0] = -values[:, 0]
-    read = [forests._others(forests._inputs(rows, observed), 0, every) for rows in (values, other)]
-    assert torch.equal(*read)
-    of_last = [forests._others(forests._inputs(rows, observed), 2, every) for rows in (values, other)]
-    assert not torch.equal(of_last[0][:, 1:4], of_last[1][:, 1:4])
+    read = [[part for *_, part in forests._completed(rows, observed, False)] for rows in (values, other)]
+    assert torch.equal(read[0][0][:, :, 1:], read[1][0][:, :, 1:])
+    assert not torch.equal(read[0][2][:, :, 1:4], read[1][2][:, :, 1:4])
+
+
+def stays(n_rows: int, seed: int) -> pd.DataFrame:
+    """Draw a start, days and the end that follows from both."""
+    rng = np.random.default_rng(seed)
+    start, days = rng.integers(0, 730, n_rows), 1 + rng.poisson(5, n_rows)
+    return pd.DataFrame(
+        {"start": start, "days": days, "end": start + days, "cost": days * rng.lognormal(5, 0.3, n_rows)}
+    )
+
+
+def fees(n_rows: int, seed: int) -> pd.DataFrame:
+    """Draw an age, its group and the fee of that."""
+    rng = np.random.default_rng(seed)
+    age = rng.integers(18, 90, n_rows)
+    group = (age > 30).astype(int) + (age > 45) + (age > 60) + (age > 75)
+    fee = np.array([10.0, 25, 40, 20, 5])[group]
+    return pd.DataFrame({"age": age, "group": np.array(list("abcde"))[group], "fee": fee, "z": rng.normal(size=n_rows)})
+
+
+@pytest.mark.parametrize(("table", "missing"), [(stays, "start"), (stays, "end"), (fees, "group"), (fees, "fee")])
+def test_a_hole_is_no_evidence_where_rows_of_fit_had_none(table: Any, missing: str) -> None:
+    detector = TabMAEDetector(members=("forests",), random_state=0).fit(table(400, 0))
+    new = table(300, 1)
+    assert (detector.predict(new.assign(**{missing: None})) == -1).mean() < 0.12
+
+
+def test_a_broken_law_is_found_beside_a_hole() -> None:
+    detector = TabMAEDetector(members=("forests",), random_state=0).fit(fees(400, 0))
+    new = fees(200, 1)
+    odd = new.assign(fee=new["fee"].map({10.0: 40, 25: 5, 40: 10, 20: 10, 5: 25}))
+    truth = np.r_[np.zeros(200), np.ones(200)]
+    assert roc_auc_score(truth, detector.anomaly_score(pd.concat([new, odd]).assign(group=None))) > 0.9
+
+
+def test_rows_without_holes_are_judged_the_same_beside_rows_with_holes(forests: CellForests) -> None:
+    values, observed = cells_of(60, seed=1)
+    whole = forests.surprise(values, observed)
+    some = observed.clone()
+    some[::3, 0] = False
+    assert torch.equal(forests.surprise(values, some)[some.all(1)], whole[some.all(1)])
+    assert not torch.equal(forests.surprise(values, some)[::3, 1:], whole[::3, 1:])
+
+
+def test_donors_are_near_in_the_observed_cells_and_never_the_row_itself() -> None:
+    values, observed = cells_of(300)
+    donors = Donors(N_LEVELS, values)
+    observed[:, 1:] = False
+    completed = donors.complete(torch.where(observed, values, torch.nan), observed)
+    assert completed.shape == (N_DONORS, 300, 3) and (completed[:, :, 0] == values[:, 0]).all()
+    assert (completed[:, :, 1] == values[:, 1]).float().mean() > 0.95
+    is_own = (completed[:, :, 2] == values[:, 2]).any(0)
+    assert is_own.all()
+    of_others = donors.complete(values, observed, torch.arange(300))
+    assert not (of_others[:, :, 2] == values[:, 2]).any()
+
+
+def test_donors_that_are_equally_near_are_not_those_that_stand_first() -> None:
+    values = torch.stack([torch.zeros(400), (torch.arange(400) >= 200).float()], 1)
+    observed = torch.tensor([[True, False]])
+    completed = Donors([0, 2], values).complete(torch.zeros(1, 2), observed)
+    assert set(completed[:, 0, 1].tolist()) == {0, 1}
 
 
 def test_rows_of_a_batch_do_not_depend_on_each_other(forests: CellForests, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,3 +302,5 @@ def test_saved_forests_are_the_same_and_damaged_ones_are_refused(tmp_path: Path)
     for name, tensor in (("0.value", state["0.value"][:, :3]), ("0.left", state["0.left"] * 0)):
         with pytest.raises(ValueError, match="A forest"):
             CellForests.restored(grown.n_levels, {**state, name: tensor})
+    with pytest.raises(ValueError, match="Rows that complete others"):
+        CellForests.restored(grown.n_levels, {**state, "donors": state["donors"][:, :2]})

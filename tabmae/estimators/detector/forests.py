@@ -1,12 +1,13 @@
 """Conditional forests: how surprising each cell of a row is to trees that predict its column from the others.
 
-Contract: as of the network's: a missing cell surprises nobody, and is not read. What is usual is learnt from rows by
-trees that did not see them.
+Contract: as of the network's: a missing cell surprises nobody, and is not read; what it leaves unsure of the others is
+no surprise. What is usual is learnt from rows by trees that did not see them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Self
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tabmae.deadline import NEVER, Deadline
 from tabmae.estimators.detector.completion import MAX_COLUMNS, Completion, expanded, shown_levels
+from tabmae.estimators.detector.donors import Donors
 from tabmae.estimators.detector.levels import all_levels, learnt_levels, strange_cells
 from tabmae.estimators.detector.network import (
     BACKGROUND,
@@ -43,7 +45,8 @@ LEAST_CELLS = 10
 """Observed cells of a column in either half of the rows with which it has a forest."""
 N_GROUPS = 5
 """Groups of columns that are hidden in turn, so that holes are filled without the cell that is judged."""
-MAX_ROWS_AT_ONCE = 10_000
+MAX_ROWS_AT_ONCE = 2_000
+"""Rows that are judged together, as each of their donors completes them."""
 
 
 class CellForests:
@@ -60,6 +63,7 @@ class CellForests:
     ----------
     forests : by the position of a column. Leaves hold means of a number on each scale and of its square, or
         probabilities of levels, rare ones as one. None of a table that is too wide, nor of a column of few cells.
+    donors : the rows that grew the trees, which complete those that are judged.
     spread : float64 (F, S), usual error of a number on each scale: the median's, as of a normal.
     usual : float64 (F,), mean surprise of the cells of fit, in nats.
     skill : float64 (), share of the columns' variance, or entropy, that is explained.
@@ -72,7 +76,7 @@ class CellForests:
     def __init__(self, n_levels: Sequence[int]) -> None:
         self.n_levels, self.n_shown = tuple(n_levels), shown_levels(n_levels)
         self.starts = torch.tensor([0, *(n or 1 for n in self.n_shown)]).cumsum(0).tolist()
-        self.scales, self.completion = Neighbours(n_levels), Completion(n_levels)
+        self.scales, self.donors = Neighbours(n_levels), Donors(n_levels)
         self.forests: dict[int, Forest] = {}
         self.learnt_levels = all_levels(n_levels)
         self.spread = torch.ones(len(n_levels), len(SCALES), dtype=torch.float64)
@@ -96,13 +100,12 @@ class CellForests:
         if width <= MAX_COLUMNS and not deadline.passed:
             completion = Completion.fit(bounded(values, n_levels), observed, n_levels)
             assert completion is not None
-            cells.completion = completion
+            cells.donors = Donors(n_levels, completion.complete(bounded(values, n_levels), observed))
             cells.scales.learn_scales(without_slips(values, observed, n_levels), observed)
             generator = torch.Generator().manual_seed(seed)
             half = 1 + torch.randperm(len(values), generator=generator) % 2
-            inputs = cells._inputs(values, observed)
-            cells._grow(values, observed, inputs, half, generator, deadline)
-            cells._learn_what_is_usual(values, observed, inputs, half)
+            cells._grow(values, observed, cells._inputs(values, observed, completion), half, generator, deadline)
+            cells._learn_what_is_usual(values, observed, half)
         else:
             cells.of_fit = torch.zeros(len(values))
         return cells
@@ -136,12 +139,12 @@ class CellForests:
             self.forests[feature] = Forest().fit(others, target, n_levels, seed, fold, N_TREES, MIN_LEAF, kept)
             slowest = max(slowest, deadline.elapsed() - begun)
 
-    def _learn_what_is_usual(self, values: Tensor, observed: Tensor, inputs: list[Tensor], half: Tensor) -> None:
+    def _learn_what_is_usual(self, values: Tensor, observed: Tensor, half: Tensor) -> None:
         """Learn how large errors and surprise are in rows of fit, each judged by the trees without its half."""
-        errors, spreads = self._judged(values, observed, inputs, half)
+        errors, spreads, unsure = self._judged(values, observed, half)
         typical = errors.abs().nanmedian(0).values.nan_to_num(1) / NORMAL_MEDIAN
         self.spread = typical.clamp_min(LEAST_SPREAD)
-        surprise = surprise_of(errors, spreads, self.spread).mean(2)
+        surprise = self._surprise(errors, spreads, unsure)
         self.usual = surprise.nanmean(0).nan_to_num(0)
         self.skill = explained_share(self._targets(values)[:, :, 0], observed, errors[:, :, 0], self.n_levels)
         self.of_fit = mean_of_rows(self._above(surprise), observed)
@@ -154,15 +157,13 @@ class CellForests:
         wanted = observed if wanted is None else wanted
         parts = (part.split(MAX_ROWS_AT_ONCE) for part in (values, observed, wanted))
         for rows, shown, asked in zip(*parts, strict=True):
-            inputs = self._inputs(rows, shown) if self.forests else []
-            errors, spreads = self._judged(rows, shown, inputs, wanted=asked)
-            found.append(self._above(surprise_of(errors, spreads, self.spread).mean(2)))
+            found.append(self._above(self._surprise(*self._judged(rows, shown, wanted=asked))))
         return torch.cat(found)
 
     def state(self) -> dict[str, Tensor]:
         """What `restored` needs."""
         tensors = {f"scales.{name}": tensor for name, tensor in self.scales.state_dict().items()}
-        tensors |= {f"completion.{name}": tensor for name, tensor in self.completion.gaussian.state_dict().items()}
+        tensors["donors"] = self.donors.values
         for feature, forest in self.forests.items():
             tensors |= {f"{feature}.{name}": tensor for name, tensor in forest.state_dict().items()}
         own = ("spread", "usual", "skill", "learnt_levels")
@@ -174,11 +175,13 @@ class CellForests:
 
         Raises
         ------
-        ValueError : trees lead nowhere, or are not of a column.
+        ValueError : trees lead nowhere, or are not of a column; donors have other columns.
         """
         cells = cls(n_levels)
         cells.scales = Neighbours.restored(n_levels, part_of(tensors, "scales."))
-        cells.completion.gaussian.load_state_dict(part_of(tensors, "completion."))
+        cells.donors = Donors(n_levels, tensors["donors"])
+        if cells.donors.values.shape[1:] != (len(n_levels),):
+            raise ValueError("Rows that complete others must have all columns; these do not. Save the model again.")
         for feature in sorted({int(name.split(".")[0]) for name in tensors if name[0].isdigit()}):
             forest = cells.forests[feature] = Forest()
             forest.load_state_dict(part_of(tensors, f"{feature}."))
@@ -199,9 +202,9 @@ class CellForests:
             targets[:, self.scales.numbers, place] = self.scales.scaled(values, scaling)
         return targets
 
-    def _inputs(self, values: Tensor, observed: Tensor) -> list[Tensor]:
-        """What trees read: numbers and indicators of levels, float32 (B, E), holes filled by what the other cells make
-        likely; once a group of columns, without its own cells, or once for all where there is no hole."""
+    def _inputs(self, values: Tensor, observed: Tensor, completion: Completion) -> list[Tensor]:
+        """What trees grow on: numbers and indicators of levels, float32 (B, E), holes filled by what the other cells
+        make likely; once a group of columns, without its own cells, or once for all where there is no hole."""
         near = bounded(values, self.n_levels)
         known = observed & ~self._strange(values, observed)
         rows = torch.nonzero(~known.all(1))[:, 0]
@@ -210,7 +213,7 @@ class CellForests:
         group = torch.arange(len(self.n_levels)) % N_GROUPS
         found = []
         for number in range(min(N_GROUPS, len(self.n_levels))):
-            likely = self.completion.complete(near[rows], known[rows] & (group != number))
+            likely = completion.complete(near[rows], known[rows] & (group != number))
             whole = near.clone()
             whole[rows] = torch.where(known[rows], near[rows], likely)
             found.append(expanded(whole, known, self.n_shown)[0].float())
@@ -222,44 +225,77 @@ class CellForests:
         others[:, self.starts[feature] : self.starts[feature + 1]] = 0
         return others
 
+    def _completed(self, values: Tensor, observed: Tensor, of_fit: bool) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """What trees read of rows (B, F), once a group of columns.
+
+        Yields
+        ------
+        number of the group; positions (b,) of rows alike; float32 (D, b, E), once for rows without holes, else as each
+        donor completes them.
+        """
+        near = bounded(values, self.n_levels)
+        known = observed & ~self._strange(values, observed)
+        whole = known.all(1)
+        rows, others = (torch.nonzero(part)[:, 0] for part in (whole, ~whole))
+        read = expanded(near[rows], known[rows], self.n_shown)[0].float()[None]
+        group = torch.arange(len(self.n_levels)) % N_GROUPS
+        for number in range(min(N_GROUPS, len(self.n_levels))):
+            if len(rows):
+                yield number, rows, read
+            if len(others):
+                seen = known[others]
+                likely = self.donors.complete(near[others], seen & (group != number), others if of_fit else None)
+                cells = torch.where(seen, near[others], likely)
+                read_others = expanded(cells.flatten(0, 1), seen, self.n_shown)[0].float()
+                yield number, others, read_others.unflatten(0, cells.shape[:2])
+
     def _judged(
-        self,
-        values: Tensor,
-        observed: Tensor,
-        inputs: list[Tensor],
-        half: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        self, values: Tensor, observed: Tensor, half: Tensor | None = None, wanted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Errors of numbers and their predicted spread on each scale, float64 (B, F, S); the surprise at levels stands
-        among the errors, and its spread is NaN. NaN both where a cell is not judged.
+        among the errors, and its spread is NaN. NaN both where a cell is not judged. Last what missing cells leave
+        unsure: standard deviations of what a number is expected to be, or nats of a level.
 
         Parameters
         ----------
-        half : (B,), 1 or 2 for rows that the other half of the trees learnt; None where no tree did.
+        half : (B,), 1 or 2 for rows of fit, that the other half of the trees learnt; None where no tree did.
         wanted : bool (B, F), the observed cells to judge; None for all.
         """
         errors = torch.full((*values.shape, len(SCALES)), torch.nan, dtype=torch.float64)
-        spreads = errors.clone()
+        spreads, unsure = errors.clone(), torch.zeros_like(errors)
         wanted = observed if wanted is None else wanted
         strange = self._strange(values, observed) & wanted
         targets = self._targets(values)
-        for feature, forest in self.forests.items():
+        for feature in self.forests:
             errors[strange[:, feature], feature] = STRANGE
-            known = wanted[:, feature] & ~strange[:, feature]
-            for fold in (0,) if half is None else (1, 2):
-                rows = torch.nonzero(known if half is None else known & (half == fold))[:, 0]
-                if not len(rows):
+        known = wanted & ~strange
+        for number, group, read in self._completed(values, observed, half is not None) if self.forests else ():
+            for feature, fold in product(self.forests, (0,) if half is None else (1, 2)):
+                asked = known[group, feature] if half is None else known[group, feature] & (half[group] == fold)
+                if feature % N_GROUPS != number or not asked.any():
                     continue
-                found = forest.leaf_means(self._others(inputs, feature, rows), fold).double()
+                rows, leaves = group[asked], self._leaves(feature, read[:, asked], fold)
                 if self.n_shown[feature]:
                     code = values[rows, feature].long().clamp_max(self.n_shown[feature])
-                    probability = (1 - SMOOTHING) * found.gather(1, code[:, None]) + BACKGROUND
-                    errors[rows, feature] = -probability.log()
+                    errors[rows, feature], unsure[rows, feature] = against_levels(leaves, code[:, None])
                 else:
-                    mean, square = found.chunk(2, 1)
-                    errors[rows, feature] = targets[rows, feature] - mean
-                    spreads[rows, feature] = (square - mean.square()).clamp_min(0).sqrt()
-        return errors, spreads
+                    means, squares = leaves.chunk(2, 2)
+                    errors[rows, feature] = targets[rows, feature] - means.mean(0)
+                    spreads[rows, feature] = (squares - means.square()).clamp_min(0).mean(0).sqrt()
+                    if len(means) > 1:
+                        unsure[rows, feature] = means.std(0) * (1 + 1 / len(means)) ** 0.5
+        return errors, spreads, unsure
+
+    def _leaves(self, feature: int, read: Tensor, fold: int) -> Tensor:
+        """What stands at the leaves of a feature's trees that read (D, B, E), its own cells as 0; float64 (D, B, K)."""
+        read[:, :, self.starts[feature] : self.starts[feature + 1]] = 0
+        return self.forests[feature].leaf_means(read.flatten(0, 1), fold).double().unflatten(0, read.shape[:2])
+
+    def _surprise(self, errors: Tensor, spreads: Tensor, unsure: Tensor) -> Tensor:
+        """Surprise (B, F) at cells, mean over the scales, beyond what missing cells leave unsure."""
+        width = (spreads.clamp_min(LEAST_SPREAD) * self.spread).sqrt()
+        forgiven = torch.where(spreads.isnan(), errors - unsure, errors / (1 + (unsure / width).square()).sqrt())
+        return surprise_of(forgiven, spreads, self.spread).mean(2)
 
     def _strange(self, values: Tensor, observed: Tensor) -> Tensor:
         return strange_cells(values, observed, self.n_levels, self.learnt_levels)
@@ -267,3 +303,15 @@ class CellForests:
     def _above(self, surprise: Tensor) -> Tensor:
         """Surprise (B, F) beyond the usual, 0 where a cell is not judged."""
         return (surprise - self.usual - ROUNDING).clamp_min(0).nan_to_num(0)
+
+
+def against_levels(leaves: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    """Surprise at the codes (B, 1) of levels, whose probabilities each of D donors makes (D, B, L), and by how much it
+    would be less on the mean if the right donor were known; (B, 1), in nats.
+
+    Source: the entropy of a mean less the mean entropy, Lin 1991 (Jensen-Shannon divergence).
+    """
+    probable = (1 - SMOOTHING) * leaves + BACKGROUND
+    mean = probable.mean(0)
+    unsure = torch.special.entr(mean).sum(1) - torch.special.entr(probable).sum(2).mean(0)
+    return -mean.gather(1, code).log(), unsure[:, None].clamp_min(0)
