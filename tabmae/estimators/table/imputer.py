@@ -300,14 +300,16 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             lower, upper = distribution.interval(torch.tensor(asked))
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
             mean = self._point(distribution)[:, numbers].double()
-            strange = far(values[rows][place], observed[rows][place], self._reach).any(1, keepdim=True)
+            strange = is_far[place].any(1, keepdim=True)
             ends = (
                 torch.where(strange & open_below, -torch.inf, least),
                 torch.where(strange & open_above, torch.inf, most),
             )
             return lower.minimum(mean).clamp(*ends), upper.maximum(mean).clamp(*ends)
 
-        found = self._predict(values[rows], observed[rows], answer)
+        asked_rows, shown = values[rows], observed[rows]
+        is_far = far(asked_rows, shown, self._reach)
+        found = self._predict(asked_rows, shown, answer)
         bounds = []
         for side in (0, 1):
             bound = values.double()
