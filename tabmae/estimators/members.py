@@ -71,10 +71,7 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
 
 def _settle(model: MaskedAutoencoder) -> None:
     """Pass the weights of trees that are not there on to what stands for them, those of faint ones to all others."""
-    for features, of_last, forests in (
-        (model.tokenizer.numbers, model.number_weights[-1], 3),
-        (model.tokenizer.categories, model.level_weights[-1], 2),
-    ):
+    for features, of_last, forests in _last_weights(model):
         for member, trees in ((forests + 1, model.direct), (forests, forests_of(model))):
             treeless = torch.tensor([str(feature) not in trees for feature in features.tolist()], dtype=torch.bool)
             of_last[treeless, member - 1] += of_last[treeless, member]
@@ -84,6 +81,13 @@ def _settle(model: MaskedAutoencoder) -> None:
         of_last /= of_last.sum(1, keepdim=True)
 
 
+def _last_weights(model: MaskedAutoencoder) -> tuple[tuple[Tensor, Tensor, int], ...]:
+    """Of numbers and of categories: the features (K,), how far each believes each member in the end (K, M), and the
+    position of the forests there, behind which are the direct trees."""
+    tokenizer = model.tokenizer
+    return (tokenizer.numbers, model.number_weights[-1], 3), (tokenizer.categories, model.level_weights[-1], 2)
+
+
 def forests_of(model: MaskedAutoencoder) -> nn.ModuleDict:
     """The forests of the last sweep, by position of their feature; none where none grew."""
     return cast(nn.ModuleDict, model.sweeps[-1]) if len(model.sweeps) else nn.ModuleDict()
@@ -91,10 +95,7 @@ def forests_of(model: MaskedAutoencoder) -> nn.ModuleDict:
 
 def drop_unasked(model: MaskedAutoencoder) -> None:
     """Take the trees out of a model that their columns do not believe: they would be asked and saved for nothing."""
-    for features, of_last, forests in (
-        (model.tokenizer.numbers, model.number_weights[-1], 3),
-        (model.tokenizer.categories, model.level_weights[-1], 2),
-    ):
+    for features, of_last, forests in _last_weights(model):
         for member, trees in ((forests, forests_of(model)), (forests + 1, model.direct)):
             for feature in features[of_last[:, member].to(features.device) == 0].tolist():
                 if str(feature) in trees:
