@@ -300,7 +300,6 @@ def restored_model(
     """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
     device = device_or_cpu(estimator)
     weights = _of_now(weights)
-    weights = {"tokenizer.clocks": torch.zeros(0, 4, dtype=torch.float64), **weights}  # as before there were any
     edges, centres, single, prior, clocks = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     check_clocks(clocks, n_levels)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
@@ -322,7 +321,8 @@ def restored_model(
 
 
 def _of_now(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights whose bins tell which are of one value; a model of before told that of whole columns."""
+    """Weights with clocks, and bins that tell which are of one value; a model of before told that of whole columns."""
+    weights = {"tokenizer.clocks": torch.zeros(0, 4, dtype=torch.float64), **weights}
     discrete = weights.get("tokenizer.discrete")
     if discrete is None:
         return weights

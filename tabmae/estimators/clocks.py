@@ -42,7 +42,8 @@ class Cycle(NamedTuple):
     n_phases: int
 
 
-WEEK, MONTHS, HOURS = Cycle(MONDAY, DAY, 7), Cycle(0.0, YEAR / 12, 12), Cycle(0.0, HOUR, 24)
+CYCLES = Cycle(MONDAY, DAY, 7), Cycle(0.0, YEAR / 12, 12), Cycle(0.0, HOUR, 24)
+"""Days of the week, months, hours of the day."""
 
 
 def clocks_of(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Tensor:
@@ -57,9 +58,7 @@ def clocks_of(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Te
     step = max(1, -(-len(values) // MAX_ROWS))
     cells, known = values[::step].double().numpy(), observed[::step].numpy()
     moments = [j for j, column in enumerate(columns) if column.family in ("datetime", "datetime with time zone")]
-    candidates = [
-        (j, cycle) for j in moments for cycle in (WEEK, MONTHS, HOURS) if _spans(columns[j], cycle)
-    ]  # fmt: skip
+    candidates = [(j, cycle) for j in moments for cycle in CYCLES if _spans(columns[j], cycle)]
     responses = [_responses(column, cells[:, j]) for j, column in enumerate(columns)]
     n_asked = max(1, sum(len(told) for told in responses) * len(candidates))
     found = []
@@ -67,9 +66,7 @@ def clocks_of(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Te
         clock = _clock(columns[j], cycle)
         rows = known[:, j]
         phase = np.floor((cells[rows, j] - clock[0]) / clock[1]) % cycle.n_phases
-        others = (
-            (answer[rows], known[rows, k]) for k, told in enumerate(responses) if k != j for answer in told
-        )  # fmt: skip
+        others = ((answer[rows], known[rows, k]) for k, told in enumerate(responses) if k != j for answer in told)
         if any(_chance(phase, cells[rows, j], answer, shown) < SURE / n_asked for answer, shown in others):
             found.append((float(j), *clock, float(cycle.n_phases)))
     return torch.tensor(found, dtype=torch.float64).reshape(-1, 4)
@@ -83,14 +80,14 @@ def check_clocks(clocks: Tensor, n_levels: Sequence[int]) -> None:
     ValueError : one is of no number, has no length, or another number of phases than any cycle.
     """
     numbers = [j for j, n in enumerate(n_levels) if n == 0]
-    phases = [cycle.n_phases for cycle in (WEEK, MONTHS, HOURS)]
+    phases = [cycle.n_phases for cycle in CYCLES]
     fine = clocks.ndim == 2 and clocks.shape[1] == 4 and bool(clocks.isfinite().all())
     if not fine or any(j not in numbers or length <= 0 or n not in phases for j, _, length, n in clocks.tolist()):
         raise ValueError("Clocks must be cycles of a column of times; one of these is none. Save the model again.")
 
 
 def _spans(column: Column, cycle: Cycle) -> bool:
-    """Whether the observed times of a column lie over several cycles, and in several phases of them."""
+    """Whether the observed times of a column lie over enough cycles, and on steps that tell the phases apart."""
     wide = column.high - column.low >= LEAST_CYCLES * cycle.length * cycle.n_phases
     return wide and (column.step == 0 or column.step <= cycle.length)
 
