@@ -200,7 +200,7 @@ class SeriesLearner(BaseEstimator):
         """What fills gaps that windows cannot see across; nothing in the pure masked autoencoder."""
         if not series_experts(self.experts):
             return None
-        return Seasonal.fit(each_series(values, lengths), self._cycles, self.size_.window)
+        return Seasonal.fit(each_series(values, lengths), self._possible_cycles, self.size_.window)
 
     def _judge(self, judgement: Judgement | None, values: Matrix, lengths: tuple[int, ...]) -> pd.DataFrame:
         """Learn which gaps are bridged, and calibrate what is believed then; the rows of `quality_` for imputation."""
@@ -263,7 +263,7 @@ class SeriesLearner(BaseEstimator):
     def _keep_usual(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
         """Keep what `detector_` is to learn from, and drop the one there was."""
         seed = draw_seed(base.new_generator(self.random_state))
-        self.usual_ = Reference.of(values, lengths, seed, self._cycles, experts_stay=experts_stay)
+        self.usual_ = Reference.of(values, lengths, seed, self._possible_cycles, experts_stay=experts_stay)
         self.__dict__.pop("detector_", None)
 
     @cached_property
@@ -281,7 +281,7 @@ class SeriesLearner(BaseEstimator):
         return np.concatenate([future, columns.reshape(*future.shape[:-1], -1)], -1)
 
     @property
-    def _cycles(self) -> tuple[int, ...]:
+    def _possible_cycles(self) -> tuple[int, ...]:
         """Steps that series may repeat themselves after."""
         return (self.season_, *season_of(self.schema_.freq))
 

@@ -64,7 +64,7 @@ def judged(estimator: Any, X: Any) -> tuple[Told, Judged]:
             f"More than a quarter of the steps of {listed(moved)} lie outside the range that fit saw, and are judged "
             "odd for that. Where a level moves on by itself, fit again with recent steps, or pass differences."
         )
-    believed = without_far(believed, panel.lengths, estimator._cycles)
+    believed = without_far(believed, panel.lengths, estimator._possible_cycles)
     found = estimator.detector_.judge(estimator.model_, values, believed, panel.lengths)
     return Told(panel, values, believed, level, scale), found
 
