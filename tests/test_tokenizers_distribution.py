@@ -142,6 +142,17 @@ def test_the_mean_is_the_mean_of_the_quantiles(moved: bool) -> None:
     torch.testing.assert_close(quantiles.mean(0)[CONTINUOUS], belief.mean[0, CONTINUOUS], rtol=0, atol=1e-3)
 
 
+def test_the_variance_is_that_of_the_draws_but_for_what_spreads_within_bins() -> None:
+    belief = distribution()
+    torch.testing.assert_close(replace(belief, gate=torch.ones_like(belief.gate)).variance, belief.scale.square())
+    drawn = distribution(40_000, same_rows=True)
+    spread = drawn.sample(seeded())[:, drawn.numbers][:, [0, 2]].var(0)
+    told, widest = drawn.variance[0, [0, 2]], drawn.bins.edges.diff(dim=1).amax(1)[[0, 2]]
+    assert (told < 1.03 * spread).all() and (told > spread - widest.square() / 4).all()
+    moved = replace(belief, moved=belief.mean + 1.0)
+    torch.testing.assert_close(moved.variance, belief.variance)
+
+
 def histogram(values: Tensor, n_rows: int) -> CellDistribution:
     """Give the belief that a cell is one of the values (n,) of its column."""
     bins = Bins.fit(values[:, None], torch.ones(len(values), 1, dtype=torch.bool))
