@@ -148,6 +148,22 @@ def test_imputed_amounts_are_means_so_that_their_sum_is_right() -> None:
     assert 0.7 < np.mean(shares) < 1.3
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_an_amount_that_a_category_tells_is_what_it_tells(share: float) -> None:
+    rng = np.random.default_rng(0)
+    is_firm, usage = rng.random(1_000) < share, rng.normal(size=1_000)
+    bill = np.where(is_firm, 5_000, 50) + 5 * usage + rng.normal(size=1_000)
+    frame = pd.DataFrame({"bill": bill, "usage": usage, "kind": np.where(is_firm, "firm", "person")})
+    frame["noise"] = rng.normal(size=1_000)
+    hidden = rng.random(frame.shape) < 0.2
+    hidden[:, 2] = False
+    fitted = TabMAE(max_epochs=40, experts=("gaussian",), random_state=0).fit(frame.mask(hidden))
+    assert fitted.schema_.columns[0].log
+    ratio = (fitted.transform(frame.mask(hidden))["bill"] / bill)[hidden[:, 0]]
+    for kind in (is_firm[hidden[:, 0]], ~is_firm[hidden[:, 0]]):
+        assert ratio[kind].quantile(0.1) > 0.9 and ratio[kind].quantile(0.9) < 1.12
+
+
 def test_what_lies_outside_of_its_range_does_not_throw_an_amount_out_of_its() -> None:
     rng = np.random.default_rng(0)
     size = rng.normal(8, 2, 600)

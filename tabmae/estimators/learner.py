@@ -156,7 +156,7 @@ class MaskedTableEstimator(TabularEstimator):
 
     def _schema_of(self, X: Any) -> TableSchema:
         """What is learnt of the columns of a table."""
-        return TableSchema.fit(X, self.categorical_features, resistant=True)
+        return TableSchema.fit(X, self.categorical_features, resistant=True, doubting=True)
 
     def _fit(self, X: Any, schema: TableSchema, weight: Tensor | None, goes_on: bool, deadline: Deadline) -> Self:
         values, observed = self._cells(schema, X)
@@ -385,3 +385,10 @@ def observed_range(columns: Sequence[Column]) -> tuple[Tensor, Tensor]:
     low = [float(c.standard(c.low)) if n else -torch.inf for c, n in zip(columns, number, strict=True)]
     high = [float(c.standard(c.high)) if n else torch.inf for c, n in zip(columns, number, strict=True)]
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+
+
+def near(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Cells (B, F) at most as far outside the range of the observed ones (F,) as that is wide: of what lies farther
+    out, nothing more can be told of the others."""
+    width = torch.where(low.isfinite(), high - low, 0.0)
+    return values.clamp((low - width).to(values), (high + width).to(values))

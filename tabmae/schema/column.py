@@ -47,6 +47,7 @@ class Column:
     n_observed : count of observed cells.
     log : the least positive cell of numbers told by their logarithms, whose `mean` and `scale` these are, zeros as one
         of these below it; 0 for other columns.
+    believed : the least and the greatest number that counts as observed, where fit saw some set apart; else ().
     """
 
     name: Hashable
@@ -64,6 +65,7 @@ class Column:
     common: tuple[float, ...] = ()
     n_observed: int = 0
     log: float = 0.0
+    believed: tuple[float, ...] = ()
 
     @property
     def learnable(self) -> bool:
@@ -92,12 +94,19 @@ class Column:
 
     @classmethod
     def fit(
-        cls, name: Hashable, cells: Cells, *, categorical: bool, resistant: bool = False, log: bool = False
+        cls,
+        name: Hashable,
+        cells: Cells,
+        *,
+        categorical: bool,
+        resistant: bool = False,
+        log: bool = False,
+        believed: tuple[float, ...] = (),
     ) -> "Column":
         """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
 
         `resistant` lets no few cells far from all others decide the mean and the scale; `log` takes those of the
-        logarithms.
+        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in.
         """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
@@ -128,6 +137,7 @@ class Column:
             common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
             log=float(positive.min()) if log else 0.0,
+            believed=believed,
         )
 
     def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -144,12 +154,16 @@ class Column:
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], dict[Hashable, int]]:
         """Encode cells as values, 0 where not observed; also give the unseen levels and the count of their rows.
 
-        Unseen levels are not observed, or with `unseen_observed` have the code `n_levels`.
+        Unseen levels and numbers that are not believed are not observed; with `unseen_observed` they are, levels with
+        the code `n_levels`.
         """
         if self.kind == "number":
-            values = self.standard(cells.as_numbers())
-            values[cells.missing] = 0.0
-            return np.clip(values, -FARTHEST, FARTHEST).astype(np.float32), ~cells.missing, {}
+            numbers, observed = cells.as_numbers(), ~cells.missing
+            if self.believed and not unseen_observed:
+                least, most = self.believed
+                observed &= (numbers >= least) & (numbers <= most)
+            values = np.where(observed, self.standard(numbers), 0.0)
+            return np.clip(values, -FARTHEST, FARTHEST).astype(np.float32), observed, {}
         codes, levels = cells.as_levels()
         known = {level: code for code, level in enumerate(self.levels)}
         ranks = np.array([*(known.get(level, -1) for level in levels), -1], dtype=np.int64)

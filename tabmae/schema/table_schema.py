@@ -4,20 +4,22 @@ Contract: decode(encode(X), X) gives X's observed cells bit for bit, in X's cont
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tabmae.errors import DataError, ParameterError, SavedModelError, listed, warn
-from tabmae.schema.cells import Cells, contents, objects, plain, python_values
+from tabmae.schema.apart import outside, set_apart
+from tabmae.schema.cells import EPOCH, Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.logs import logarithmic
 from tabmae.schema.tables import Table, open_table, read_columns
 from tabmae.schema.zones import zone_name
-from tabmae.sentinels import warn_of_marks, warn_of_names, warn_of_sentinels, warn_of_strangers
+from tabmae.sentinels import warn_of_apart, warn_of_marks, warn_of_names, warn_of_sentinels, warn_of_strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,13 @@ class TableSchema:
 
     @classmethod
     def fit(
-        cls, X: Any, categorical_features: Any = "auto", *, resistant: bool = False, logs: bool = False
+        cls,
+        X: Any,
+        categorical_features: Any = "auto",
+        *,
+        resistant: bool = False,
+        doubting: bool = False,
+        logs: bool = False,
     ) -> "TableSchema":
         """Learn the columns of X.
 
@@ -43,6 +51,7 @@ class TableSchema:
         categorical_features : "auto", or names, positions or a bool mask of columns that are categories too. Bools,
             strings and categorical dtypes always are.
         resistant : let no few cells far from all others decide a column's centre and scale.
+        doubting : leave numbers that a gap sets apart from all others of their column unobserved, and warn of them.
         logs : tell positive numbers over several decades by their logarithms.
 
         Raises
@@ -65,6 +74,10 @@ class TableSchema:
                 f"`categorical_features` must name columns of numbers or levels; {listed(times)} hold times. "
                 "Convert them to strings to make categories of them."
             )
+        believed = _believed(table.names, cells, chosen) if doubting else {}
+        for place, least_and_most in believed.items():
+            missing = cells[place].missing | outside(cells[place].as_numbers(), least_and_most)
+            cells[place] = replace(cells[place], missing=missing)
         numbers = {
             place: cell.as_numbers()
             for place, cell in enumerate(cells)
@@ -72,7 +85,14 @@ class TableSchema:
         }
         told_by_logs = logarithmic(numbers) if logs else set()
         columns = tuple(
-            Column.fit(name, cell, categorical=place in chosen, resistant=resistant, log=place in told_by_logs)
+            Column.fit(
+                name,
+                cell,
+                categorical=place in chosen,
+                resistant=resistant,
+                log=place in told_by_logs,
+                believed=believed.get(place, ()),
+            )
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
         blank = [column.name for column in columns if not column.learnable]
@@ -202,6 +222,7 @@ class TableSchema:
                     "name": from_json(column["name"]),
                     "levels": tuple(map(from_json, column["levels"])),
                     "common": tuple(map(float, column.get("common", ()))),
+                    "believed": tuple(map(float, column.get("believed", ()))),
                 }
                 for column in saved["columns"]
             ]
@@ -290,6 +311,21 @@ def chosen_columns(categorical_features: Any, table: Table) -> set[int]:
             f"`categorical_features` must name columns of X; X lacks {listed(unknown)} and has {listed(table.names)}."
         )
     return {places[item] % len(table.names) for item in given}
+
+
+def _believed(names: Sequence[Hashable], cells: Sequence[Cells], chosen: set[int]) -> dict[int, tuple[float, float]]:
+    """The range to be believed of the columns that hold numbers set apart, by position; it warns of these."""
+    levels = {place for place, cell in enumerate(cells) if cell.family == "level" or place in chosen}
+    numbers = {place: cell.as_numbers() for place, cell in enumerate(cells) if place not in levels}
+    believed = set_apart(numbers, {place: cells[place].as_levels()[0] for place in levels})
+    apart = {place: cells[place].exact[outside(numbers[place], found)].tolist() for place, found in believed.items()}
+    warn_of_apart({
+        names[place]: [EPOCH + timedelta(seconds=cell) for cell in found]
+        if cells[place].family.startswith("datetime")
+        else found
+        for place, found in apart.items()
+    })  # fmt: skip
+    return believed
 
 
 def refuse_other_content(cells: Sequence[tuple[Column, Cells]]) -> None:

@@ -52,6 +52,7 @@ class CellDistribution:
     log_levels : (B, Fc, L) log probabilities of the modelled levels of the categorical columns, -inf beyond; the last
         modelled level of a column with `has_rare` stands for all rarer ones.
     moved : (B, Fn), the mean about which a cell's mixture is moved, or to which it is tilted; None for its own.
+    excess : (B, Fn), by how much what is imputed lies above the mean; None for nothing.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -67,6 +68,7 @@ class CellDistribution:
     has_rare: Tensor
     n_modelled: Tensor
     moved: Tensor | None = None
+    excess: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -140,9 +142,9 @@ class CellDistribution:
         )
 
     def point(self) -> Tensor:
-        """The value to impute, (B, F): the mean of numbers, the code of the most probable level of categories."""
+        """The value to impute, (B, F): the mean of numbers with its excess, the code of the most probable level."""
         point = self._whole(self.direct.dtype)
-        point[:, self.numbers] = self.mean
+        point[:, self.numbers] = self.mean if self.excess is None else self.mean + self.excess
         point[:, self.categories] = self._named_levels().argmax(2).to(point.dtype)
         return point
 

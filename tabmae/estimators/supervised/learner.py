@@ -21,7 +21,13 @@ from torch import Tensor
 
 from tabmae.errors import ParameterError
 from tabmae.estimators import base
-from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
+from tabmae.estimators.learner import (
+    MaskedTableEstimator,
+    check_pretrained,
+    near,
+    observed_range,
+    save_without_pretrained,
+)
 from tabmae.estimators.parameters import by_name, check_parameters, chosen_members
 from tabmae.estimators.supervised.members import MEMBERS, Ensemble, joined, restored
 from tabmae.estimators.supervised.network import Rows
@@ -185,8 +191,9 @@ class SupervisedTableEstimator(TabularEstimator):
 
     @staticmethod
     def _cells(schema: Any, X: Any) -> tuple[Tensor, Tensor]:
-        """Cells of a table as those of the masked autoencoder."""
-        return MaskedTableEstimator._cells(schema, X)
+        """Cells of a table as those of the masked autoencoder, none farther out than that something is known of it."""
+        values, observed = MaskedTableEstimator._cells(schema, X)
+        return near(values, *observed_range(schema.columns)), observed
 
     def _rows(self, values: Tensor, visible: Tensor, some_hidden: bool = False) -> Rows:
         """Rows (n, F) as the members read them, completed from the visible cells; some observed ones may be hidden."""

@@ -72,13 +72,6 @@ def reach(columns: Sequence[Column], values: Tensor, observed: Tensor) -> Reach:
     return Reach(low, high, least, most)
 
 
-def near(values: Tensor, reach: Reach) -> Tensor:
-    """Cells (B, F) at most as far outside the range of the observed ones as that is wide: of what lies farther out,
-    nothing more can be told of the others."""
-    width = torch.where(reach.low.isfinite(), reach.high - reach.low, 0.0)
-    return values.clamp((reach.low - width).to(values), (reach.high + width).to(values))
-
-
 def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Batch, reach: Reach) -> CellDistribution:
     """Move the means of numbers to the range of the observed cells, and beyond it where the expert is there.
 

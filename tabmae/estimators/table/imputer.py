@@ -18,11 +18,11 @@ from torch import Tensor
 
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.estimators import base
-from tabmae.estimators.learner import MaskedTableEstimator, observed_range
+from tabmae.estimators.learner import MaskedTableEstimator, near, observed_range
 from tabmae.estimators.parameters import check_seed
-from tabmae.estimators.table.amounts import excess, told_variance
+from tabmae.estimators.table.amounts import excess, with_excess
 from tabmae.estimators.table.asking import as_array, has_categories
-from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, near, reach, within
+from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, reach, within
 from tabmae.estimators.table.delta import shifted_schema
 from tabmae.estimators.validation import Validation
 from tabmae.model import Batch
@@ -119,31 +119,26 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     def _schema_of(self, X: Any) -> TableSchema:
         """What is learnt of the columns of a table, amounts over several decades by their logarithms."""
-        return TableSchema.fit(X, self.categorical_features, resistant=True, logs=True)
+        return TableSchema.fit(X, self.categorical_features, resistant=True, doubting=True, logs=True)
 
     def _judge(self, values: Tensor, observed: Tensor, validation: Validation, most: int) -> None:
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
+        self._excess = torch.zeros(values.shape[1], dtype=torch.float64)
         super()._judge(values, observed, validation, most)
         errors = torch.tensor(self.quality_["error"].tolist(), dtype=torch.float64).square()
-        told = told_variance(self.schema_.columns, self.model_.tokenizer.numbers.cpu(), validation, most)
-        self._excess = excess(self.schema_.columns, values, observed, errors, told)
+        tokenizer = self.model_.tokenizer
+        self._excess = excess(self.schema_.columns, values, observed, errors, tokenizer, validation, most)
 
     def _believed(self, batch: Batch, found: CellDistribution) -> CellDistribution:
         """The distribution of a batch, its means within the reach of the numbers, wider where nothing was learnt."""
-        return doubted(self.model_, extended(self.model_, found, batch, self._reach), batch, self._reach)
-
-    def _point(self, distribution: CellDistribution) -> Tensor:
-        """What is imputed: means, of amounts that are told by their logarithms, too."""
-        point, numbers = super()._point(distribution), self.model_.tokenizer.numbers
-        if self._excess.any():
-            point[:, numbers.cpu()] += self._excess[numbers.cpu()] * distribution.variance.cpu().double().clamp_max(1)
-        return point
+        told = doubted(self.model_, extended(self.model_, found, batch, self._reach), batch, self._reach)
+        return with_excess(self.model_.tokenizer, told, batch, self._excess) if self._excess.any() else told
 
     def _read(self, X: Any) -> tuple[Tensor, Tensor]:
         """Values and observed cells of a table, none farther out than that something is known of the like."""
         values, observed = super()._read(X)
-        return near(values, self._reach), observed
+        return near(values, self._reach.low, self._reach.high), observed
 
     def _in_range(self, values: Tensor) -> Tensor:
         """Numbers within their reach."""

@@ -1,0 +1,102 @@
+"""Numbers that a wide gap sets apart from all others of their column, as slips of the pen or other units do.
+
+Contract: numbers that another column tells, as amounts of a rare kind of row, are not set apart; nothing is changed.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import hypergeom, norm
+
+GAP = 3.0
+"""Times as far from the median as all others are."""
+GAP_IN_LOGS = 2.0
+"""The same in logarithms: a heavy tail has gaps, too."""
+FAR = 6.0
+"""Interquartile ranges from the median at least."""
+MAX_SHARE, MAX_SHARE_OF_FEW, FEW = 0.03, 0.05, 5
+"""Share of the cells that may be apart, and a larger one as long as these are few."""
+LEAST_CELLS = 20
+LEAST_TOLD = 3
+"""Cells apart from which on it can be seen whether another column tells them."""
+CHANCE = 0.01
+"""Chance, over all columns and levels, that one seems to tell them."""
+
+Numbers = NDArray[np.float64]
+
+
+def set_apart(numbers: Mapping[int, Numbers], codes: Mapping[int, NDArray[np.int64]]) -> dict[int, tuple[float, float]]:
+    """The least and the greatest number to be believed, of the columns that hold others.
+
+    Parameters
+    ----------
+    numbers : (n,) of each column of numbers, by its position; NaN where missing.
+    codes : (n,) of each column of levels, -1 where missing.
+
+    >>> set_apart({0: np.array([*range(100), 5000.0])}, {})
+    {0: (-100.0, 200.0)}
+    """
+    ranges = {place: found for place, column in numbers.items() if (found := _range_of(column)) is not None}
+    apart = {place: outside(numbers[place], found) for place, found in ranges.items()}
+    near = {
+        place: np.where(apart[place], np.nan, column) if place in apart else column for place, column in numbers.items()
+    }
+    return {place: found for place, found in ranges.items() if not _told(apart[place], place, near, codes)}
+
+
+def _range_of(numbers: Numbers) -> tuple[float, float] | None:
+    """The range about the median outside of which a gap sets a few numbers apart; None without any such."""
+    known = numbers[~np.isnan(numbers)]
+    if len(known) < LEAST_CELLS:
+        return None
+    low, median, high = np.quantile(known, [0.25, 0.5, 0.75])
+    with np.errstate(over="ignore"):
+        distance = np.abs(known - median)
+    most = max(int(MAX_SHARE * len(known)), min(FEW, int(MAX_SHARE_OF_FEW * len(known))))
+    # The farthest that are not apart: one after which the next lies beyond the gap.
+    before = np.sort(distance)[-most - 1 :].clip(high - low)
+    wide = np.flatnonzero(before[1:] > np.maximum(GAP * before[:-1], FAR * (high - low)))
+    if not len(wide) or low == high:
+        return None
+    reach = GAP * before[wide[0]]
+    apart = distance > reach
+    # A positive column reaches as far down as zero: those apart are above, so many times as large as usual.
+    times = known / np.median(known[known > 0]) if known.min() >= 0 else distance / (high - low)
+    if np.log(times[apart].min()) <= GAP_IN_LOGS * np.log(max(times[~apart].max(), 1.0)):
+        return None
+    return float(median - reach), float(median + reach)
+
+
+def outside(numbers: Numbers, believed: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which numbers (n,) lie outside of the believed ones; those missing do not."""
+    return (numbers < believed[0]) | (numbers > believed[1])
+
+
+def _told(
+    apart: NDArray[np.bool_], place: int, numbers: Mapping[int, Numbers], codes: Mapping[int, NDArray[np.int64]]
+) -> bool:
+    """Whether another column than that at `place` differs where cells (n,) are apart: by its ranks, or by a level."""
+    if apart.sum() < LEAST_TOLD:
+        return False
+    chances = [_chance_of_ranks(column, apart) for other, column in numbers.items() if other != place]
+    for column in codes.values():
+        known = column >= 0
+        total = np.bincount(column[known])
+        there = np.bincount(column[known & apart], minlength=len(total))
+        chances.extend(hypergeom.sf(there - 1, total.sum(), total, there.sum())[there > 0].tolist())
+    return bool(chances) and min(chances) < CHANCE / len(chances)
+
+
+def _chance_of_ranks(numbers: Numbers, apart: NDArray[np.bool_]) -> float:
+    """How likely the ranks of numbers (n,) lie as far from the middle where cells are apart.
+
+    Source: Mann and Whitney 1947, with ties in half.
+    """
+    known = ~np.isnan(numbers)
+    there, others = numbers[known & apart], np.sort(numbers[known & ~apart])
+    if not len(there) or not len(others):
+        return 1.0
+    below = (np.searchsorted(others, there) + np.searchsorted(others, there, "right")) / 2 / len(others)
+    spread = np.sqrt((len(there) + len(others) + 1) / (12 * len(there) * len(others)))
+    return float(2 * norm.sf(abs(below.mean() - 0.5) / spread))
