@@ -26,7 +26,7 @@ COPIES_AT_FIRST = 0.25
 FEW_ROWS = 50
 """Rows of which the Gaussian is believed half as far as trees before any cell is seen, of more the less: trees of few
 rows know little, and few held-out cells cannot say so. Without trees it is believed wholly."""
-FAINT = 0.02
+FAINT = 0.05
 """Weight of trees of a column below which they are not asked: they would change no answer, and take most of the time.
 """
 MAX_REFIT_ROWS = 2_000
