@@ -119,7 +119,7 @@ def warn_of_names(columns: Mapping[Hashable, Sequence[object]], n_observed: Mapp
 def warn_of_apart(columns: Mapping[Hashable, Sequence[object]]) -> None:
     """Warn of numbers of columns, by name, that a gap sets apart from all others of their column."""
     if columns:
-        told = [f"{name!r} ({len(cells)} cells, such as {listed(cells[:1])})" for name, cells in columns.items()]
+        told = [f"{name!r} ({len(cells)} of them, such as {listed(cells[:1])})" for name, cells in columns.items()]
         warn(
             f"Columns hold a few numbers far apart from all others: {_few(told)}. They come back as they are, but as "
             "slips or other units they teach nothing, and say nothing of other cells. Replace them by NaN to have "

@@ -73,7 +73,7 @@ def test_what_another_column_tells_is_not_set_apart() -> None:
 
 @pytest.fixture(scope="module")
 def imputer() -> TabMAE:
-    with pytest.warns(UserWarning, match=r"'weight' \(4 cells, such as \[?\d+"):
+    with pytest.warns(UserWarning, match=r"'weight' \(4 of them, such as \[?\d+"):
         return TabMAE(random_state=0, max_epochs=20).fit(people()[0])
 
 
