@@ -55,7 +55,7 @@ def _range_of(numbers: Numbers) -> tuple[float, float] | None:
         distance = np.abs(known - median)
     most = max(int(MAX_SHARE * len(known)), min(FEW, int(MAX_SHARE_OF_FEW * len(known))))
     # The farthest that are not apart: one after which the next lies beyond the gap.
-    before = np.sort(distance)[-most - 1 :].clip(high - low)
+    before = np.sort(np.partition(distance, -most - 1)[-most - 1 :]).clip(high - low)
     wide = np.flatnonzero(before[1:] > np.maximum(GAP * before[:-1], FAR * (high - low)))
     if not len(wide) or low == high:
         return None
@@ -65,7 +65,8 @@ def _range_of(numbers: Numbers) -> tuple[float, float] | None:
     times = known / np.median(known[known > 0]) if known.min() >= 0 else distance / (high - low)
     if np.log(times[apart].min()) <= GAP_IN_LOGS * np.log(max(times[~apart].max(), 1.0)):
         return None
-    return float(median - reach), float(median + reach)
+    largest = np.finfo(np.float64).max
+    return float(max(median - reach, -largest)), float(min(median + reach, largest))
 
 
 def outside(numbers: Numbers, believed: tuple[float, float]) -> NDArray[np.bool_]:
