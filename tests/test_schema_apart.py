@@ -94,6 +94,19 @@ def test_slips_come_back_and_move_no_other_cell(imputer: TabMAE) -> None:
     assert (upper["weight"] - lower["weight"]).max() < 60
 
 
+def test_an_absurd_cell_of_a_new_row_says_as_much_as_a_missing_one() -> None:
+    _, whole = people()
+    imputer = TabMAE(random_state=0, max_epochs=10).fit(whole)
+    asked = whole.iloc[:50].assign(weight=np.nan)
+    expected = imputer.transform(asked.assign(height=np.nan))["weight"]
+    for height in (1_800.0, 1.8e6):  # twenty times as far outside as the range is wide is 1,100
+        given = imputer.transform(asked.assign(height=height))
+        assert (given["height"] == height).all()
+        np.testing.assert_allclose(given["weight"], expected, rtol=1e-5)
+    beyond = imputer.transform(asked.assign(height=whole["height"].max() + 5))["weight"]
+    assert beyond.mean() > expected.mean() + 15
+
+
 def test_what_is_believed_is_saved(imputer: TabMAE, tmp_path: Path) -> None:
     imputer.save(tmp_path / "people.tabmae")
     holed, _ = people()
@@ -114,5 +127,5 @@ def test_a_regressor_does_not_follow_a_feature_out_of_sight() -> None:
     target = 3 * features["x0"] - features["x1"] + rng.normal(0, 0.3, 200)
     model = TabMAERegressor(random_state=0, max_epochs=10).fit(features, target)
     width = np.ptp(target)
-    odd = features.iloc[:20].assign(x0=1e6)
+    odd = features.iloc[:20].assign(x0=60.0)
     assert np.ptp(np.append(model.predict(odd), target)) < 4 * width

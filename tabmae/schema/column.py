@@ -17,6 +17,8 @@ from tabmae.schema.zones import round_moments
 
 # Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
 FARTHEST = 1e6
+# Widths of a number's range outside of it from which on a cell is a slip, and says nothing.
+ABSURD = 20.0
 # Interquartile ranges beyond the quartiles, and the share of the cells there (one at least), that look like slips.
 FENCE = 20.0
 RARE = 0.001
@@ -47,7 +49,7 @@ class Column:
     n_observed : count of observed cells.
     log : the least positive cell of numbers told by their logarithms, whose `mean` and `scale` these are, zeros as one
         of these below it; 0 for other columns.
-    believed : the least and the greatest number that counts as observed, where fit saw some set apart; else ().
+    believed : the least and the greatest number that counts as observed; () for all.
     """
 
     name: Hashable
@@ -101,12 +103,13 @@ class Column:
         categorical: bool,
         resistant: bool = False,
         log: bool = False,
-        believed: tuple[float, ...] = (),
+        believed: tuple[float, ...] | None = None,
     ) -> "Column":
         """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
 
         `resistant` lets no few cells far from all others decide the mean and the scale; `log` takes those of the
-        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in.
+        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in; of an
+        empty one it is `ABSURD` times wider than theirs.
         """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
@@ -122,6 +125,11 @@ class Column:
         if cells.integer:
             exact = cells.exact[~cells.missing]
             low, high = int(exact.min()), int(exact.max())
+        if believed == () and is_number and low < high:
+            with np.errstate(over="ignore"):
+                far = ABSURD * (np.float64(high) - low)
+                ends = np.clip([low - far, high + far], -np.finfo(np.float64).max, np.finfo(np.float64).max)
+            believed = float(ends[0]), float(ends[1])
         return cls(
             name,
             "number",
@@ -137,7 +145,7 @@ class Column:
             common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
             log=float(positive.min()) if log else 0.0,
-            believed=believed,
+            believed=believed or (),
         )
 
     def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:

@@ -51,7 +51,8 @@ class TableSchema:
         categorical_features : "auto", or names, positions or a bool mask of columns that are categories too. Bools,
             strings and categorical dtypes always are.
         resistant : let no few cells far from all others decide a column's centre and scale.
-        doubting : leave numbers that a gap sets apart from all others of their column unobserved, and warn of them.
+        doubting : leave numbers that a gap sets apart from all others of their column unobserved, and warn of them;
+            those of other tables, too, and any absurdly far outside the range of these.
         logs : tell positive numbers over several decades by their logarithms.
 
         Raises
@@ -91,7 +92,7 @@ class TableSchema:
                 categorical=place in chosen,
                 resistant=resistant,
                 log=place in told_by_logs,
-                believed=believed.get(place, ()),
+                believed=believed.get(place, ()) if doubting else None,
             )
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
