@@ -67,7 +67,7 @@ def test_draws_and_intervals_go_beyond_the_range_with_the_imputed_cell(straight:
 
 def test_an_imputed_number_lies_no_further_outside_than_the_range_is_wide(straight: TabMAE) -> None:
     low, high = line()[0]["y"].agg(["min", "max"])
-    rows = pd.DataFrame({"x": [1e6, -1e6], "y": [np.nan, np.nan], "z": [0.0, 0.0]})
+    rows = pd.DataFrame({"x": [100.0, -100.0], "y": [np.nan, np.nan], "z": [0.0, 0.0]})
     above, below = straight.transform(rows)["y"]
     farthest, lowest = 2 * high - low, max(2 * low - high, 0)
     assert 0.98 * farthest < above <= farthest and lowest <= below < low - 0.95 * (low - lowest)
