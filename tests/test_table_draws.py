@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from tabmae import TabMAE
 
@@ -57,3 +58,16 @@ def test_zeros_that_another_column_tells_are_drawn_as_often_as_they_are(
         float((1 / (1 + np.exp(-whole.loc[hidden, "x"]))).mean()), abs=0.05
     )
     assert likely > 0.55 and unlikely < 0.42, "truly .76 and .23"
+
+
+def test_zeros_of_amounts_that_are_far_from_normal_are_drawn_as_often_as_they_are() -> None:
+    rng, n = np.random.default_rng(1), 600
+    a, b = rng.normal(size=(2, n))
+    price = np.where(a + 0.5 * rng.normal(size=n) > 0.3, np.exp(3 + b + 0.3 * rng.normal(size=n)), 0)
+    hidden = rng.random(n) < 0.3
+    holed = pd.DataFrame({"a": a, "b": b, "price": np.where(hidden, np.nan, price)})
+    imputer = TabMAE(random_state=0).fit(holed)
+    drawn = np.stack([draw["price"] for draw in imputer.sample(holed, N_DRAWS)])[:, hidden]
+    for rows in (a > -9, a > 0, a < 0):
+        truth = norm.cdf((0.3 - a[hidden & rows]) / 0.5).mean()
+        assert (drawn[:, rows[hidden]] == 0).mean() == pytest.approx(truth, abs=0.05)

@@ -84,12 +84,19 @@ class Bins:
         return self.edges[:, 1:] > self.edges[:, :-1]
 
     @cached_property
-    def ends(self) -> Tensor:
-        """Values of the outer bins that are of one, where numbers end, (2, Fn); `FAR` off where they are not."""
-        ends = [torch.where(self.single[:, 0], self.centres[:, 0], -FAR)]
+    def has_frequent(self) -> Tensor:
+        """Columns with a bin of one value among many others, bool (Fn,)."""
+        return self.frequent.any(1)
+
+    @cached_property
+    def ends(self) -> tuple[Tensor, Tensor | None]:
+        """Where numbers between the frequent values that are outer bins begin and end, (Fn,) each; `FAR` off elsewhere,
+        and None for no end at all."""
         last = (self.present.sum(1, keepdim=True) - 1).clamp_min(0)
-        is_single, centre = (told.gather(1, last)[:, 0] for told in (self.single, self.centres))
-        return torch.stack([*ends, torch.where(is_single, centre, FAR)])
+        is_end = self.frequent.gather(1, last)
+        low = torch.where(self.frequent[:, 0], self.edges[:, 1], -FAR)
+        high = torch.where(is_end, self.edges.gather(1, last), FAR)[:, 0]
+        return low, high if is_end.any() else None
 
     @cached_property
     def lengths(self) -> Tensor:

@@ -25,6 +25,8 @@ LEVEL_WEIGHT = 0.3
 """Weight of a nat of cross-entropy beside a squared standard deviation."""
 LIKELIHOOD_WEIGHT = 0.03
 """Weight of the likelihood that trains the spread, beside the error of the mean."""
+FREQUENT_WEIGHT = 1.0
+"""Weight of a nat of cross-entropy of whether a number is one of its column's frequent values, and which."""
 BACKGROUND = 0.01
 """Share of a histogram spread evenly over its bins."""
 LEAST_PROBABILITY = 1e-30
@@ -307,7 +309,9 @@ class CellTokenizer(nn.Module):
         if self.loss == "nll":
             numbers = -distribution.number_log_density(target)
         else:
-            surprise = -distribution.number_log_density(target, detach_direct=True)
+            surprise = -distribution.number_log_density(
+                target, detach_direct=True, of_frequent=FREQUENT_WEIGHT / LIKELIHOOD_WEIGHT
+            )
             numbers = LOSSES[self.loss](distribution.mean, target) + LIKELIHOOD_WEIGHT * surprise
         if not len(self.categories):
             return numbers

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tabmae.tokenizers.bins import FAR, Bins
-from tabmae.tokenizers.mixture import Mixture
+from tabmae.tokenizers.mixture import Mixture, Section
 
 BISECTIONS = 40
 LEAST_WEIGHT = 1e-4
@@ -41,8 +41,8 @@ class CellDistribution:
     mean of the mixture is the imputed value.
 
     Bins of one value (of few values, or frequent among many) have their p_k whatever the gate, which divides the rest
-    alone; what the normal holds of them, and beyond an outer one, is theirs, too. As such values cannot move, the
-    mixture of a column that has them is tilted to its mean.
+    alone. The normal of a column with frequent values lies between those that are outer bins, and has none of their
+    probability. As such values cannot move, the mixture of a column that has them is tilted to its mean.
 
     Attributes
     ----------
@@ -78,15 +78,23 @@ class CellDistribution:
     @cached_property
     def _mean_in_place(self) -> Tensor:
         """Mean of every numeric cell before it is moved, (B, Fn)."""
-        binned = (self.mass * self.bins.splits).sum(2)
-        return self.gate * self.direct + (1 - self.gate) * binned
+        gate, has_frequent = self.gate, self.bins.has_frequent
+        if not has_frequent.any():
+            return gate * self.direct + (1 - gate) * (self.mass * self.bins.splits).sum(2)
+        section = Section(self.direct, self.scale, *self.bins.ends)
+        location = torch.where(has_frequent, section.mean, self.direct)
+        weights = torch.where(self.bins.frequent, 1, 1 - gate[:, :, None]) * self.mass
+        return gate * torch.where(has_frequent, self._share_of_rest, 1) * location + (weights * self.bins.splits).sum(2)
 
     @property
     def variance(self) -> Tensor:
         """Variance of every numeric cell but for what spreads within a bin, (B, Fn), wherever its mean is."""
         binned = (self.mass * self.bins.splits.square()).sum(2)
         square = self.gate * (self.scale.square() + self.direct.square()) + (1 - self.gate) * binned
-        return (square - self._mean_in_place.square()).clamp_min(0)
+        variance = (square - self._mean_in_place.square()).clamp_min(0)
+        if not self.bins.has_frequent.any():
+            return variance
+        return torch.where(self.bins.has_frequent, self._untilted.moments(self.bins, self.scale)[1], variance)
 
     @cached_property
     def _shift(self) -> Tensor | None:
@@ -104,7 +112,7 @@ class CellDistribution:
         weights = torch.where(self.bins.single, 1, 1 - gate[:, :, None]) * self.mass
         return Mixture(gate * self._share_of_rest, self.direct, weights)
 
-    @property
+    @cached_property
     def _share_of_rest(self) -> Tensor:
         """Probability of no bin of one value, (B, Fn), 0 where a column has no other."""
         return torch.where(self.bins.discrete, 0, (self.mass * ~self.bins.single).sum(2))
@@ -158,12 +166,12 @@ class CellDistribution:
         rare = self.has_rare[:, None] & (level == self.n_modelled[:, None] - 1)
         return self.log_levels.masked_fill(rare, -math.inf)
 
-    def number_log_density(self, target: Tensor, detach_direct: bool = False) -> Tensor:
+    def number_log_density(self, target: Tensor, detach_direct: bool = False, of_frequent: float = 0.0) -> Tensor:
         """Log density of the numeric cells at `target` (B, Fn) as it is learnt, neither moved nor tilted.
 
         In nats per standard deviation. Where a bin is of one value, the log of its probability: a density rises without
         end as the normal narrows about that value, and leaves others too little. `detach_direct` keeps its gradient off
-        the location.
+        the location. Which frequent value a cell is, or none, counts `of_frequent` times more.
         """
         bins, direct = self.bins, self.direct.detach() if detach_direct else self.direct
         gate = self.gate.clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT)
@@ -176,11 +184,18 @@ class CellDistribution:
         flat = flat.masked_fill((target < bins.edges[:, 0]) | (target > bins.edges[:, -1]), -math.inf)
         if not bins.has_single.any():
             return torch.logaddexp(gate.log() + normal, torch.log1p(-gate) + flat)
-        weight = (gate * self._share_of_rest).clamp_min(LEAST_WEIGHT)
+        weight, is_single = (gate * self._share_of_rest).clamp_min(LEAST_WEIGHT), _of_bins(bins.single, position)
+        if not bins.has_frequent.any():
+            density = torch.logaddexp(weight.log() + normal, torch.log1p(-gate) + flat)
+            low, high = ((end - direct) / self.scale for end in self._reach_of(position))
+            probability = mass + weight * (torch.special.ndtr(high) - torch.special.ndtr(low))
+            return torch.where(is_single, probability.log(), density)
+        # Bins of frequent values are as narrow as their neighbours are near: the normal holds next to nothing of those
+        # that are no outer ones.
+        normal = torch.where(bins.has_frequent, normal - Section(direct, self.scale, *bins.ends).log_mass, normal)
         density = torch.logaddexp(weight.log() + normal, torch.log1p(-gate) + flat)
-        low, high = ((end - direct) / self.scale for end in self._reach_of(position))
-        probability = mass + weight * (torch.special.ndtr(high) - torch.special.ndtr(low))
-        return torch.where(_of_bins(bins.single, position), probability.log(), density)
+        share = torch.where(is_single, mass, self._share_of_rest.clamp_min(LEAST_WEIGHT)).log()
+        return torch.where(is_single, share, density) + of_frequent * bins.has_frequent * share
 
     def _reach_of(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Ends of the bins at positions (B, Fn); outer ones reach as far as the tails, which are drawn as theirs."""
@@ -213,8 +228,7 @@ class CellDistribution:
         low, high = self.bins.knots[column, piece], self.bins.knots[column, piece + 1]
         share = ((numbers - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
         below, above = (_of_cells(self._climb, piece + end) for end in (0, 1))
-        normal = torch.special.ndtr((numbers - self._mixture.location) / self.scale)
-        return self._mixture.normal * normal + below + share * (above - below)
+        return self._mixture.normal_below(self.bins, self.scale, numbers) + below + share * (above - below)
 
     def centrality(self, numbers: Tensor) -> Tensor:
         """Level of the smallest central interval that holds each value, (B, Fn) in [0, 1]: 0 at the median.

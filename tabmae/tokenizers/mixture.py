@@ -15,10 +15,63 @@ STEEPEST = 50.0
 """Steps to find how far a mixture is tilted, and the farthest, in nats a standard deviation."""
 
 
+MOST_BELOW = 8.0
+"""Standard deviations below its location beyond which a normal has nothing."""
+
+
+class Section:
+    """The part of normals (B, Fn) between two ends, which may lie far out in a tail.
+
+    All is told by Mills' ratio beside the end that is nearer to the tail, which neither overflows nor vanishes.
+    """
+
+    def __init__(self, location: Tensor, scale: Tensor, low: Tensor, high: Tensor | None) -> None:
+        near = (low - location) / scale
+        side: Tensor | float = 1.0
+        off: Tensor | float = 0.0
+        fall: Tensor | float = 0.0
+        if high is not None:
+            above = (high - location) / scale
+            is_turned = near < -above
+            side = torch.where(is_turned, -1.0, 1.0).to(scale)
+            near, off = torch.where(is_turned, -above, near), torch.where(is_turned, -near, above)
+        near = near.clamp_min(-MOST_BELOW)
+        room = _mills(near)
+        if isinstance(off, Tensor):
+            off = off.maximum(near)
+            fall = (0.5 * (near.square() - off.square())).exp()
+            room = (room - fall * _mills(off)).clamp_min(torch.finfo(room.dtype).tiny)
+        self._location, self._scale = location, scale
+        self._near, self._off, self._side, self._fall, self._room = near, off, side, fall, room
+
+    @property
+    def log_mass(self) -> Tensor:
+        """Log probability of the part."""
+        return self._room.log() - 0.5 * self._near.square() - 0.5 * math.log(2 * math.pi)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the part."""
+        return self._location + self._side * self._scale * ((1 - self._fall) / self._room)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the part."""
+        step = (1 - self._fall) / self._room
+        share = 1 + (self._near - self._off * self._fall) / self._room - step.square()
+        return self._scale.square() * share.clamp_min(0)
+
+
+def _mills(standard: Tensor) -> Tensor:
+    """Probability above a point of the standard normal, by its density there."""
+    return math.sqrt(math.pi / 2) * torch.special.erfcx(standard / math.sqrt(2))
+
+
 class Mixture(NamedTuple):
     """A normal and a histogram for each cell, whose weights sum to 1.
 
-    normal : (B, Fn), weight of the normal. location : (B, Fn), its mean. weights : (B, Fn, K) of the bins.
+    normal : (B, Fn), weight of the normal, all of it between `Bins.ends`. location : (B, Fn), its mean without ends.
+    weights : (B, Fn, K) of the bins.
     """
 
     normal: Tensor
@@ -36,31 +89,32 @@ class Mixture(NamedTuple):
         low, high = torch.full_like(mean, -STEEPEST), torch.full_like(mean, STEEPEST)
         tilt = torch.zeros_like(mean)
         for _ in range(TILTINGS):
-            found = self._at(tilt, bins, scale)
-            missing = mean - found.mean(bins, scale)
+            found, variance = self._at(tilt, bins, scale).moments(bins, scale)
+            missing = mean - found
             low, high = torch.where(missing > 0, tilt, low), torch.where(missing > 0, high, tilt)
-            newton = tilt + missing / found._variance(bins, scale).clamp_min(1e-12)
+            newton = tilt + missing / variance.clamp_min(1e-12)
             tilt = torch.where((newton > low) & (newton < high), newton, (low + high) / 2)
         return self._at(tilt, bins, scale)
 
     def _at(self, tilt: Tensor, bins: Bins, scale: Tensor) -> Mixture:
-        bend = tilt * self.location + 0.5 * (tilt * scale).square()
+        location = self.location + tilt * scale.square()
+        held, before = (Section(place, scale, *bins.ends).log_mass for place in (location, self.location))
+        bend = tilt * self.location + 0.5 * (tilt * scale).square() + held - before
         bends = torch.cat([bend[:, :, None], tilt[:, :, None] * bins.splits], 2)
         weights = (torch.cat([self.normal[:, :, None], self.weights], 2).log() + bends).softmax(2)
-        return Mixture(weights[:, :, 0], self.location + tilt * scale.square(), weights[:, :, 1:])
+        return Mixture(weights[:, :, 0], location, weights[:, :, 1:])
 
-    def mean(self, bins: Bins, scale: Tensor) -> Tensor:
-        """Mean of the mixture, (B, Fn), whose tails beyond an outer bin of one value are drawn as that value."""
-        location = self.location
-        for side, end in zip((-1, 1), bins.ends, strict=True):
-            beyond = side * (self.location - end)
-            standard = beyond / scale
-            density = (-0.5 * standard.square()).exp() / math.sqrt(2 * math.pi)
-            location = location - side * (beyond * torch.special.ndtr(standard) + scale * density)
-        return self.normal * location + (self.weights * bins.splits).sum(2)
+    def moments(self, bins: Bins, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the mixture, (B, Fn) each, the variance but for what spreads within a bin."""
+        section = Section(self.location, scale, *bins.ends)
+        mean = self.normal * section.mean + (self.weights * bins.splits).sum(2)
+        squares = self.normal * (section.mean.square() + section.variance)
+        return mean, (squares + (self.weights * bins.splits.square()).sum(2) - mean.square()).clamp_min(0)
 
-    def _variance(self, bins: Bins, scale: Tensor) -> Tensor:
-        """About how the mean rises with the tilt."""
-        mean = self.normal * self.location + (self.weights * bins.splits).sum(2)
-        second = self.normal * (self.location.square() + scale.square()) + (self.weights * bins.splits.square()).sum(2)
-        return second - mean.square()
+    def normal_below(self, bins: Bins, scale: Tensor, numbers: Tensor) -> Tensor:
+        """Probability of the normal below numbers (B, Fn)."""
+        low, high = bins.ends
+        above = Section(self.location, scale, numbers.clamp(low, high), high).log_mass
+        between = 1 - (above - Section(self.location, scale, low, high).log_mass).exp()
+        whole = torch.special.ndtr((numbers - self.location) / scale)
+        return self.normal * torch.where(bins.has_frequent, between, whole)
