@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tabmae.tokenizers.bins import Bins
 
-TILTINGS = 20
+TILTINGS = 30
 STEEPEST = 50.0
 """Steps to find how far a mixture is tilted, and the farthest, in nats a standard deviation."""
 
