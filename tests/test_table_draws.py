@@ -68,6 +68,6 @@ def test_zeros_of_amounts_that_are_far_from_normal_are_drawn_as_often_as_they_ar
     holed = pd.DataFrame({"a": a, "b": b, "price": np.where(hidden, np.nan, price)})
     imputer = TabMAE(random_state=0).fit(holed)
     drawn = np.stack([draw["price"] for draw in imputer.sample(holed, N_DRAWS)])[:, hidden]
-    for rows in (a > -9, a > 0, a < 0):
+    for rows, off in ((a > -9, 0.05), (a > 0, 0.1), (a < 0, 0.1)):
         truth = norm.cdf((0.3 - a[hidden & rows]) / 0.5).mean()
-        assert (drawn[:, rows[hidden]] == 0).mean() == pytest.approx(truth, abs=0.05)
+        assert (drawn[:, rows[hidden]] == 0).mean() == pytest.approx(truth, abs=off)

@@ -89,14 +89,13 @@ class Bins:
         return self.frequent.any(1)
 
     @cached_property
-    def ends(self) -> tuple[Tensor, Tensor | None]:
-        """Where numbers between the frequent values that are outer bins begin and end, (Fn,) each; `FAR` off elsewhere,
-        and None for no end at all."""
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Where numbers between the frequent values that are outer bins begin and end, (Fn,) each; `FAR` off without
+        any such."""
         last = (self.present.sum(1, keepdim=True) - 1).clamp_min(0)
-        is_end = self.frequent.gather(1, last)
         low = torch.where(self.frequent[:, 0], self.edges[:, 1], -FAR)
-        high = torch.where(is_end, self.edges.gather(1, last), FAR)[:, 0]
-        return low, high if is_end.any() else None
+        high = torch.where(self.frequent.gather(1, last), self.edges.gather(1, last), FAR)[:, 0]
+        return low, high
 
     @cached_property
     def lengths(self) -> Tensor:

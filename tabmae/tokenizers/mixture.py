@@ -13,8 +13,6 @@ from tabmae.tokenizers.bins import Bins
 TILTINGS = 30
 STEEPEST = 50.0
 """Steps to find how far a mixture is tilted, and the farthest, in nats a standard deviation."""
-
-
 MOST_BELOW = 8.0
 """Standard deviations below its location beyond which a normal has nothing."""
 
@@ -25,24 +23,16 @@ class Section:
     All is told by Mills' ratio beside the end that is nearer to the tail, which neither overflows nor vanishes.
     """
 
-    def __init__(self, location: Tensor, scale: Tensor, low: Tensor, high: Tensor | None) -> None:
-        near = (low - location) / scale
-        side: Tensor | float = 1.0
-        off: Tensor | float = 0.0
-        fall: Tensor | float = 0.0
-        if high is not None:
-            above = (high - location) / scale
-            is_turned = near < -above
-            side = torch.where(is_turned, -1.0, 1.0).to(scale)
-            near, off = torch.where(is_turned, -above, near), torch.where(is_turned, -near, above)
+    def __init__(self, location: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
+        below, above = (low - location) / scale, (high - location) / scale
+        is_turned = below < -above
+        near, off = torch.where(is_turned, -above, below), torch.where(is_turned, -below, above)
         near = near.clamp_min(-MOST_BELOW)
-        room = _mills(near)
-        if isinstance(off, Tensor):
-            off = off.maximum(near)
-            fall = (0.5 * (near.square() - off.square())).exp()
-            room = (room - fall * _mills(off)).clamp_min(torch.finfo(room.dtype).tiny)
-        self._location, self._scale = location, scale
-        self._near, self._off, self._side, self._fall, self._room = near, off, side, fall, room
+        off = off.maximum(near)
+        fall = (0.5 * (near.square() - off.square())).exp()
+        room = (_mills(near) - fall * _mills(off)).clamp_min(torch.finfo(near.dtype).tiny)
+        self._location, self._scale, self._side = location, scale, torch.where(is_turned, -1.0, 1.0).to(scale)
+        self._near, self._off, self._fall, self._room = near, off, fall, room
 
     @property
     def log_mass(self) -> Tensor:
