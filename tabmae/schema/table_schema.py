@@ -123,13 +123,14 @@ class TableSchema:
         Parameters
         ----------
         X : a container as in fit.
-        unseen_observed : levels unseen in fit are observed, with the count of levels as their code.
+        unseen_observed : levels unseen in fit are observed, with the count of levels as their code, and so are numbers
+            that are not believed.
 
         Returns
         -------
         values : float32 (B, F), standard deviations from the mean, for categories codes; 0 where not observed.
-        observed : bool (B, F); False also for levels unseen in fit, unless these are to be observed, and for columns
-            of which nothing was learnt.
+        observed : bool (B, F); False also for levels unseen in fit and numbers that are not believed, unless these are
+            to be observed, and for columns of which nothing was learnt.
 
         Raises
         ------
