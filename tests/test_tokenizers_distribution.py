@@ -3,12 +3,15 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm, truncnorm
 from torch import Tensor
 
 from tabmae.tokenizers import CellDistribution
 from tabmae.tokenizers.bins import LEAST_WIDTH, Bins
+from tabmae.tokenizers.mixture import Section
 
 N_ROWS = 30
 N_BINS = 8
@@ -466,3 +469,18 @@ def test_the_distribution_of_one_feature_is_that_feature_s(moved: bool) -> None:
             torch.testing.assert_close(getattr(alone, name)(point[:, [feature]])[:, 0], whole[:, k])
     first = belief.of(int(belief.numbers[0]))
     torch.testing.assert_close(first.quantile(0.3)[:, 0], belief.quantile(0.3)[:, 0])
+
+
+@pytest.mark.parametrize("low, high", [(-1.0, 2.0), (-1e3, 1e3), (0.5, 1e3), (-1e3, -0.5), (4.0, 5.0), (-5.0, -4.0)])
+def test_the_part_of_a_normal_between_two_ends_is_a_truncated_normal(low: float, high: float) -> None:
+    location = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None]
+    scale = torch.tensor([[0.3, 1.0, 2.0]], dtype=torch.float64)
+    found = Section(location, scale, torch.tensor([low]), torch.tensor([high]))
+    below, above = (((end - location) / scale).numpy() for end in (low, high))
+    truth = truncnorm(below, above, loc=location.numpy(), scale=scale.numpy())
+    torch.testing.assert_close(found.mean, torch.from_numpy(truth.mean()))
+    torch.testing.assert_close(found.variance, torch.from_numpy(truth.var()), rtol=1e-6, atol=0)
+    # log(F(b) - F(a)) = log F(b) + log(1 - F(a) / F(b)), turned where both lie above.
+    near, off = (np.where(below > 0, turned, plain) for turned, plain in ((-below, above), (-above, below)))
+    mass = norm.logcdf(near) + np.log1p(-np.exp(norm.logcdf(off) - norm.logcdf(near)))
+    torch.testing.assert_close(found.log_mass, torch.from_numpy(mass))
