@@ -471,7 +471,9 @@ def test_the_distribution_of_one_feature_is_that_feature_s(moved: bool) -> None:
     torch.testing.assert_close(first.quantile(0.3)[:, 0], belief.quantile(0.3)[:, 0])
 
 
-@pytest.mark.parametrize("low, high", [(-1.0, 2.0), (-1e3, 1e3), (0.5, 1e3), (-1e3, -0.5), (4.0, 5.0), (-5.0, -4.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 2.0), (-1e3, 1e3), (0.5, 1e3), (-1e3, -0.5), (4.0, 5.0), (-5.0, -4.0)]
+)
 def test_the_part_of_a_normal_between_two_ends_is_a_truncated_normal(low: float, high: float) -> None:
     location = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None]
     scale = torch.tensor([[0.3, 1.0, 2.0]], dtype=torch.float64)
