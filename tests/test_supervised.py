@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 
 import tabmae
 from tabmae import DataError, ParameterError, TabMAE, TabMAEClassifier, TabMAERegressor
+from tabmae.estimators.supervised.target import codes_of
 
 SMALL: dict[str, Any] = {"max_epochs": 2, "d_token": 4, "random_state": 0}
 COMPLETE = correlated(150)
@@ -320,6 +321,16 @@ def test_labels_of_the_other_task_are_refused() -> None:
     for moments in (pd.date_range("2024", periods=150), pd.to_timedelta(np.arange(150), unit="D")):
         with pytest.raises(DataError, match="y must hold numbers; it holds (datetime|timedelta)64"):
             TabMAERegressor(**SMALL).fit(TABLE, pd.Series(moments))
+
+
+def test_labels_of_which_most_are_minus_one_are_asked_about() -> None:
+    labels = np.where(np.arange(len(TABLE)) % 3 == 0, HIGH, -1)
+    with pytest.warns(UserWarning, match=r"y holds -1 in 100 of 150 rows, .* replace\(-1, numpy.nan\)"):
+        codes_of(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for plain in (np.where(HIGH, 1, -1), np.where(labels < 0, 2, labels), np.where(np.arange(150) % 2, labels, 1)):
+            codes_of(plain)
 
 
 def test_what_is_no_table_is_told_before_its_length() -> None:

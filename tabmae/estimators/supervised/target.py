@@ -18,7 +18,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from torch import Tensor
 
-from tabmae.errors import DataError, kind_of, listed
+from tabmae.errors import DataError, kind_of, listed, warn
 from tabmae.estimators.row_weights import checked_weight
 from tabmae.schema import open_table
 
@@ -80,7 +80,19 @@ def codes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], Tensor]:
         raise DataError(
             f"y must hold at least two classes; got one class, {listed(classes.tolist())}. Pass rows of another class."
         )
+    _warn_of_minus_ones(classes, int((codes == 0).sum()), len(codes))
     return classes, torch.from_numpy(codes.astype(np.int64))
+
+
+def _warn_of_minus_ones(classes: NDArray[Any], n_lowest: int, n_labels: int) -> None:
+    """Warn where most of the labels are -1 beside several other classes, all of them numbers from 0 on."""
+    beside_others = classes.dtype.kind in "if" and len(classes) > 2 and classes[0] == -1 and classes[1] >= 0
+    if beside_others and n_lowest > n_labels / 2:
+        warn(
+            f"y holds -1 in {n_lowest} of {n_labels} rows, by which scikit-learn's semi-supervised estimators mean rows "
+            "without a label; here it is learnt as a class. If these rows have no label, pass "
+            "y.astype(float).replace(-1, numpy.nan)."
+        )
 
 
 @contextmanager
