@@ -325,7 +325,7 @@ def test_labels_of_the_other_task_are_refused() -> None:
 
 def test_labels_of_which_most_are_minus_one_are_asked_about() -> None:
     labels = np.where(np.arange(len(TABLE)) % 3 == 0, HIGH, -1)
-    with pytest.warns(UserWarning, match=r"y holds -1 in 100 of 150 rows, .* replace\(-1, numpy.nan\)"):
+    with pytest.warns(UserWarning, match=r"y holds -1 in 100 of 150 rows, .*replace\(-1, numpy.nan\)"):
         codes_of(labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

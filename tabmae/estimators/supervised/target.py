@@ -89,8 +89,8 @@ def _warn_of_minus_ones(classes: NDArray[Any], n_lowest: int, n_labels: int) -> 
     beside_others = classes.dtype.kind in "if" and len(classes) > 2 and classes[0] == -1 and classes[1] >= 0
     if beside_others and n_lowest > n_labels / 2:
         warn(
-            f"y holds -1 in {n_lowest} of {n_labels} rows, by which scikit-learn's semi-supervised estimators mean rows "
-            "without a label; here it is learnt as a class. If these rows have no label, pass "
+            f"y holds -1 in {n_lowest} of {n_labels} rows, by which scikit-learn's semi-supervised estimators mean "
+            "rows without a label; here it is learnt as a class. If these rows have no label, pass "
             "y.astype(float).replace(-1, numpy.nan)."
         )
 
