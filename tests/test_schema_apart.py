@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tabmae import TabMAE, TabMAEDetector, TabMAERegressor, load
+from tabmae.schema import TableSchema
 from tabmae.schema.apart import outside, set_apart
 
 N_ROWS = 400
@@ -129,3 +130,13 @@ def test_a_regressor_does_not_follow_a_feature_out_of_sight() -> None:
     width = np.ptp(target)
     odd = features.iloc[:20].assign(x0=60.0)
     assert np.ptp(np.append(model.predict(odd), target)) < 4 * width
+
+
+def test_a_date_apart_is_named_as_one_however_far() -> None:
+    days = np.datetime64("2024-01-01", "s") + np.arange(100) * np.timedelta64(86_400, "s")
+    for year in ("2903", "99999"):
+        dates = days.copy()
+        dates[3] = np.datetime64(f"{year}-05-01", "s")
+        with pytest.warns(UserWarning, match=rf"'day' \(1 of them, such as '{year}-05-01T00:00:00'\)"):
+            schema = TableSchema.fit(pd.DataFrame({"day": dates}), doubting=True)
+        assert schema.encode(pd.DataFrame({"day": dates}))[1].sum() == 99

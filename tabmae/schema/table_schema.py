@@ -5,7 +5,6 @@ Contract: decode(encode(X), X) gives X's observed cells bit for bit, in X's cont
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from tabmae.errors import DataError, ParameterError, SavedModelError, listed, warn
 from tabmae.schema.apart import outside, set_apart
-from tabmae.schema.cells import EPOCH, Cells, contents, objects, plain, python_values
+from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.logs import logarithmic
@@ -322,7 +321,7 @@ def _believed(names: Sequence[Hashable], cells: Sequence[Cells], chosen: set[int
     believed = set_apart(numbers, {place: cells[place].as_levels()[0] for place in levels})
     apart = {place: cells[place].exact[outside(numbers[place], found)].tolist() for place, found in believed.items()}
     warn_of_apart({
-        names[place]: [EPOCH + timedelta(seconds=cell) for cell in found]
+        names[place]: [str(np.datetime64(round(cell), "s")) for cell in found]
         if cells[place].family.startswith("datetime")
         else found
         for place, found in apart.items()
