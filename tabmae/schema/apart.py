@@ -22,6 +22,8 @@ LEAST_TOLD = 3
 """Cells apart from which on it can be seen whether another column tells them."""
 CHANCE = 0.01
 """Chance, over all columns and levels, that one seems to tell them."""
+ABSURD = 20.0
+"""Widths of a column's range outside of it from which on a cell of another table is a slip, and says nothing."""
 
 Numbers = NDArray[np.float64]
 
@@ -65,13 +67,30 @@ def _range_of(numbers: Numbers) -> tuple[float, float] | None:
     times = known / np.median(known[known > 0]) if known.min() >= 0 else distance / (high - low)
     if np.log(times[apart].min()) <= GAP_IN_LOGS * np.log(max(times[~apart].max(), 1.0)):
         return None
-    largest = np.finfo(np.float64).max
-    return float(max(median - reach, -largest)), float(min(median + reach, largest))
+    return _finite(median - reach, median + reach)
 
 
-def outside(numbers: Numbers, believed: tuple[float, float]) -> NDArray[np.bool_]:
+def not_absurd(numbers: Numbers) -> tuple[float, ...]:
+    """The range to be believed of a column (n,), NaN where missing, that no gap divides; () of a constant one, for all.
+
+    >>> not_absurd(np.array([0.0, 1.0, np.nan]))
+    (-20.0, 21.0)
+    """
+    low, high = np.nanmin(numbers), np.nanmax(numbers)
+    with np.errstate(over="ignore"):
+        far = ABSURD * (high - low)
+        return _finite(low - far, high + far) if low < high else ()
+
+
+def _finite(low: float, high: float) -> tuple[float, float]:
+    largest = float(np.finfo(np.float64).max)
+    return max(float(low), -largest), min(float(high), largest)
+
+
+def outside(numbers: Numbers, believed: tuple[float, ...]) -> NDArray[np.bool_]:
     """Which numbers (n,) lie outside of the believed ones; those missing do not."""
-    return (numbers < believed[0]) | (numbers > believed[1])
+    least, most = believed
+    return (numbers < least) | (numbers > most)
 
 
 def _told(

@@ -12,13 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tabmae.schema.apart import outside
 from tabmae.schema.cells import DAY, Cells, Family, contents, objects
 from tabmae.schema.zones import round_moments
 
 # Standard deviations: beyond any training cell of a table of 1e12 rows, and its square is still a float32.
 FARTHEST = 1e6
-# Widths of a number's range outside of it from which on a cell is a slip, and says nothing.
-ABSURD = 20.0
 # Interquartile ranges beyond the quartiles, and the share of the cells there (one at least), that look like slips.
 FENCE = 20.0
 RARE = 0.001
@@ -103,13 +102,12 @@ class Column:
         categorical: bool,
         resistant: bool = False,
         log: bool = False,
-        believed: tuple[float, ...] | None = None,
+        believed: tuple[float, ...] = (),
     ) -> "Column":
         """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
 
         `resistant` lets no few cells far from all others decide the mean and the scale; `log` takes those of the
-        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in; of an
-        empty one it is `ABSURD` times wider than theirs.
+        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in.
         """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
@@ -125,11 +123,6 @@ class Column:
         if cells.integer:
             exact = cells.exact[~cells.missing]
             low, high = int(exact.min()), int(exact.max())
-        if believed == () and is_number and low < high:
-            with np.errstate(over="ignore"):
-                far = ABSURD * (np.float64(high) - low)
-                ends = np.clip([low - far, high + far], -np.finfo(np.float64).max, np.finfo(np.float64).max)
-            believed = float(ends[0]), float(ends[1])
         return cls(
             name,
             "number",
@@ -145,7 +138,7 @@ class Column:
             common=common_numbers(numbers) if is_number else (),
             n_observed=n_observed,
             log=float(positive.min()) if log else 0.0,
-            believed=believed or (),
+            believed=believed,
         )
 
     def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -168,8 +161,7 @@ class Column:
         if self.kind == "number":
             numbers, observed = cells.as_numbers(), ~cells.missing
             if self.believed and not unseen_observed:
-                least, most = self.believed
-                observed &= (numbers >= least) & (numbers <= most)
+                observed &= ~outside(numbers, self.believed)
             values = np.where(observed, self.standard(numbers), 0.0)
             return np.clip(values, -FARTHEST, FARTHEST).astype(np.float32), observed, {}
         codes, levels = cells.as_levels()

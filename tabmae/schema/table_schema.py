@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabmae.errors import DataError, ParameterError, SavedModelError, listed, warn
-from tabmae.schema.apart import outside, set_apart
+from tabmae.schema.apart import not_absurd, outside, set_apart
 from tabmae.schema.cells import Cells, contents, objects, plain, python_values
 from tabmae.schema.column import Column
 from tabmae.schema.levels import from_json, to_json
@@ -74,8 +74,8 @@ class TableSchema:
                 f"`categorical_features` must name columns of numbers or levels; {listed(times)} hold times. "
                 "Convert them to strings to make categories of them."
             )
-        believed = _believed(table.names, cells, chosen) if doubting else {}
-        for place, least_and_most in believed.items():
+        divided = _divided(table.names, cells, chosen) if doubting else {}
+        for place, least_and_most in divided.items():
             missing = cells[place].missing | outside(cells[place].as_numbers(), least_and_most)
             cells[place] = replace(cells[place], missing=missing)
         numbers = {
@@ -83,6 +83,8 @@ class TableSchema:
             for place, cell in enumerate(cells)
             if cell.family == "number" and place not in chosen and not cell.missing.all()
         }
+        undivided = {place: not_absurd(known) for place, known in numbers.items()} if doubting else {}
+        believed: dict[int, tuple[float, ...]] = {**undivided, **divided}
         told_by_logs = logarithmic(numbers) if logs else set()
         columns = tuple(
             Column.fit(
@@ -91,7 +93,7 @@ class TableSchema:
                 categorical=place in chosen,
                 resistant=resistant,
                 log=place in told_by_logs,
-                believed=believed.get(place, ()) if doubting else None,
+                believed=believed.get(place, ()),
             )
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
@@ -314,19 +316,19 @@ def chosen_columns(categorical_features: Any, table: Table) -> set[int]:
     return {places[item] % len(table.names) for item in given}
 
 
-def _believed(names: Sequence[Hashable], cells: Sequence[Cells], chosen: set[int]) -> dict[int, tuple[float, float]]:
-    """The range to be believed of the columns that hold numbers set apart, by position; it warns of these."""
+def _divided(names: Sequence[Hashable], cells: Sequence[Cells], chosen: set[int]) -> dict[int, tuple[float, float]]:
+    """The range to be believed of the columns that a gap divides, by position; it warns of the numbers outside."""
     levels = {place for place, cell in enumerate(cells) if cell.family == "level" or place in chosen}
     numbers = {place: cell.as_numbers() for place, cell in enumerate(cells) if place not in levels}
-    believed = set_apart(numbers, {place: cells[place].as_levels()[0] for place in levels})
-    apart = {place: cells[place].exact[outside(numbers[place], found)].tolist() for place, found in believed.items()}
+    divided = set_apart(numbers, {place: cells[place].as_levels()[0] for place in levels})
+    apart = {place: cells[place].exact[outside(numbers[place], found)].tolist() for place, found in divided.items()}
     warn_of_apart({
         names[place]: [str(np.datetime64(round(cell), "s")) for cell in found]
         if cells[place].family.startswith("datetime")
         else found
         for place, found in apart.items()
     })  # fmt: skip
-    return believed
+    return divided
 
 
 def refuse_other_content(cells: Sequence[tuple[Column, Cells]]) -> None:
