@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from tabmae import TabMAE, TabMAEDetector, load
+from tabmae.estimators.table.amounts import _share
 from tabmae.schema import TableSchema
 from tabmae.schema.logs import logarithmic
 
@@ -146,6 +148,16 @@ def test_imputed_amounts_are_means_so_that_their_sum_is_right() -> None:
         expected = np.exp(5 + group[hidden] + 1.5**2 / 2)
         shares.append(imputed.sum() / expected.sum())
     assert 0.7 < np.mean(shares) < 1.3
+
+
+def test_held_out_cells_say_which_share_of_the_excess_is_borne_out() -> None:
+    # The mean of a lognormal is exp(variance / 2) times its median.
+    normal = torch.randn(2_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for scale, added, share in ((1.0, 0.5, 1.0), (1.0, 1.0, 0.5), (0.0, 0.5, 0.0), (1.0, 0.1, 1.0)):
+        assert _share(scale * normal, torch.full_like(normal, added)) == share
+    # A few cells are not sure, though they would rather have none.
+    assert _share(0 * normal[:5], 0.01 * normal[:5].abs()) == 1.0
+    assert _share(normal[:1], torch.ones(1, dtype=torch.float64)) == 1.0
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
