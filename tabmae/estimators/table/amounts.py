@@ -101,6 +101,8 @@ def _share(residuals: Tensor, above: Tensor) -> float:
 
     Means of amounts have the least deviance of a gamma distribution, whose errors are shares of the amount.
     """
+    if len(residuals) < 2:
+        return 1.0
     deviances = torch.stack([(residuals - share * above).exp() + share * above for share in SHARES])
     best = int(deviances.mean(1).argmin())
     lost = deviances[-1] - deviances[best]
