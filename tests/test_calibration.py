@@ -130,7 +130,7 @@ def test_a_thinned_pool_has_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> 
     whole = Calibration(columns)
     monkeypatch.setattr(tabmae.calibration, "MAX_POOLED", 500)
     thinned = Calibration(columns)
-    assert len(thinned._pools[False]) <= 500 < len(whole._pools[False])
+    assert thinned._pools[False].n <= 500 < whole._pools[False].n
     for nominal in LEVELS:
         assert thinned.level(0, nominal) == pytest.approx(whole.level(0, nominal), abs=0.005)
 
@@ -161,3 +161,52 @@ def test_a_few_cells_are_not_counted_again_as_those_of_all_columns() -> None:
     assert beside.level(0, 0.8) == pytest.approx(0.5)
     assert beside.level(0, 0.95) == pytest.approx(1, abs=1e-5)
     assert float(alone.spread(0, torch.tensor([0.9]))) == pytest.approx(0.3)
+
+
+def test_levels_are_of_cells_that_the_model_is_as_sure_of() -> None:
+    sure, unsure = centrality(400, 0.2), centrality(100, 2.0, seed=1)
+    deviations = [torch.cat([torch.full((400,), 0.01), torch.full((100,), 1.0)])]
+    calibration = Calibration([torch.cat([sure, unsure])], deviations=deviations)
+    asked = torch.tensor([0.009, 1.1], dtype=torch.float64)
+    for nominal in LEVELS:
+        levels = calibration.levels(0, nominal, asked)
+        for spread, level in zip((0.2, 2.0), levels, strict=True):
+            held = float((centrality(20_000, spread, seed=5) <= level).double().mean())
+            assert held == pytest.approx(nominal, abs=0.09)
+        drawn = calibration.spread(0, torch.full((2,), nominal), asked)
+        torch.testing.assert_close(drawn, levels, rtol=0, atol=0.02)
+
+
+def test_a_column_without_cells_as_sure_leans_on_those_of_other_columns() -> None:
+    deviations = [torch.full((300,), 0.01), torch.full((300,), 1.0)]
+    calibration = Calibration([centrality(300, 0.2), centrality(300, 2.0, seed=1)], deviations=deviations)
+    narrow, wide = calibration.levels(0, 0.8, torch.tensor([0.01, 1.0], dtype=torch.float64))
+    assert float(wide) > calibration.level(1, 0.8) - 0.15 and narrow < 0.3
+
+
+def test_deviations_that_no_cell_had_have_the_levels_of_the_likest_cells() -> None:
+    deviations = [torch.cat([torch.full((60,), 0.1), torch.full((60,), 1.0)])]
+    calibration = Calibration([torch.cat([centrality(60, 0.2), centrality(60, 2.0, seed=1)])], deviations=deviations)
+    levels = calibration.levels(0, 0.8, torch.tensor([0.0, 1e-9, 0.1, 1.0, 1e9, torch.inf], dtype=torch.float64))
+    assert levels.isfinite().all()
+    torch.testing.assert_close(levels[:2], levels[2].expand(2), rtol=0, atol=0.1)
+    torch.testing.assert_close(levels[4:], levels[3].expand(2), rtol=0, atol=0.1)
+
+
+def test_a_cell_whose_twin_is_missing_too_is_as_unsure_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=1_200)
+    cm = 170 + 10 * z
+    whole = pd.DataFrame({"cm": cm, "inch": cm / 2.54, "z": z + 0.5 * rng.normal(size=1_200)})
+    holes = whole.mask((rng.random(whole.shape) < 0.2) & (whole.columns != "z"))
+    model = TabMAE(max_epochs=60, random_state=0).fit(holes)
+    lower, upper = model.predict_interval(holes, 0.9)
+    alone, told = (holes["cm"].isna() & (holes["inch"].isna() == twin) for twin in (True, False))
+    held = (lower["cm"] <= whole["cm"]) & (whole["cm"] <= upper["cm"])
+    assert held[alone].mean() > 0.8 and held[told].mean() > 0.8
+    assert (upper["cm"] - lower["cm"])[told].median() < 0.1 * (upper["cm"] - lower["cm"])[alone].median()
+    errors = model.sample(holes, 3, random_state=0)
+    spread = np.mean([(draw["cm"] - whole["cm"])[alone].abs().mean() for draw in errors])
+    assert spread > 1.1 * 4.5 * (2 / np.pi) ** 0.5, (
+        "of draws that lie about the mean as truly as the cells do 1.4 times"
+    )

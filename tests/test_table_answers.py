@@ -281,3 +281,19 @@ def test_draws_and_bounds_of_a_number_that_is_mostly_zero_are_mostly_zero() -> N
     lower, upper = imputer.predict_interval(days)
     held = (truth >= lower["rain"][::3]) & (truth <= upper["rain"][::3])
     assert held.mean() > 0.8 and (lower["rain"][::3] == 0).mean() > 0.9
+
+
+def test_what_is_said_of_a_missing_cell_is_what_is_imputed_there() -> None:
+    rng = np.random.default_rng(0)
+    whole = pd.DataFrame(rng.normal(size=(120, 4)).round(3), columns=list("abcd"))
+    whole["kind"] = pd.Categorical(rng.choice(list("pqrstuvw"), 120))
+    twice = pd.concat([whole, whole[40:]], ignore_index=True)
+    model = TabMAE(experts=("gaussian", "copies"), max_epochs=5, random_state=0).fit(twice)
+    asked = whole[:40].assign(kind=pd.Categorical([None] * 40, categories=whole["kind"].cat.categories), d=np.nan)
+    imputed = model.transform(asked)
+    assert (imputed["kind"] == whole["kind"][:40]).mean() > 0.9
+    assert (model.predict_proba(asked).idxmax(axis=1) == imputed["kind"].astype(str)).all()
+    nothing = model.reconstruct(asked, np.zeros(asked.shape, dtype=bool))
+    pd.testing.assert_series_equal(nothing["d"], imputed["d"])
+    from_others = model.reconstruct(asked)
+    pd.testing.assert_series_equal(from_others["d"], imputed["d"])

@@ -71,3 +71,24 @@ def test_zeros_of_amounts_that_are_far_from_normal_are_drawn_as_often_as_they_ar
     for rows, off in ((a > -9, 0.05), (a > 0, 0.1), (a < 0, 0.1)):
         truth = norm.cdf((0.3 - a[hidden & rows]) / 0.5).mean()
         assert (drawn[:, rows[hidden]] == 0).mean() == pytest.approx(truth, abs=off)
+
+
+def test_cells_that_only_some_rows_have_are_drawn_last_and_tell_the_others_nothing() -> None:
+    rng = np.random.default_rng(0)
+    age, smokes = rng.uniform(18, 80, 800), rng.random(800) < 0.3
+    cigarettes = np.where(smokes, 1.0 + rng.poisson(12, 800), 0.0)
+    years = np.where(smokes, (age - 16) * rng.uniform(0.3, 1, 800), np.nan)
+    whole = pd.DataFrame(
+        {"age": age, "smokes": np.where(smokes, "yes", "no"), "cigarettes": cigarettes, "years": years}
+    ).astype({"smokes": "category"})
+    which = rng.random(800)
+    holed = whole.assign(
+        smokes=whole["smokes"].where(which > 0.2),
+        cigarettes=whole["cigarettes"].where((which < 0.2) | (which > 0.5)),
+    )
+    draws = TabMAE(max_epochs=60, random_state=0).fit(holed).sample(holed, 4, random_state=0)
+    asked = holed["cigarettes"].isna() & (holed["smokes"] == "no")
+    unknown = holed["smokes"].isna()
+    assert np.mean([(draw["cigarettes"] > 0)[asked].mean() for draw in draws]) < 0.04
+    found = np.mean([(draw["smokes"] == "yes")[unknown].mean() for draw in draws])
+    assert found == pytest.approx(smokes[unknown].mean(), abs=0.03)

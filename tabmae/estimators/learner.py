@@ -26,7 +26,7 @@ from tabmae.estimators.members import WEIGHTS, believed_weights, drop_unasked, r
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
-from tabmae.estimators.validation import MAX_JUDGED_ROWS, Judged, Validation, answered, rows_at_once
+from tabmae.estimators.validation import MAX_JUDGED_ROWS, Judged, Validation, answered, may_be_learnt, rows_at_once
 from tabmae.model import Batch, MaskedAutoencoder
 from tabmae.saving import part_of, save
 from tabmae.schema import Column, TableSchema
@@ -202,24 +202,25 @@ class MaskedTableEstimator(TabularEstimator):
     def _judge(self, values: Tensor, observed: Tensor, validation: Validation, most: int) -> None:
         """Set `quality_` and the calibration from the held-out cells of the cells (n, F) learnt, of `most` rows."""
         numbers = self.model_.tokenizer.numbers.tolist()
-        truths, cells, points, levels = [values[:0]], [observed[:0]], [values.double()[:0]], [values[:0, numbers]]
+        truths, cells = [values[:0]], [observed[:0]]
+        told = [(values.double()[:0], values[:0, numbers], values[:0, numbers])]
 
-        def answer(part: Judged, batch: Batch, found: CellDistribution, rows: slice) -> tuple[Tensor, Tensor]:
+        def answer(part: Judged, batch: Batch, found: CellDistribution, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
             distribution = self._believed(batch, found)
             target = part.values[rows][:, numbers].to(distribution.direct)
-            return self._in_range(distribution.point().cpu()), distribution.centrality(target).cpu()
+            point, centrality = self._in_range(distribution.point().cpu()), distribution.centrality(target).cpu()
+            return point, centrality, distribution.deviation.cpu()
 
         for part, answers in validation.answered(answer, most):
-            for point, centrality in answers:
-                points.append(point)
-                levels.append(centrality)
+            told.extend(answers)
             truths.append(part.values.cpu())
             cells.append(part.held_out.cpu())
-        truth, held_out, point, centrality = (torch.cat(parts) for parts in (truths, cells, points, levels))
-        truth = truth.double()
+        truth, held_out = torch.cat(truths).double(), torch.cat(cells)
+        point, centrality, deviation = (torch.cat(parts) for parts in zip(*told, strict=True))
         self.calibration_ = Calibration(
             [centrality[held_out[:, j], k] for k, j in enumerate(numbers)],
             self.model_.tokenizer.bins.has_single.tolist(),
+            [deviation[held_out[:, j], k] for k, j in enumerate(numbers)],
         )
         rows_of_quality = []
         for j, column in enumerate(self.schema_.columns):
@@ -294,7 +295,7 @@ class MaskedTableEstimator(TabularEstimator):
         hidden = observed & (torch.rand(observed.shape, generator=generator) < SCORE_FRACTION)
         if not hidden.any():
             raise DataError("X must have observed cells to be scored on; it has too few. Pass more rows.")
-        points = self._points(values, observed & ~hidden, some_hidden=True)
+        points = self._points(values, observed & ~hidden, observed)
         errors = []
         for j, column in enumerate(self.schema_.columns):
             target, predicted = values[hidden[:, j], j].double(), points[hidden[:, j], j]
@@ -304,9 +305,9 @@ class MaskedTableEstimator(TabularEstimator):
                 errors.append((predicted != target).double().mean())
         return -float(torch.stack(errors).mean())
 
-    def _points(self, values: Tensor, visible: Tensor, some_hidden: bool = False) -> Tensor:
-        """Imputed values of the invisible cells of values (n, F), of which some were observed, or none."""
-        learnt = visible if some_hidden else None
+    def _points(self, values: Tensor, visible: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Imputed values of the invisible cells of values (n, F), of which some are `observed` (n, F), or none."""
+        learnt = None if observed is None else may_be_learnt(observed, visible)
         found = self._predict(values, visible, lambda distribution, _: self._point(distribution), learnt=learnt)
         return self._in_range(torch.cat(found)) if found else values.double()
 
@@ -323,6 +324,7 @@ class MaskedTableEstimator(TabularEstimator):
         }
         tensors = {f"model.{name}": tensor.cpu() for name, tensor in self.model_.state_dict().items()}
         tensors |= {f"calibration.{k}": cells for k, cells in enumerate(self.calibration_.centrality)}
+        tensors |= {f"deviation.{k}": cells for k, cells in enumerate(self.calibration_.deviations)}
         return state, tensors
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -339,7 +341,9 @@ class MaskedTableEstimator(TabularEstimator):
         self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
-        self.calibration_ = Calibration(centrality, self.model_.tokenizer.bins.has_single.tolist())
+        # models saved before told of all cells alike
+        deviations = [tensors.get(f"deviation.{k}", torch.ones_like(own)) for k, own in enumerate(centrality)]
+        self.calibration_ = Calibration(centrality, self.model_.tokenizer.bins.has_single.tolist(), deviations)
 
 
 def check_pretrained(pretrained: Any) -> MaskedTableEstimator | None:

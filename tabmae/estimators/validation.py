@@ -114,6 +114,14 @@ def answered(
     return answers
 
 
+def may_be_learnt(observed: Tensor, visible: Tensor) -> Tensor:
+    """Cells (n, F) by which a row is known that fit may have learnt: the visible ones, where observed ones are hidden.
+
+    A row of which none is hidden has nothing to hide: what it lacks, the rows of fit lacked, too.
+    """
+    return visible & (observed & ~visible).any(1, keepdim=True)
+
+
 def _chunks(parts: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [parts[start : start + size] for start in range(0, len(parts), size)]
 

@@ -96,6 +96,11 @@ class CellDistribution:
             return variance
         return torch.where(self.bins.has_frequent, self._untilted.moments(self.bins, self.scale)[1], variance)
 
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of every numeric cell, as of its variance, (B, Fn)."""
+        return self.variance.sqrt()
+
     @cached_property
     def _shift(self) -> Tensor | None:
         """By how much a cell's mixture is moved, (B, Fn); taken where it is asked for, as means alone need it not."""

@@ -170,7 +170,7 @@ class SupervisedTableEstimator(TabularEstimator):
         for _ in range(N_COPIES if len(target) <= MANY_LABELS else 1):
             hidden = bernoulli(observed, draw_ratio(MASK_RATIO, len(observed), generator), generator)
             shown.append(observed & ~hidden)
-        copies = [self._rows(values, visible, some_hidden=True) for visible in shown]
+        copies = [self._rows(values, visible, observed) for visible in shown]
         device = next(imputer.model_.parameters()).device
         weight = None if sample_weight is None else sample_weight.to(device)
         self.ensemble_ = Ensemble(n_levels).fit(
@@ -195,11 +195,11 @@ class SupervisedTableEstimator(TabularEstimator):
         values, observed = MaskedTableEstimator._cells(schema, X)
         return near(values, *observed_range(schema.columns)), observed
 
-    def _rows(self, values: Tensor, visible: Tensor, some_hidden: bool = False) -> Rows:
-        """Rows (n, F) as the members read them, completed from the visible cells; some observed ones may be hidden."""
+    def _rows(self, values: Tensor, visible: Tensor, observed: Tensor | None = None) -> Rows:
+        """Rows (n, F) as the members read them, completed from the visible cells; `observed` ones may be hidden."""
         model = self.imputer_.model_
         weight = next(model.parameters())
-        points = self.imputer_._points(values, visible, some_hidden)
+        points = self.imputer_._points(values, visible, observed)
         completed = torch.where(visible, values.double(), points).to(weight)
         values, visible = torch.where(visible, values, 0).to(weight), visible.to(weight.device)
         size = rows_at_once(model)

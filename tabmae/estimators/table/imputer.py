@@ -24,14 +24,12 @@ from tabmae.estimators.table.amounts import excess, with_excess
 from tabmae.estimators.table.asking import as_array, has_categories
 from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, reach, within
 from tabmae.estimators.table.delta import shifted_schema
-from tabmae.estimators.validation import Validation
+from tabmae.estimators.table.turns import asked_of_some, turns
+from tabmae.estimators.validation import Validation, may_be_learnt
 from tabmae.model import Batch
 from tabmae.saving import register
 from tabmae.schema import TableSchema, missing_cells, open_table
 from tabmae.tokenizers import CellDistribution
-
-DRAW_GROUPS = 4
-"""Cells of a row are drawn in up to this many turns, each given the turns before it."""
 
 
 @register
@@ -116,6 +114,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
     _reach: Reach
     _excess: Tensor
+    _asked_of_some: Tensor
 
     def _schema_of(self, X: Any) -> TableSchema:
         """What is learnt of the columns of a table, amounts over several decades by their logarithms."""
@@ -125,6 +124,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         """Set how far numbers reach, too, which the predictions that are judged need."""
         self._reach = reach(self.schema_.columns, values, observed)
         self._excess = torch.zeros(values.shape[1], dtype=torch.float64)
+        self._asked_of_some = asked_of_some(self.model_.tokenizer, values, observed)
         super()._judge(values, observed, validation, most)
         errors = torch.tensor(self.quality_["error"].tolist(), dtype=torch.float64).square()
         tokenizer = self.model_.tokenizer
@@ -151,6 +151,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             "reach.least": self._reach.least,
             "reach.most": self._reach.most,
             "reach.excess": self._excess,
+            "asked_of_some": self._asked_of_some,
         }
 
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -161,6 +162,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             raise ValueError("Numbers must reach as far as the observed ones; these do not. Save the model again.")
         self._reach = Reach(low, high, least, most)
         self._excess = tensors.get("reach.excess", torch.zeros_like(low))
+        self._asked_of_some = tensors.get("asked_of_some", torch.zeros(len(low), dtype=torch.bool))
 
     def transform(self, X: Any) -> Any:
         """Impute the missing cells of a table with the columns of fit.
@@ -191,7 +193,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     ) -> list[Any]:
         """Draw completed tables from the predictive distribution: multiple imputation.
 
-        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before;
+        The missing cells of a row are drawn in up to four turns in random order, each turn given the ones before, save
+        that columns come last which have their cells where another column tells (questions that depend on an answer);
         numbers are spread as far as held-out cells were.
 
         Parameters
@@ -243,18 +246,17 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         drawn, visible, missing = values.double(), visible.clone(), ~visible
         if not len(values):
             return drawn
-        order = torch.where(missing, torch.rand(values.shape, generator=generator), 2.0).argsort(1).argsort(1)
-        n_turns = min(DRAW_GROUPS, int(missing.sum(1).max()))
-
-        def level(nominal: Tensor) -> Tensor:
-            asked = [self.calibration_.spread(k, part) for k, part in enumerate(nominal.cpu().unbind(1))]
-            return torch.stack(asked, 1) if asked else nominal
+        turn = turns(missing, self._asked_of_some, generator)
 
         def answer(distribution: CellDistribution, _: slice) -> Tensor:
+            def level(nominal: Tensor) -> Tensor:
+                cells = zip(nominal.cpu().unbind(1), distribution.deviation.cpu().unbind(1), strict=True)
+                asked = [self.calibration_.spread(k, *cell) for k, cell in enumerate(cells)]
+                return torch.stack(asked, 1) if asked else nominal
+
             return within(distribution.sample(generator, level), distribution, self._reach).cpu()
 
-        turn = order * n_turns // missing.sum(1, keepdim=True).clamp_min(1)
-        for number in range(n_turns):
+        for number in range(int(turn[missing].max()) + 1):
             found = self._predict(drawn, visible, answer, in_turn=True)
             now = missing & (turn == number)
             drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
@@ -286,13 +288,14 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         values, observed = self._read(X)
         rows = (~observed).any(1)
         numbers = self.model_.tokenizer.numbers.tolist()
-        asked = [self.calibration_.level(k, level) for k in range(len(numbers))]
         low, high, least, most = (end[numbers] for end in self._reach)
         # Beside cells that fit never saw the like of, only what is a bound of its column ends an interval.
         open_below, open_above = (gap >= (1 - ROUNDING) * (high - low) for gap in (low - least, most - high))
 
         def answer(distribution: CellDistribution, place: slice) -> tuple[Tensor, Tensor]:
-            lower, upper = distribution.interval(torch.tensor(asked))
+            deviations = enumerate(distribution.deviation.cpu().unbind(1))
+            asked = [self.calibration_.levels(k, level, deviation) for k, deviation in deviations]
+            lower, upper = distribution.interval(torch.stack(asked, 1) if asked else torch.zeros(0))
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
             mean = self._point(distribution)[:, numbers].double()
             strange = is_far[place].any(1, keepdim=True)
@@ -349,7 +352,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         def answer(distribution: CellDistribution, _: slice) -> Tensor:
             return distribution.probabilities(place).cpu()
 
-        found = self._predict(values, visible, answer, learnt=visible)
+        found = self._predict(values, visible, answer, learnt=may_be_learnt(observed, visible))
         modelled = torch.cat(found).numpy()
         n_named = min(len(levels), modelled.shape[1] - (modelled.shape[1] < len(levels)))
         probability = np.empty((len(values), len(levels)))
@@ -382,7 +385,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             )
         places = self.schema_.positions(open_table(X))
         cells = cells[:, places]
-        points = self._points(values, observed & ~cells, some_hidden=True)
+        points = self._points(values, observed & ~cells, observed)
         return self.schema_.full(points.numpy(), as_array(X), cells.numpy() | missing_cells(X)[:, places])
 
     def _each_from_others(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -391,5 +394,5 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         for j in range(values.shape[1]):
             visible = observed.clone()
             visible[:, j] = False
-            points[:, j] = self._points(values, visible, some_hidden=True)[:, j]
+            points[:, j] = self._points(values, visible, observed)[:, j]
         return points
