@@ -486,3 +486,19 @@ def test_the_part_of_a_normal_between_two_ends_is_a_truncated_normal(low: float,
     near, off = (np.where(below > 0, turned, plain) for turned, plain in ((-below, above), (-above, below)))
     mass = norm.logcdf(near) + np.log1p(-np.exp(norm.logcdf(off) - norm.logcdf(near)))
     torch.testing.assert_close(found.log_mass, torch.from_numpy(mass))
+
+
+@MOVED
+def test_cells_that_are_wanted_have_the_quantiles_bounds_and_draws_of_all(moved: bool) -> None:
+    belief = distribution(moved=moved)
+    wanted = torch.rand(N_ROWS, 5, generator=seeded(9)) < 0.3
+    wanted[:, 1] = False
+    numbers = wanted[:, belief.numbers]
+    found, whole = (belief.quantile(torch.linspace(0.1, 0.9, 3), part) for part in (numbers, None))
+    assert torch.equal(found[numbers], whole[numbers])
+    for bounds in zip(belief.interval(0.8, numbers), belief.interval(0.8), strict=True):
+        assert torch.equal(*(bound[numbers] for bound in bounds))
+    found, whole = (belief.sample(seeded(), wanted=part) for part in (wanted, None))
+    assert torch.equal(found[wanted], whole[wanted])
+    nothing = belief.quantile(0.5, torch.zeros_like(numbers))
+    assert nothing.shape == numbers.shape

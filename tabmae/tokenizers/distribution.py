@@ -249,9 +249,17 @@ class CellDistribution:
         above = self._cdf_in_place(torch.where(is_single, high, place))
         return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
 
-    def quantile(self, probability: Tensor | float) -> Tensor:
-        """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn))."""
+    def quantile(self, probability: Tensor | float, wanted: Tensor | None = None) -> Tensor:
+        """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn)).
+
+        `wanted` bool (B, Fn) spares the search for other cells, for which it gives anything; None wants all.
+        """
         probability = torch.as_tensor(probability, dtype=self.direct.dtype, device=self.direct.device)
+        if wanted is not None:
+            most = int(wanted.sum(0).amax()) if wanted.numel() else 0
+            rows = wanted.to(self.direct.device, torch.int8).argsort(dim=0, descending=True, stable=True)[:most]
+            found = self._numbers_at(rows).quantile(probability.expand_as(self.direct).gather(0, rows))
+            return self.direct.scatter(0, rows, found)
         location = self._mixture.location
         low = torch.minimum(self.bins.edges[:, 0] - TAIL, location - TAIL * self.scale)
         high = torch.maximum(self.bins.edges[:, -1] + TAIL, location + TAIL * self.scale)
@@ -264,22 +272,41 @@ class CellDistribution:
         position = self.bins.bin(place)
         return torch.where(_of_bins(self.bins.single, position), _of_bins(self.bins.centres, position), value)
 
-    def interval(self, level: Tensor | float) -> tuple[Tensor, Tensor]:
+    def _numbers_at(self, rows: Tensor) -> CellDistribution:
+        """The numeric cells of rows (K, Fn) of their own in each column, as a distribution of K rows."""
+        of_bins = rows[:, :, None].expand(-1, -1, self.mass.shape[2])
+        return replace(
+            self,
+            direct=self.direct.gather(0, rows),
+            scale=self.scale.gather(0, rows),
+            gate=self.gate.gather(0, rows),
+            mass=self.mass.gather(0, of_bins),
+            moved=None if self.moved is None else self.moved.gather(0, rows),
+            excess=None,
+        )
+
+    def interval(self, level: Tensor | float, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Bounds of the central interval of every numeric cell, float64 (B, Fn), on the processor.
 
         A value that is a bound is held, and so is one whose centrality is the level: they lie outside by what rounding
-        may take from either.
+        may take from either. `wanted` as of `quantile`.
         """
         inner = torch.as_tensor(level).to(self.direct)
         inner = torch.lerp(inner, torch.ones_like(inner), HELD_SURELY)
-        lower, upper = (self.quantile((1 + side * inner) / 2).cpu() for side in (-1, 1))
+        lower, upper = (self.quantile((1 + side * inner) / 2, wanted).cpu() for side in (-1, 1))
         lower, upper = lower - ROUNDING * lower.abs().clamp_min(1), upper + ROUNDING * upper.abs().clamp_min(1)
         return lower.double(), upper.double()
 
-    def sample(self, generator: torch.Generator, level: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def sample(
+        self,
+        generator: torch.Generator,
+        level: Callable[[Tensor], Tensor] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """One draw of every cell, (B, F); cells are drawn independently given the visible ones.
 
         `level` turns the levels of central intervals (B, Fn) into those to ask for, to widen or narrow the draws.
+        `wanted` bool (B, F), cells to draw; others hold anything; None draws all.
         """
         draw = self._whole(self.direct.dtype)
 
@@ -288,7 +315,8 @@ class CellDistribution:
 
         side = 2 * uniform(self.direct) - 1
         asked = side.abs() if level is None else level(side.abs()).to(side)
-        draw[:, self.numbers] = self.quantile((1 + side.sign() * asked) / 2)
+        numbers = None if wanted is None else wanted.to(self.direct.device)[:, self.numbers]
+        draw[:, self.numbers] = self.quantile((1 + side.sign() * asked) / 2, numbers)
         probability = F.softmax(self._named_levels(), 2)
         chosen = (uniform(probability[:, :, 0])[:, :, None] >= probability.cumsum(2)[:, :, :-1]).sum(2)
         draw[:, self.categories] = chosen.to(draw.dtype)

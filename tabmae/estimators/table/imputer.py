@@ -248,17 +248,17 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
             return drawn
         turn = turns(missing, self._asked_of_some, generator)
 
-        def answer(distribution: CellDistribution, _: slice) -> Tensor:
+        def answer(distribution: CellDistribution, rows: slice) -> Tensor:
             def level(nominal: Tensor) -> Tensor:
                 cells = zip(nominal.cpu().unbind(1), distribution.deviation.cpu().unbind(1), strict=True)
                 asked = [self.calibration_.spread(k, *cell) for k, cell in enumerate(cells)]
                 return torch.stack(asked, 1) if asked else nominal
 
-            return within(distribution.sample(generator, level), distribution, self._reach).cpu()
+            return within(distribution.sample(generator, level, now[rows]), distribution, self._reach).cpu()
 
         for number in range(int(turn[missing].max()) + 1):
-            found = self._predict(drawn, visible, answer, in_turn=True)
             now = missing & (turn == number)
+            found = self._predict(drawn, visible, answer, in_turn=True)
             drawn = torch.where(now, self._in_range(torch.cat(found)), drawn)
             visible = visible | now
         return drawn
@@ -295,7 +295,8 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         def answer(distribution: CellDistribution, place: slice) -> tuple[Tensor, Tensor]:
             deviations = enumerate(distribution.deviation.cpu().unbind(1))
             asked = [self.calibration_.levels(k, level, deviation) for k, deviation in deviations]
-            lower, upper = distribution.interval(torch.stack(asked, 1) if asked else torch.zeros(0))
+            wanted = ~shown[place][:, numbers]
+            lower, upper = distribution.interval(torch.stack(asked, 1) if asked else torch.zeros(0), wanted)
             # The mean of a mixture may lie outside its inner quantiles, yet it is the value that is imputed.
             mean = self._point(distribution)[:, numbers].double()
             strange = is_far[place].any(1, keepdim=True)
