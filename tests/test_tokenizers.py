@@ -14,8 +14,8 @@ from tabmae.tokenizers.cells import (
     LIKELIHOOD_WEIGHT,
     MAX_EXPERT_COLUMNS,
     MAX_LEVELS,
-    MIN_SCALE,
 )
+from tabmae.tokenizers.distribution import LEAST_SCALE
 
 D_TOKEN = 6
 N_LEVELS = (0, 3, 0, 400, 0)
@@ -306,7 +306,7 @@ def test_a_prediction_starts_at_the_guess() -> None:
     distribution = tokenizer.predict(torch.ones(40, 5, D_TOKEN), guess)
     numbers = tokenizer.expert_of_number
     assert torch.equal(distribution.direct, guess.mean[:, numbers])
-    torch.testing.assert_close(distribution.scale, guess.variance[:, numbers].sqrt().clamp_min(MIN_SCALE))
+    torch.testing.assert_close(distribution.scale, guess.variance[:, numbers].sqrt().clamp_min(LEAST_SCALE))
     three = guess.mean[:, tokenizer.expert_of_level[:3]].clamp_min(1e-3)
     torch.testing.assert_close(distribution.probabilities(1), three / three.sum(1, keepdim=True))
 

@@ -502,3 +502,19 @@ def test_cells_that_are_wanted_have_the_quantiles_bounds_and_draws_of_all(moved:
     assert torch.equal(found[wanted], whole[wanted])
     nothing = belief.quantile(0.5, torch.zeros_like(numbers))
     assert nothing.shape == numbers.shape
+
+
+def test_what_is_gathered_lies_about_its_place() -> None:
+    belief = distribution()
+    at = torch.where(belief.bins.has_single, 0.5, 0.3 * normal(N_ROWS, 3, seed=8))
+    spread, whole = torch.full_like(at, 0.01), torch.ones_like(at)
+    gathered = belief.gathered(at, spread, whole).moved_to(at)
+    for probability in (0.01, 0.5, 0.99):
+        off = gathered.quantile(probability) - at
+        assert (off[:, CONTINUOUS] - 0.01 * norm.ppf(probability)).abs().max() < 0.002
+        assert (off[:, DISCRETE] == 0).all()
+    half = belief.gathered(at, spread, whole / 2)
+    assert (half.scale < belief.scale).all() and (half.gate > belief.gate).all()
+    assert (belief.gathered(at, 100 * belief.scale, whole).scale <= (1 + 1e-9) * belief.scale).all()
+    none = belief.gathered(at, spread, torch.zeros_like(at))
+    torch.testing.assert_close(none.quantile(0.3), belief.quantile(0.3))

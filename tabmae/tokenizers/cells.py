@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tabmae.losses import LOSSES
 from tabmae.tokenizers.bins import Bins
-from tabmae.tokenizers.distribution import CellDistribution
+from tabmae.tokenizers.distribution import LEAST_PROBABILITY, LEAST_SCALE, CellDistribution
 
 MAX_LEVELS = 256
 """Levels with a probability of their own; rarer ones share a class that is never imputed."""
@@ -29,8 +29,6 @@ FREQUENT_WEIGHT = 1.0
 """Weight of a nat of cross-entropy of whether a number is one of its column's frequent values, and which."""
 BACKGROUND = 0.01
 """Share of a histogram spread evenly over its bins."""
-LEAST_PROBABILITY = 1e-30
-MIN_SCALE = 1e-3
 GATE, LEAST_SPREAD = 1.0, 0.03
 """Logit of the gate at first where the expert knows nothing of a cell, and the spread below which it rises no more."""
 CLIP = 10.0
@@ -240,7 +238,7 @@ class CellTokenizer(nn.Module):
             start = guess.mean[:, self.expert_of_number].to(found.dtype)
             spread = guess.variance[:, self.expert_of_number].to(found.dtype).sqrt()
         direct = start + found[:, :, 0]
-        scale = (spread.clamp(MIN_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(MIN_SCALE, CLIP)
+        scale = (spread.clamp(LEAST_SCALE, CLIP) * found[:, :, 1].clamp(-5, 5).exp()).clamp(LEAST_SCALE, CLIP)
         logits = found[:, :, 3:]
         if self.bins.discrete.any():
             logits = logits + self._speaking_for(direct.detach(), scale)

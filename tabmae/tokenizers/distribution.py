@@ -19,6 +19,8 @@ from tabmae.tokenizers.mixture import Mixture, Section
 
 BISECTIONS = 40
 LEAST_WEIGHT = 1e-4
+LEAST_PROBABILITY, LEAST_SCALE = 1e-30, 1e-3
+"""Of a bin, whose logarithm is finite, and of a normal."""
 TAIL = 8.0
 """Standard deviations beyond the outer bins that a quantile may reach."""
 ROUNDING = torch.finfo(torch.float32).eps
@@ -135,6 +137,22 @@ class CellDistribution:
     def moved_to(self, mean: Tensor) -> CellDistribution:
         """The same distribution of the numeric cells about another mean (B, Fn)."""
         return replace(self, moved=mean)
+
+    def gathered(self, at: Tensor, spread: Tensor, share: Tensor) -> CellDistribution:
+        """The same distribution drawn together by a share: of 1, numbers are normal about `at`, or its bin's one value.
+
+        at, spread, share : (B, Fn), the standard deviation `spread` of the normal, which gets no wider.
+        """
+        spread, position = spread.clamp_min(LEAST_SCALE), self.bins.bin(at)
+        mass = self.mass * (1 - share[:, :, None])
+        mass = mass.scatter_add(2, position[:, :, None], share[:, :, None]).clamp_min(LEAST_PROBABILITY)
+        return replace(
+            self,
+            direct=torch.lerp(self.direct, at, share),
+            scale=torch.lerp(self.scale.log(), spread.minimum(self.scale).log(), share).exp(),
+            gate=torch.lerp(self.gate, torch.ones_like(share), share),
+            mass=mass,
+        )
 
     def of(self, feature: int) -> CellDistribution:
         """The distribution of one feature's cells alone, (B, 1)."""
