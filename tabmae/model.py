@@ -23,6 +23,9 @@ from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 WIDE = 120
 """Expert columns beyond which the conditional variance is left at its bound: it would take most of the time."""
 
+OF_SURE = ("sure", "sure_copies", "sure_copies_of_levels")
+"""Buffers of how sure a member is where it is followed beyond its weight."""
+
 
 class Members(NamedTuple):
     """What each member of the ensemble believes of every cell.
@@ -31,12 +34,25 @@ class Members(NamedTuple):
         guess and the trees that do not, in standard deviations; with copies (6, B, Fn), by these last.
     levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees;
         with copies (5, B, Fc, L).
+    copied : (2, B, Fn) with copies, the variance of a number that is copied, and how likely none is; else (0, B, Fn).
     Where the forests have no answer of their own, the network's stands for it, and theirs for the other trees'; where a
     row is a copy of none, the network's stands for that of the copies.
     """
 
     numbers: Tensor
     levels: Tensor
+    copied: Tensor
+
+    @property
+    def doubt(self) -> Tensor:
+        """Square of the copies' variance of the numbers, (B, Fn), in which a column's is 1 where none is copied."""
+        variance, none = self.copied
+        return ((1 - none) * variance + none).square()
+
+    @property
+    def doubt_of_levels(self) -> Tensor:
+        """Square of what the copies leave to all levels but their likeliest, (B, Fc)."""
+        return (1 - self.levels[-1].amax(2)).square()
 
 
 class Batch(NamedTuple):
@@ -73,7 +89,8 @@ class MaskedAutoencoder(nn.Module):
     where it hardly knows a column, a later fit moves its guess by more than all of its range, and trees split within.
     `sure` (1 + S, Fn): the expert's variance of a number at which it is followed half of the way from the weighted mean
     to its own, and farther where it is smaller: what columns say exactly is not mixed with what is roughly right. 0
-    follows it nowhere.
+    follows it nowhere. `sure_copies` (1 + S, Fn) and `sure_copies_of_levels` (1 + S, Fc) are the same of copies, in
+    squares of their variances, and of what they leave to other levels; what is followed has their spread, too.
 
     Source: He et al. 2022; masks a cell, x * (1 - m) + MASK * m, as in Vincent et al. 2008 with a learned MASK.
     """
@@ -81,6 +98,8 @@ class MaskedAutoencoder(nn.Module):
     number_weights: Tensor
     level_weights: Tensor
     sure: Tensor
+    sure_copies: Tensor
+    sure_copies_of_levels: Tensor
 
     def __init__(self, tokenizer: CellTokenizer, backbone: Backbone, expert: Gaussian | None = None) -> None:
         super().__init__()
@@ -94,7 +113,8 @@ class MaskedAutoencoder(nn.Module):
         numbers, levels = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 0.0])
         self.register_buffer("number_weights", numbers.double().repeat(1, len(tokenizer.numbers), 1))
         self.register_buffer("level_weights", levels.double().repeat(1, len(tokenizer.categories), 1))
-        self.register_buffer("sure", torch.zeros(1, len(tokenizer.numbers), dtype=torch.float64))
+        for name, features in zip(OF_SURE, (tokenizer.numbers, tokenizer.numbers, tokenizer.categories), strict=True):
+            self.register_buffer(name, torch.zeros(1, len(features), dtype=torch.float64))
 
     @torch.no_grad()
     def guess(self, values: Tensor, visible: Tensor) -> Guess | None:
@@ -164,6 +184,8 @@ class MaskedAutoencoder(nn.Module):
         if n_more < 0:
             self.number_weights[:, :, 2] += self.number_weights[:, :, 5]
             self.level_weights[:, :, 1] += self.level_weights[:, :, 4]
+            self.sure_copies = torch.zeros_like(self.sure_copies)
+            self.sure_copies_of_levels = torch.zeros_like(self.sure_copies_of_levels)
         self.number_weights = nn.functional.pad(self.number_weights, (0, n_more))
         self.level_weights = nn.functional.pad(self.level_weights, (0, n_more))
         self.copies = copies
@@ -172,22 +194,32 @@ class MaskedAutoencoder(nn.Module):
         """Append the features' forests, which read what the ensemble so far completes; their weights are to be set."""
         self.number_weights = torch.cat([self.number_weights, self.number_weights[-1:]])
         self.level_weights = torch.cat([self.level_weights, self.level_weights[-1:]])
-        self.sure = torch.cat([self.sure, self.sure[-1:]])
+        for name in OF_SURE:
+            setattr(self, name, torch.cat([getattr(self, name), getattr(self, name)[-1:]]))
         self.sweeps.append(forests)
 
     def combined(self, batches: Sequence[Batch], members: Members, sweep: int = -1) -> Iterator[CellDistribution]:
         """The distribution of every cell of each batch, by what the members believe of all their rows."""
         ends = accumulate((len(batch.values) for batch in batches), initial=0)
         for batch, (start, stop) in zip(batches, pairwise(ends), strict=True):
-            yield self._combined(Members(members.numbers[:, start:stop], members.levels[:, start:stop]), batch, sweep)
+            yield self._combined(Members(*(part[:, start:stop] for part in members)), batch, sweep)
 
     def _combined(self, members: Members, batch: Batch, sweep: int) -> CellDistribution:
         """The network's distribution about the members' weighted mean, and their weighted probabilities."""
         weights = self.number_weights[sweep].to(members.numbers), self.level_weights[sweep].to(members.levels)
         mean = torch.einsum("mbf,fm->bf", members.numbers, weights[0])
         levels = torch.einsum("mbfl,fm->bfl", members.levels, weights[1])
+        found = batch.network
+        if self.sure_copies[sweep].any():
+            copies, share = members.numbers[-1], share_of(members.doubt, self.sure_copies[sweep]).to(mean)
+            mean = torch.lerp(mean, copies, share)
+            found = found.gathered(copies, members.copied[0].sqrt(), share)
+        # The expert comes last: what it is sure of is exact, and copies may be roughly right.
         mean = followed(mean, members.numbers[1], self.doubt(batch), self.sure[sweep])
-        return replace(batch.network.moved_to(mean), log_levels=levels.log())
+        if self.sure_copies_of_levels[sweep].any():
+            share = share_of(members.doubt_of_levels, self.sure_copies_of_levels[sweep])
+            levels = torch.lerp(levels, members.levels[-1], share[:, :, None].to(levels))
+        return replace(found.moved_to(mean), log_levels=levels.log())
 
     def line(self, batch: Batch) -> Tensor:
         """The expert's mean of the numbers of rows, (B, Fn), in the range of the training cells or not; the network's
@@ -210,14 +242,13 @@ class MaskedAutoencoder(nn.Module):
 
     def without_trees(self, batches: Sequence[Batch]) -> Members:
         """What each member believes of the rows of all batches before trees are asked."""
-        numbers, levels = (torch.cat(parts, 1) for parts in zip(*map(self._without_trees, batches), strict=True))
-        return Members(numbers, levels)
+        return Members(*(torch.cat(parts, 1) for parts in zip(*map(self._without_trees, batches), strict=True)))
 
     def ask_trees(self, batches: Sequence[Batch], members: Members, fold: int) -> None:
         """Write what trees believe of the rows of all batches, if there are any, over what their members said."""
         if not len(self.sweeps):
             return
-        numbers, levels = members
+        numbers, levels, _ = members
         hidden = ~torch.cat([batch.visible for batch in batches])
         own = None if self.expert is None else torch.cat([self._read_by_forests(batch) for batch in batches])
         for number, forests in enumerate(self.sweeps):
@@ -261,18 +292,25 @@ class MaskedAutoencoder(nn.Module):
         place = self.tokenizer.expert_of_number
         expert = mean if batch.guess is None else batch.guess.mean[:, place].to(mean.dtype)
         of_numbers, of_levels = [torch.zeros_like(mean), expert, mean, mean, mean], [expert_levels, *[levels] * 3]
+        copied = mean.new_zeros(0, *mean.shape)
         if self.copies is not None:
             found = self.copies.predict(batch.values, batch.visible, batch.learnt)
             rest = (1 - found.shares).to(mean)
-            of_numbers.append(found.numbers.to(mean) + rest[:, self.tokenizer.numbers] * mean)
+            none = rest[:, self.tokenizer.numbers]
+            of_numbers.append(found.numbers.to(mean) + none * mean)
+            copied = torch.stack([found.variance.to(mean), none])
             of_levels.append(found.levels.to(levels) + rest[:, self.tokenizer.categories, None] * levels)
-        return Members(torch.stack(of_numbers), torch.stack(of_levels))
+        return Members(torch.stack(of_numbers), torch.stack(of_levels), copied)
 
 
 def followed(mean: Tensor, expert: Tensor, variance: Tensor, sure: Tensor) -> Tensor:
     """Means (B, Fn) moved to the expert's as far as it is sure: half of the way where its variance is `sure` (Fn,)."""
-    share = sure / (sure + variance).clamp_min(torch.finfo(sure.dtype).tiny)
-    return torch.lerp(mean, expert, share.to(mean))
+    return torch.lerp(mean, expert, share_of(variance, sure).to(mean))
+
+
+def share_of(doubt: Tensor, sure: Tensor) -> Tensor:
+    """How far a member is followed beyond its weight: half of the way where its doubt (B, K) is `sure` (K,)."""
+    return sure / (sure + doubt).clamp_min(torch.finfo(sure.dtype).tiny)
 
 
 def _asked(grown: nn.ModuleDict, hidden: Tensor) -> Iterator[tuple[int, nn.Module, Tensor]]:

@@ -252,7 +252,7 @@ def test_the_mean_of_training_and_the_expert_answer_when_they_alone_are_believed
 
 def test_members_without_an_answer_are_the_network() -> None:
     values, visible = table()
-    numbers, levels = build(with_expert=False).members(values, visible)
+    numbers, levels, _ = build(with_expert=False).members(values, visible)
     assert numbers.shape == (5, 60, 3) and levels.shape == (4, 60, 2, 5)
     assert all(torch.equal(numbers[member], numbers[2]) for member in (1, 3, 4))
     assert all(torch.equal(levels[member], levels[1]) for member in (2, 3))
@@ -289,7 +289,7 @@ def test_training_uses_the_network_alone() -> None:
 def test_trees_answer_for_the_invisible_cells_of_their_feature_alone(n_sweeps: int, fold: int, member: int) -> None:
     values, visible = table()
     model = build(n_sweeps=n_sweeps)
-    numbers, levels = model.members(values, visible, fold)
+    numbers, levels, _ = model.members(values, visible, fold)
     swept, network = numbers[member], numbers[2]
     assert torch.equal(swept[:, [0, 2]], network[:, [0, 2]])
     assert torch.equal(swept[visible[:, 2], 1], network[visible[:, 2], 1])

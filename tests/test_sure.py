@@ -1,4 +1,4 @@
-"""What columns say exactly: a total of parts, another unit, an end some days after a start."""
+"""What others say exactly: columns, as a total of parts or another unit, and other rows of the same person."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tabmae
 from tabmae import TabMAE
-from tabmae.estimators.members import SURE, fit_sure, weigh_members
+from tabmae.estimators.members import SURE, fit_sure, fit_sure_of_levels, weigh_members
 from tabmae.estimators.validation import Validation
 from tabmae.model import followed
 
@@ -119,3 +119,51 @@ def test_a_model_finds_where_to_follow_its_expert(with_expert: bool) -> None:
     model = build(values, folds == 0, n_levels=(0,) * 6, with_expert=with_expert)
     weigh_members(model, Validation(model, values, observed, folds))
     assert ((model.sure[-1, [0, 2]] > 0) == with_expert).all()
+
+
+def visits(named_by: str, n_persons: int = 80) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of persons and their readings, and the same without the year of birth, height or sex of some of the rows."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(n_persons), 5)
+    born, sex = rng.integers(1930, 2000, n_persons), rng.choice(["f", "m"], n_persons)
+    table = pd.DataFrame(
+        {
+            "name": person + 1000 if named_by == "number" else [f"P{each}" for each in person],
+            "born": born[person].astype(float),
+            "height": rng.normal(170, 10, n_persons)[person].round(1),
+            "sex": sex[person],
+            "pulse": rng.normal(70, 10, len(person)),
+        }
+    )
+    holes = pd.DataFrame(rng.random(table.shape) < 0.15, columns=table.columns)
+    holes[["name", "pulse"]] = False
+    return table, table.mask(holes)
+
+
+@pytest.mark.parametrize("named_by", ["number", "level"])
+def test_what_other_rows_of_a_person_say_is_taken_exactly(named_by: str, tmp_path: Path) -> None:
+    table, holes = visits(named_by)
+    imputer = TabMAE(max_epochs=5, random_state=0).fit(holes)
+    imputed, low, high = imputer.transform(holes), *imputer.predict_interval(holes)
+    drawn = imputer.sample(holes, 2)
+    for name in ("born", "height"):
+        cells = holes[name].isna() & holes.groupby("name")[name].transform("count").gt(0)
+        error, sd = (imputed[name] - table[name])[cells].abs(), table[name].std()
+        assert (error < 0.1 * sd).mean() > 0.95
+        assert all(((each[name] - table[name])[cells].abs() < 0.25 * sd).mean() > 0.85 for each in drawn)
+        assert (high[name] - low[name])[cells].median() < 0.25 * sd
+    cells = holes["sex"].isna() & holes.groupby("name")["sex"].transform("count").gt(0)
+    assert (imputed["sex"] == table["sex"])[cells].mean() > 0.97
+    assert imputer.quality_["skill"]["born"] > 0.6
+    imputer.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(holes), imputed)
+
+
+def test_levels_are_those_of_copies_where_these_are_sure_and_right() -> None:
+    codes = torch.arange(300)[:, None] % 3
+    right = torch.nn.functional.one_hot(codes, 3).double()
+    levels, sure = torch.full_like(right, 1 / 3), torch.where(codes < 2, 1e-6, 0.4)
+    hidden = torch.ones(300, 1, dtype=torch.bool)
+    assert float(fit_sure_of_levels(levels, right, sure, codes, hidden)[0]) in SURE
+    assert not fit_sure_of_levels(levels, right.roll(1, 2), sure, codes, hidden).any()
+    assert not fit_sure_of_levels(levels, right, sure, codes, ~hidden).any()

@@ -22,7 +22,7 @@ from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.clocks import check_clocks, clocks_of
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
-from tabmae.estimators.members import check_parts, make_room, weigh_members
+from tabmae.estimators.members import added, check_parts, make_room, weigh_members
 from tabmae.estimators.parameters import expert_names, is_auto
 from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
@@ -311,7 +311,7 @@ def restored_model(
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     make_room(model, weights)
-    weights = {"sure": torch.zeros_like(model.sure), **weights}  # a model of before there was one
+    weights = {**added(model), **weights}
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     check_parts(model)

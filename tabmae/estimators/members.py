@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from itertools import chain
 from typing import cast
 
@@ -17,7 +19,7 @@ from tabmae.experts.copies import Copies
 from tabmae.experts.direct import DirectTrees
 from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
-from tabmae.model import MaskedAutoencoder, followed
+from tabmae.model import OF_SURE, MaskedAutoencoder, Members, followed, share_of
 
 WEIGHTS = ("weight_mean", "weight_gaussian", "weight_network", "weight_trees", "weight_direct", "weight_copies")
 """Columns of `quality_`: how far each member of the ensemble is believed; the mean of a category is its frequencies."""
@@ -32,7 +34,11 @@ FAINT = 0.05
 MAX_REFIT_ROWS = 2_000
 """Rows from which on held-out cells teach the expert nothing that lowers its errors, on the mean of tables."""
 SURE = (1e-4, 1e-3, 1e-2)
-"""Variances, in those of a number, at which the expert may be followed half of the way beyond its weight."""
+"""Doubts at which a member may be followed half of the way beyond its weight: variances of the expert's, in those of a
+number, and squares of the copies'."""
+
+ADDED = (*OF_SURE, "copies.equal", "copies.none")
+"""Buffers that models saved before do not have."""
 
 
 @torch.no_grad()
@@ -47,12 +53,13 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
     of_numbers = torch.cat([torch.zeros(1), start])
     model.number_weights[-1] = of_numbers.to(model.number_weights)
     model.level_weights[-1] = start.to(model.level_weights)
-    model.sure[-1] = 0.0
+    for name in OF_SURE:
+        getattr(model, name)[-1] = 0.0
     if not validation.parts:
         _settle(model)
         return
-    numbers, levels = (torch.cat(parts, 1) for parts in zip(*validation.members(), strict=True))
-    line, doubt = (torch.cat([ask(batch) for batch in chain(*validation.batches)]) for ask in (model.line, model.doubt))
+    members = Members(*(torch.cat(parts, 1) for parts in zip(*validation.members(), strict=True)))
+    numbers, levels, _ = members
     target = torch.cat([part.values for part in validation.parts])
     held_out = torch.cat([part.held_out for part in validation.parts])
     truth, hidden = target[:, tokenizer.numbers], held_out[:, tokenizer.numbers]
@@ -63,10 +70,20 @@ def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
         weights = stacking.fit_levels(levels[:, chosen, place, : int(n_levels)], codes, start)
         model.level_weights[-1, place] = weights.to(model.level_weights)
     _settle(model)
-    mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
+    line, doubt = (torch.cat([ask(batch) for batch in chain(*validation.batches)]) for ask in (model.line, model.doubt))
     low = torch.where(hidden, truth, torch.inf).amin(0).minimum(tokenizer.edges[:, 0].to(truth))
     high = torch.where(hidden, truth, -torch.inf).amax(0).maximum(tokenizer.edges[:, -1].to(truth))
-    model.sure[-1] = fit_sure(mean, line.to(mean).clamp(low, high), doubt, truth, hidden)
+    mean = torch.einsum("mbf,fm->bf", numbers, model.number_weights[-1].to(numbers))
+    line = line.to(mean).clamp(low, high)
+    model.sure[-1] = fit_sure(mean, line, doubt, truth, hidden)
+    if model.copies is None:
+        return
+    then = partial(followed, expert=line, variance=doubt, sure=model.sure[-1])
+    model.sure_copies[-1] = fit_sure(mean, numbers[-1], members.doubt, truth, hidden, then)
+    levels, places = torch.einsum("mbfl,fm->bfl", levels, model.level_weights[-1].to(levels)), tokenizer.categories
+    codes = target[:, places].long().minimum(tokenizer.n_modelled - 1)
+    of_levels = fit_sure_of_levels(levels, members.levels[-1], members.doubt_of_levels, codes, held_out[:, places])
+    model.sure_copies_of_levels[-1] = of_levels
 
 
 def _settle(model: MaskedAutoencoder) -> None:
@@ -102,13 +119,43 @@ def drop_unasked(model: MaskedAutoencoder) -> None:
                     del trees[str(feature)]
 
 
-def fit_sure(mean: Tensor, expert: Tensor, variance: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """The expert's variance at which each number (n, F) is best moved half of the way to its mean, or 0; (F,)."""
-    best, least = torch.zeros(mean.shape[1]).to(mean), torch.where(hidden, mean - target, 0).square().sum(0)
-    for half in SURE:
-        moved = followed(mean, expert, variance, torch.full_like(best, half))
-        squared = torch.where(hidden, moved - target, 0).square().sum(0)
-        best, least = torch.where(squared < least, half, best), torch.minimum(squared, least)
+def fit_sure(
+    mean: Tensor,
+    member: Tensor,
+    doubt: Tensor,
+    target: Tensor,
+    hidden: Tensor,
+    then: Callable[[Tensor], Tensor] = lambda moved: moved,
+) -> Tensor:
+    """The doubt of a member at which each number (n, F) is best moved half of the way to its mean, or 0; (F,).
+
+    `then` says what becomes of the moved numbers before they are judged.
+    """
+    return _surest(doubt, hidden, lambda share: (then(torch.lerp(mean, member, share.to(mean))) - target).square())
+
+
+def fit_sure_of_levels(levels: Tensor, member: Tensor, doubt: Tensor, codes: Tensor, hidden: Tensor) -> Tensor:
+    """The same of probabilities (n, F, L) of categories' codes (n, F), by the squares of what they lack."""
+    target = nn.functional.one_hot(torch.where(hidden, codes, 0), levels.shape[2]).to(levels)
+
+    def lacking(share: Tensor) -> Tensor:
+        return (torch.lerp(levels, member, share[:, :, None].to(levels)) - target).square().sum(2)
+
+    return _surest(doubt, hidden, lacking)
+
+
+def _surest(doubt: Tensor, hidden: Tensor, error: Callable[[Tensor], Tensor]) -> Tensor:
+    """The doubt (F,) at which half of the way makes the error (n, F) of a share (n, F) least on hidden cells, or 0."""
+
+    def total(half: Tensor) -> Tensor:
+        return torch.where(hidden, error(share_of(doubt, half)), 0).sum(0)
+
+    best = doubt.new_zeros(doubt.shape[1], dtype=torch.float64)
+    least = total(best)
+    for sure in SURE:
+        half = torch.full_like(best, sure)
+        found = total(half)
+        best, least = torch.where(found < least, half, best), torch.minimum(found, least)
     return best
 
 
@@ -160,6 +207,11 @@ def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
     for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
         of_levels = weights.get(f"direct.{feature}.forest.value")
         model.direct[feature] = DirectTrees(0 if of_levels is None else of_levels.shape[1])
+
+
+def added(model: MaskedAutoencoder) -> dict[str, Tensor]:
+    """What models saved before there was such a thing lack, as it is where nothing was learnt of it."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name in ADDED}
 
 
 def check_parts(model: MaskedAutoencoder) -> None:
