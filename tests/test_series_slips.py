@@ -81,6 +81,18 @@ def test_gaps_beside_a_slip_are_filled_as_without_it_and_the_slip_stays(clean: T
         np.testing.assert_array_equal(bound["v"].to_numpy()[~gaps], table[~gaps])
 
 
+def test_cells_that_float32_cannot_hold_say_nothing_and_are_found(clean: TimeSeriesMAE) -> None:
+    filled = holed()
+    filled[[100, 150, 200]] = 9.97e36
+    gaps, known = np.isnan(filled), np.isfinite(filled)
+    completed = clean.impute(framed(filled))["v"].to_numpy()
+    np.testing.assert_array_equal(completed[known], filled[known])
+    assert np.abs(completed - wave()[:N_STEPS])[gaps].mean() < 0.2
+    assert missed(clean.forecast(framed(filled))) < 1.1 * missed(clean.forecast())
+    points = clean.detect(framed(filled)).points
+    assert points["flag"].to_numpy()[[100, 150, 200]].all() and np.isfinite(points["score"][known]).all()
+
+
 @pytest.mark.parametrize("size", [50.0, 1e3, 1e6])
 def test_a_slip_is_the_one_odd_step(clean: TimeSeriesMAE, size: float) -> None:
     values = wave(seed=3)[:N_STEPS].copy()

@@ -32,6 +32,8 @@ PRIOR_CELLS = 5.0
 """Cells of the typical scale that stand beside those of a series that has hardly any."""
 MOST_TYPICAL = 4.0
 """Medians that the typical scale may be."""
+FARTHEST = 1e8
+"""Standard deviations from the mean beyond which nothing is told from a cell: in float32 it would drown all others."""
 FALLING = 1.5
 """How much faster than in its history a series' least value may fall in a forecast."""
 TINY = 1e-300
@@ -220,9 +222,19 @@ def laid_out(values: Matrix, lengths: tuple[int, ...], window: int) -> Line:
 
 
 def standardised(panel: Panel, scales: Scales) -> tuple[Matrix, Matrix, Matrix]:
-    """Values (sum of lengths, C) in standard deviations, and level and scale of each of these steps."""
-    mean, deviation = (np.repeat(part, panel.lengths, axis=0) for part in scales.of(panel))
-    return (panel.values - mean) / deviation, mean, deviation
+    """Values (sum of lengths, C) in standard deviations, and level and scale of each of these steps.
+
+    Cells beyond `FARTHEST`, such as fill values of 1e20, are missing.
+    """
+    level, scale = (np.repeat(part, panel.lengths, axis=0) for part in scales.of(panel))
+    values = in_deviations(panel, level, scale)
+    return np.where(np.abs(values) < FARTHEST, values, np.nan), level, scale
+
+
+def in_deviations(panel: Panel, level: Matrix, scale: Matrix) -> Matrix:
+    """Values (sum of lengths, C) in standard deviations; cells beyond `FARTHEST` are there."""
+    with np.errstate(over="ignore"):
+        return np.clip((panel.values - level) / scale, -FARTHEST, FARTHEST)
 
 
 def last_steps(panel: Panel, schema: SeriesSchema, n_steps: int) -> Panel:

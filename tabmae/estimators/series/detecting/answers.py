@@ -19,7 +19,7 @@ from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.phases import without_far
 from tabmae.estimators.series.slips import without_slips
-from tabmae.estimators.series.standard import Matrix, Scales, standardised
+from tabmae.estimators.series.standard import Matrix, Scales, in_deviations, standardised
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
@@ -57,7 +57,7 @@ def judged(estimator: Any, X: Any) -> tuple[Told, Judged]:
     check_is_fitted(estimator)
     panel = estimator.schema_.read(X)
     believed, level, scale = standardised(without_slips(panel), estimator.scales_)
-    values = (panel.values - level) / scale
+    values = in_deviations(panel, level, scale)
     moved = [estimator.schema_.channels[channel] for channel in estimator.detector_.beyond(values)]
     if moved:
         warn(
