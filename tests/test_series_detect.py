@@ -161,6 +161,17 @@ def test_a_series_is_scored_alone() -> None:
     assert events.sort_values("peak_score").iloc[-1][["unique_id", "channels"]].tolist() == ["s2", ["flow"]]
 
 
+def test_a_far_cell_leaves_the_scores_of_other_steps_as_they_are() -> None:
+    frames = [machine(seed, 400).reset_index().assign(unique_id=f"s{seed}") for seed in range(2)]
+    table = pd.concat(frames, ignore_index=True).rename(columns={"when": "ds"})
+    model = fitted(table)
+    scores = model.anomaly_score(table)["score"].to_numpy()
+    table.loc[100, "flow"] = 1e20
+    with_far = model.anomaly_score(table)["score"].to_numpy()
+    np.testing.assert_allclose(with_far[200:], scores[200:], rtol=1e-4, atol=1e-4)
+    assert np.isfinite(with_far).all() and with_far.argmax() in range(90, 111)
+
+
 def test_arrays_have_arrays_of_scores() -> None:
     rng = np.random.default_rng(0)
     waves = np.sin(np.arange(150) / 4)[None, :, None] + 0.1 * rng.normal(size=(12, 150, 2))

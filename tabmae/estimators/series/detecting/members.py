@@ -115,10 +115,10 @@ def of_residuals(line: Line, ratios: Tensor, window: int, chosen: Sequence[int])
     """Mean square of the ratios (N, C) of windows, over those that hold a step: of chosen channels, then of each."""
     starts = line.covering(window, max(1, window // OVERLAP))
     squares = ratios.nan_to_num().clamp_max(LARGEST_RATIO).square()
-    odd, count = (
-        torch.cat([torch.zeros(1, part.shape[1]), part.double()]).cumsum(0) for part in (squares, line.observed)
-    )
-    odd, count = odd[starts + window] - odd[starts], count[starts + window] - count[starts]
+    odd, count = torch.zeros(2, len(starts), squares.shape[1], dtype=torch.float64)
+    for step in range(window):
+        odd += squares[starts + step]
+        count += line.observed[starts + step]
     odd, count = (torch.cat([part[:, chosen].sum(1, keepdim=True), part], 1) for part in (odd, count))
     return over_windows(line, window, starts, odd, count)
 
@@ -140,10 +140,10 @@ def over_windows(line: Line, window: int, starts: Tensor, odd: Tensor, count: Te
     Windows of which less than half is observed are left out; NaN where none is left.
     """
     full = is_full(line, window, starts)
-    sums = []
-    for part in (odd, count):
-        change = torch.zeros(len(line.values) + 1, part.shape[1], dtype=torch.float64)
-        change.index_add_(0, starts[full], part[full].double())
-        change.index_add_(0, starts[full] + window, -part[full].double())
-        sums.append(change.cumsum(0)[:-1])
-    return torch.where(sums[1] > 0.5, sums[0].clamp_min(0) / sums[1].clamp_min(1), torch.nan)
+    parts, starts = [part[full].double() for part in (odd, count)], starts[full]
+    # Step by step, since differences of sums over all steps would hold what far cells elsewhere rounded off.
+    sums = torch.zeros(2, len(line.values), odd.shape[1], dtype=torch.float64)
+    for step in range(window):
+        for part, total in zip(parts, sums, strict=True):
+            total.index_add_(0, starts + step, part)
+    return torch.where(sums[1] > 0.5, sums[0] / sums[1].clamp_min(1), torch.nan)
