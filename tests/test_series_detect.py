@@ -378,3 +378,12 @@ def test_a_level_that_has_left_the_range_of_fit_is_told() -> None:
         model.anomaly_score(table[["grows", "stays"]].iloc[500:600])
     with pytest.warns(UserWarning, match=r"steps of 'grows' lie outside the range that fit saw"):
         model.detect(table.iloc[700:])
+
+
+def test_a_series_of_few_values_lies_within_the_range_of_itself() -> None:
+    values = np.random.default_rng(0).choice([0.0, 1.0, 2.0], 200, p=[0.45, 0.1, 0.45])
+    table = pd.DataFrame({"state": values}, index=pd.date_range("2024-01-01", periods=200, freq="h"))
+    model = fitted(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.detect(table)

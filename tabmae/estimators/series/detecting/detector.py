@@ -219,6 +219,7 @@ class SeriesDetector:
     def beyond(self, values: Matrix) -> list[int]:
         """Channels of series (T, C) of whose observed cells more than `BEYOND` lie outside the range of fit."""
         low, high = self.ends.numpy()
+        values = values.astype(np.float32)  # as the cells whose ends these are
         outside, known = ((values < low) | (values > high)).sum(0), np.isfinite(values).sum(0)
         return [channel for channel in self.measured if outside[channel] > BEYOND * known[channel]]
 
