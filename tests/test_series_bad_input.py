@@ -160,6 +160,11 @@ def test_series_unlike_those_of_fit_are_refused(model: TimeSeriesMAE, X: Any, me
             method(X)
 
 
+def test_a_channel_without_a_value_is_refused_by_finetune_as_by_fit(model: TimeSeriesMAE) -> None:
+    with pytest.raises(DataError, match=r"^Every channel must have an observed value; 'y' without any\. Pass series"):
+        model.finetune(HOLES.assign(y=np.nan))
+
+
 def test_arrays_must_have_the_channels_of_fit() -> None:
     fitted = TimeSeriesMAE(**SMALL).fit(waves())
     with pytest.raises(DataError, match="^X must have the 2 channels of fit; got 1"):

@@ -147,7 +147,7 @@ class SeriesLearner(BaseEstimator):
         check_series_parameters(self)
         schema = read_schema(self, X)
         panel = schema.read(X, of_fit=True)
-        check_channels(panel, schema)
+        check_channels(panel.values, schema, "Drop it, or name the others in `target_cols`.")
         known = {name: cells[np.isfinite(cells)] for name, cells in zip(schema.channels, panel.values.T, strict=True)}
         warn_of_sentinels(known)
         panel = without_slips(panel)
@@ -174,11 +174,16 @@ class SeriesLearner(BaseEstimator):
 
         Scales, experts and the coefficients of the forecasters stay those of fit; where every series has its own scale,
         those that fit has not seen are scaled by their own cells. `forecast()` goes on from these series.
+
+        Raises
+        ------
+        DataError : X cannot be read, or a channel holds nothing.
         """
         check_is_fitted(self)
         check_series_parameters(self)
         panel = without_slips(self.schema_.read(X))
         values = standardised(panel, self.scales_)[0]
+        check_channels(values, self.schema_, "Pass series in which it has some.")
         line = laid_out(values, panel.lengths, self.size_.window)
         fitted = tune_windows(self, self.model_, line, panel.lengths, self.size_)
         with unchanged_by_failure(self):
@@ -363,17 +368,13 @@ def read_schema(estimator: Any, X: Any) -> SeriesSchema:
     )
 
 
-def check_channels(panel: Panel, schema: SeriesSchema) -> None:
-    """Refuse channels without an observed cell.
+def check_channels(values: Matrix, schema: SeriesSchema, remedy: str) -> None:
+    """Refuse channels of cells (T, C) without an observed one.
 
     Raises
     ------
-    DataError : names them.
+    DataError : names them, and the remedy.
     """
-    count = np.isfinite(panel.values).sum(0)
-    empty = [name for c, name in enumerate(schema.channels) if not count[c]]
+    empty = [name for name, cells in zip(schema.channels, values.T, strict=True) if not np.isfinite(cells).any()]
     if empty:
-        raise DataError(
-            f"Every channel must have an observed value; {listed(empty)} without any. Drop it, or name the others in "
-            "`target_cols`."
-        )
+        raise DataError(f"Every channel must have an observed value; {listed(empty)} without any. {remedy}")
