@@ -119,11 +119,20 @@ def warn_of_names(columns: Mapping[Hashable, Sequence[object]], n_observed: Mapp
 def warn_of_apart(columns: Mapping[Hashable, Sequence[object]]) -> None:
     """Warn of numbers of columns, by name, that a gap sets apart from all others of their column."""
     if columns:
-        told = [f"{name!r} ({len(cells)} of them, such as {listed(cells[:1])})" for name, cells in columns.items()]
         warn(
-            f"Columns hold a few numbers far apart from all others: {_few(told)}. They come back as they are, but as "
-            "slips or other units they teach nothing, and say nothing of other cells. Replace them by NaN to have "
-            "them imputed."
+            f"Columns hold a few numbers far apart from all others: {_with_counts(columns)}. They come back as they "
+            "are, but as slips or other units they teach nothing, and say nothing of other cells. Replace them by NaN "
+            "to have them imputed."
+        )
+
+
+def warn_of_beyond(columns: Mapping[Hashable, Sequence[object]]) -> None:
+    """Warn of numbers of a later table's columns, by name, that lie too far from those of fit to be believed."""
+    if columns:
+        warn(
+            f"Columns hold numbers far outside of all that fit saw: {_with_counts(columns)}. They come back as they "
+            "are, but as slips or other units they teach nothing, and say nothing of other cells. Pass them in the "
+            "unit of fit; where a column has moved that far, fit again with rows of now."
         )
 
 
@@ -140,6 +149,11 @@ def warn_of_sentinels(columns: Mapping[Hashable, NDArray[np.float64]]) -> None:
 def _with_cells(columns: Mapping[Hashable, Iterable[object]]) -> str:
     """Columns by name, each with the cells that are meant."""
     return _few([f"{name!r} ({listed(cells)})" for name, cells in columns.items()])
+
+
+def _with_counts(columns: Mapping[Hashable, Sequence[object]]) -> str:
+    """Columns by name, each with how many cells are meant, and one of them."""
+    return _few([f"{name!r} ({len(cells)} of them, such as {listed(cells[:1])})" for name, cells in columns.items()])
 
 
 def _few(columns: Sequence[str]) -> str:

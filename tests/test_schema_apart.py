@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -101,11 +103,25 @@ def test_an_absurd_cell_of_a_new_row_says_as_much_as_a_missing_one() -> None:
     asked = whole.iloc[:50].assign(weight=np.nan)
     expected = imputer.transform(asked.assign(height=np.nan))["weight"]
     for height in (1_800.0, 1.8e6):  # twenty times as far outside as the range is wide is 1,100
-        given = imputer.transform(asked.assign(height=height))
+        with pytest.warns(UserWarning, match=r"far outside of all that fit saw: 'height' \(50 of them, such as 1"):
+            given = imputer.transform(asked.assign(height=height))
         assert (given["height"] == height).all()
         np.testing.assert_allclose(given["weight"], expected, rtol=1e-5)
     beyond = imputer.transform(asked.assign(height=whole["height"].max() + 5))["weight"]
     assert beyond.mean() > expected.mean() + 15
+
+
+def test_numbers_that_are_not_believed_are_told_of_once(imputer: TabMAE) -> None:
+    holed, whole = people()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imputer.transform(holed)  # fit has warned of its slips
+        imputer.transform(whole.assign(weight=whole["weight"] + 40))
+    with pytest.warns(UserWarning, match=r"fit saw: 'height' \(399 of them, .*, 'weight' \(400 of them, .*") as told:
+        imputer.transform(whole.assign(height=10 * whole["height"], weight=1_000 * whole["weight"]))
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"where a column has moved that far, fit again"):
+        deepcopy(imputer).partial_fit(whole.assign(height=whole["height"] + 5_000))
 
 
 def test_what_is_believed_is_saved(imputer: TabMAE, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class Column:
     log : the least positive cell of numbers told by their logarithms, whose `mean` and `scale` these are, zeros as one
         of these below it; 0 for other columns.
     believed : the least and the greatest number that counts as observed; () for all.
+    n_apart : count of cells of fit that do not, and are none of its observed ones.
     """
 
     name: Hashable
@@ -67,6 +68,7 @@ class Column:
     n_observed: int = 0
     log: float = 0.0
     believed: tuple[float, ...] = ()
+    n_apart: int = 0
 
     @property
     def learnable(self) -> bool:
@@ -103,11 +105,13 @@ class Column:
         resistant: bool = False,
         log: bool = False,
         believed: tuple[float, ...] = (),
+        n_apart: int = 0,
     ) -> "Column":
         """Learn a column from its cells; one without any observed cell is a number of mean 0 and scale 1.
 
         `resistant` lets no few cells far from all others decide the mean and the scale; `log` takes those of the
-        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in.
+        logarithms; `believed` is the range of the numbers that count as observed, which `cells` lie in, once `n_apart`
+        others are left out.
         """
         n_observed = int((~cells.missing).sum())
         if n_observed == 0:
@@ -139,6 +143,7 @@ class Column:
             n_observed=n_observed,
             log=float(positive.min()) if log else 0.0,
             believed=believed,
+            n_apart=n_apart,
         )
 
     def standard(self, numbers: NDArray[np.float64] | float) -> NDArray[np.float64]:

@@ -18,7 +18,14 @@ from tabmae.schema.levels import from_json, to_json
 from tabmae.schema.logs import logarithmic
 from tabmae.schema.tables import Table, open_table, read_columns
 from tabmae.schema.zones import zone_name
-from tabmae.sentinels import warn_of_apart, warn_of_marks, warn_of_names, warn_of_sentinels, warn_of_strangers
+from tabmae.sentinels import (
+    warn_of_apart,
+    warn_of_beyond,
+    warn_of_marks,
+    warn_of_names,
+    warn_of_sentinels,
+    warn_of_strangers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +82,10 @@ class TableSchema:
                 "Convert them to strings to make categories of them."
             )
         divided = _divided(table.names, cells, chosen) if doubting else {}
+        n_apart = dict.fromkeys(range(len(cells)), 0)
         for place, least_and_most in divided.items():
-            missing = cells[place].missing | outside(cells[place].as_numbers(), least_and_most)
-            cells[place] = replace(cells[place], missing=missing)
+            apart = outside(cells[place].as_numbers(), least_and_most)
+            cells[place], n_apart[place] = replace(cells[place], missing=cells[place].missing | apart), int(apart.sum())
         numbers = {
             place: cell.as_numbers()
             for place, cell in enumerate(cells)
@@ -94,6 +102,7 @@ class TableSchema:
                 resistant=resistant,
                 log=place in told_by_logs,
                 believed=believed.get(place, ()),
+                n_apart=n_apart[place],
             )
             for place, (name, cell) in enumerate(zip(table.names, cells, strict=True))
         )
@@ -145,11 +154,17 @@ class TableSchema:
         values = np.zeros((table.n_rows, len(self.columns)), dtype=np.float32)
         observed = np.zeros(values.shape, dtype=bool)
         unseen: dict[Hashable, dict[Hashable, int]] = {}
+        beyond: dict[Hashable, list[Any]] = {}
         for place, cell in cells.items():
             column = self.columns[place]
             values[:, place], observed[:, place], strangers = column.encode(cell, unseen_observed=unseen_observed)
             if strangers:
                 unseen[column.name] = strangers
+            if column.kind == "number" and not unseen_observed:
+                far = ~cell.missing & ~observed[:, place]
+                if far.sum() > column.n_apart:  # fit has warned of its own
+                    beyond[column.name] = _told(cell, far)
+        warn_of_beyond(beyond)
         if unseen:
             warn(unseen_message(unseen, judged=unseen_observed))
         return values, observed
@@ -321,14 +336,16 @@ def _divided(names: Sequence[Hashable], cells: Sequence[Cells], chosen: set[int]
     levels = {place for place, cell in enumerate(cells) if cell.family == "level" or place in chosen}
     numbers = {place: cell.as_numbers() for place, cell in enumerate(cells) if place not in levels}
     divided = set_apart(numbers, {place: cells[place].as_levels()[0] for place in levels})
-    apart = {place: cells[place].exact[outside(numbers[place], found)].tolist() for place, found in divided.items()}
     warn_of_apart({
-        names[place]: [str(np.datetime64(round(cell), "s")) for cell in found]
-        if cells[place].family.startswith("datetime")
-        else found
-        for place, found in apart.items()
+        names[place]: _told(cells[place], outside(numbers[place], found)) for place, found in divided.items()
     })  # fmt: skip
     return divided
+
+
+def _told(cells: Cells, where: NDArray[np.bool_]) -> list[Any]:
+    """Cells of numbers or times as a warning names them."""
+    found = cells.exact[where].tolist()
+    return [str(np.datetime64(round(cell), "s")) for cell in found] if cells.family.startswith("datetime") else found
 
 
 def refuse_other_content(cells: Sequence[tuple[Column, Cells]]) -> None:
