@@ -15,6 +15,7 @@ import torch
 from generated import correlated, with_holes
 from sklearn.exceptions import NotFittedError
 
+from tabmae import TabMAEDetector, TabMAERegressor
 from tabmae.errors import DataError, ParameterError, SavedModelError, TabMAEError, TrainingError
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
 from tabmae.model import MaskedAutoencoder
@@ -284,6 +285,20 @@ def test_an_error_of_a_callback_is_not_swallowed() -> None:
 def test_a_mask_from_outside_that_is_wrong_is_explained() -> None:
     with pytest.raises(TabMAEError, match="^`mask` must"):
         TabMAE(**SMALL, mask=lambda observed, mask_ratio, generator: observed.float()).fit(HOLES)
+
+
+@pytest.mark.parametrize("kind", [TabMAE, TabMAEDetector, TabMAERegressor])
+def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, kind: Any) -> None:
+    fitted = kind(max_epochs=1, random_state=0, experts=("gaussian",)).fit(HOLES, np.arange(len(HOLES)))
+    with pytest.raises(ParameterError, match="^`max_epochs` must be an integer of at least 1; got 0"):
+        fitted.set_params(max_epochs=0).save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_is_loaded_as_it_was_fitted_whatever_was_set_since(tmp_path: Path) -> None:
+    model = TabMAE(**SMALL, backbone="conv", experts=()).fit(HOLES)
+    model.set_params(feature_shape=(3, 1), d_token=5, loss="mae").save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").transform(HOLES), model.transform(HOLES))
 
 
 def cut(path: Path) -> None:

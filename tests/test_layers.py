@@ -103,6 +103,7 @@ SIDEWAYS = {
     ("estimators.learner", "estimators.parameters"),
     ("estimators.learner", "estimators.row_weights"),
     ("estimators.learner", "estimators.tabular"),
+    ("estimators.tabular", "estimators.parameters"),
     ("report", "plotting"),
 }
 """Imports within a floor: (from, to). Besides, every room may import `errors`."""

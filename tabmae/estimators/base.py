@@ -5,7 +5,7 @@ Contract: a row's prediction depends on that row alone; weights, masks and dropo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -127,7 +127,7 @@ def build_model(
             with_guess=has_gaussian,
             clocks=clocks_of(estimator.schema_.columns, values.cpu(), observed.cpu()) if has_gaussian else None,
         )
-        network = build_network(estimator, len(n_levels), size)
+        network = build_network(len(n_levels), size, estimator.feature_shape)
     expert = None
     if has_gaussian and 0 < tokenizer.n_expert_columns <= MAX_GAUSSIAN_COLUMNS:
         tokenizer.to(values.device)
@@ -295,9 +295,17 @@ def device_or_cpu(estimator: Any) -> torch.device:
 
 
 def restored_model(
-    estimator: Any, size: Size, n_levels: Sequence[int], loss: str, weights: dict[str, Tensor]
+    estimator: Any,
+    size: Size,
+    n_levels: Sequence[int],
+    loss: str,
+    weights: dict[str, Tensor],
+    feature_shape: tuple[int, ...] | None = None,
 ) -> MaskedAutoencoder:
-    """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU."""
+    """The model of a saved estimator, from its weights, on the estimator's device or, without it, on the CPU.
+
+    `feature_shape` : that of fit, which parameters set since may not be.
+    """
     device = device_or_cpu(estimator)
     weights = _of_now(weights)
     edges, centres, single, prior, clocks = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
@@ -307,7 +315,7 @@ def restored_model(
         tokenizer = CellTokenizer(
             n_levels, edges, centres, single, prior, clocks, size.d_token, loss, with_guess=has_guess
         )
-        network = build_network(estimator, len(n_levels), size)
+        network = build_network(len(n_levels), size, feature_shape)
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     make_room(model, weights)
@@ -337,15 +345,15 @@ def _loss(estimator: Any) -> str:
     return "mse" if estimator.loss == "auto" else str(estimator.loss)
 
 
-def build_network(estimator: Any, n_tokens: int, size: Size) -> Backbone:
-    """The estimator's backbone, its weights drawn from torch's current generator."""
+def build_network(n_tokens: int, size: Size, feature_shape: Iterable[int] | None) -> Backbone:
+    """The backbone of an estimator, its weights drawn from torch's current generator."""
     return build_backbone(
         size.backbone,
         n_tokens=n_tokens,
         d_token=size.d_token,
         depth=size.depth,
         dropout=size.dropout,
-        feature_shape=None if estimator.feature_shape is None else tuple(estimator.feature_shape),
+        feature_shape=None if feature_shape is None else tuple(feature_shape),
     )
 
 

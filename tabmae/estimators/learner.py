@@ -316,6 +316,7 @@ class MaskedTableEstimator(TabularEstimator):
             "schema": self.schema_.to_dict(),
             "size": list(self.size_),
             "loss": self.model_.tokenizer.loss,
+            "feature_shape": getattr(self.model_.backbone, "shape", None),
             "history": self.history_,
             "n_iter": self.n_iter_,
             "n_features_in": self.n_features_in_,
@@ -338,7 +339,8 @@ class MaskedTableEstimator(TabularEstimator):
         self.quality_ = pd.DataFrame(state["quality"])
         self.quality_.index = self._column_index()
         weights = part_of(tensors, "model.")
-        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights)
+        shape = state.get("feature_shape", self.feature_shape)
+        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights, shape)
         n_numbers = len(self.model_.tokenizer.numbers)
         centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
         # models saved before told of all cells alike
@@ -374,6 +376,7 @@ def save_without_pretrained(
         )
     bare = copy(estimator)
     bare.pretrained = None
+    bare._check()
     save(bare, folder)
 
 

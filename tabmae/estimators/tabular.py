@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tabmae.errors import DataError
+from tabmae.estimators.parameters import check_parameters
 from tabmae.saving import save
 from tabmae.schema import TableSchema, open_table
 
@@ -82,10 +83,15 @@ class TabularEstimator(BaseEstimator, ABC):
 
         Raises
         ------
-        ParameterError : a parameter is a function, which cannot be saved.
+        ParameterError : a parameter is a function, which cannot be saved, or was set to what `fit` refuses.
         """
         check_is_fitted(self)
+        self._check()
         save(self, folder)
+
+    def _check(self) -> None:
+        """Check every parameter."""
+        check_parameters(self)
 
     @abstractmethod
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
