@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 from numpy.random import RandomState
-from sklearn.utils import check_random_state
+from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from tabmae.errors import DataError, ParameterError, check_number, listed
@@ -49,8 +50,7 @@ def sample_parquet(
     check_number("n_rows", n_rows, low=1, integer=True, hint="Pass a number of rows.")
     found = _opened(source)
     n_all = found.count_rows()
-    rng = check_random_state(random_state)
-    chosen = np.sort(rng.choice(n_all, min(n_rows, n_all), replace=False))
+    chosen = np.sort(sample_without_replacement(n_all, min(n_rows, n_all), random_state=random_state))
     parts, start = [found.schema.empty_table()], 0
     for batch in found.to_batches(batch_size=BATCH_ROWS, **ONE_AT_A_TIME):
         here = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + len(batch))] - start
@@ -66,7 +66,7 @@ def impute_parquet(
 
     Parameters
     ----------
-    model : a fitted `TabMAE`. Columns that it did not learn are copied.
+    model : a fitted `TabMAE`, whatever its `set_output`. Columns that it did not learn are copied.
     source : a Parquet file, or a folder of such files.
     target : the Parquet file to write: one row group a batch, the columns and types of the source.
     batch_rows : rows in memory at once; they move the last digits of imputed numbers at most.
@@ -102,12 +102,15 @@ def impute_parquet(
             f"{str(source)!r} must have the columns that the model learnt; it lacks {listed(lacking)}. "
             "Rename its columns."
         )
+    asked = copy(model)
+    asked.__dict__.pop("_sklearn_output_config", None)  # the copy's own: that of the model stays
+    asked.set_output(transform="default")
     whole = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     n_rows = 0
     try:
         with pq.ParquetWriter(whole, found.schema) as writer:
             for table in _batches(found, batch_rows):
-                imputed = model.transform(table.select(names))
+                imputed = asked.transform(table.select(names))
                 for name in names:
                     place = table.schema.get_field_index(name)
                     column = imputed.column(name).cast(table.schema.field(place).type)

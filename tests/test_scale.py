@@ -1,12 +1,15 @@
 """Tables larger than memory: sampled and imputed batch by batch, as one table would be."""
 
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 
 from tabmae import DataError, ParameterError, TabMAE, impute_parquet, sample_parquet
@@ -59,6 +62,24 @@ def test_a_file_in_batches_is_what_one_table_would_be(
     known = frame.notna()
     pd.testing.assert_frame_equal(found.astype(object).where(known), frame.astype(object).where(known))
     assert sorted(path.name for path in source.parent.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_a_file_is_the_same_whatever_transform_gives(model: TabMAE, source: Path, kind: str) -> None:
+    impute_parquet(model, source, source.with_name("plain.parquet"))
+    asked = deepcopy(model).set_output(transform=kind)
+    impute_parquet(asked, source, source.with_name("out.parquet"))
+    assert pq.read_table(source.with_name("out.parquet")).equals(pq.read_table(source.with_name("plain.parquet")))
+    with config_context(transform_output=kind):
+        impute_parquet(model, source, source.with_name("out.parquet"), overwrite=True)
+    assert not isinstance(asked.transform(pq.read_table(source).drop_columns("key")), pa.Table)
+
+
+def test_a_sample_of_a_large_file_takes_little_memory(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _opened(source)
+    large = SimpleNamespace(schema=found.schema, to_batches=found.to_batches, count_rows=lambda: 10**12)
+    monkeypatch.setattr("tabmae.scale._opened", lambda _: large)
+    assert len(sample_parquet(source, 5, random_state=0)) == 0  # of so many rows, none of the 500 that are there
 
 
 def test_no_more_rows_than_asked_for_are_in_a_batch(source: Path) -> None:
