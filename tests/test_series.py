@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tabmae import TimeSeriesMAE, load
+from tabmae.backbones import Backbone
 from tabmae.estimators.series import estimator as estimators
 
 pytestmark = pytest.mark.usefixtures("few_structures")
@@ -247,6 +248,25 @@ def test_series_and_their_steps_are_embedded(parameters: dict[str, Any], width: 
     assert not np.allclose(whole[0], whole[1])
     alone = fitted.encode(HOLES[240:])
     np.testing.assert_allclose(alone[0], whole[1], rtol=1e-3, atol=1e-4)
+
+
+class Wide(Backbone):
+    """A backbone from outside whose latent is wider than its tokens."""
+
+    def __init__(self, d_token: int) -> None:
+        super().__init__()
+        self.widen, self.narrow = torch.nn.Linear(d_token, 11), torch.nn.Linear(11, d_token)
+
+    def encode(self, tokens: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.tanh(self.widen(tokens))
+
+    def decode(self, latent: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+        return self.narrow(latent)
+
+
+def test_a_backbone_from_outside_embeds_in_its_own_width() -> None:
+    fitted = TimeSeriesMAE(**{**SMALL, "backbone": lambda n_tokens, d_token: Wide(d_token)}).fit(HOLES)
+    assert fitted.encode(HOLES).shape == (2, 11)
 
 
 def test_like_series_have_like_embeddings(model: TimeSeriesMAE) -> None:

@@ -229,7 +229,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         values = standardised(without_slips(panel), self.scales_)[0]
         model, window = self.model_, self.model_.window
         line = laid_out(values, panel.lengths, window)
-        total = torch.zeros(len(line.values), self.size_.d_token if self.size_.backbone != "mlp" else self._d_latent)
+        total = torch.zeros(len(line.values), self._d_latent)
         count = torch.zeros(len(line.values), 1)
 
         def add(starts: Tensor, cells: Tensor, visible: Tensor) -> None:
