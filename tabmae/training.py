@@ -68,6 +68,12 @@ class Plan:
     bf16: bool = False
 
 
+class History(list[dict[str, float]]):
+    """A record a check. `cut_short` : a callback or the keyboard ended the training."""
+
+    cut_short = False
+
+
 def draw_held_out(observed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
     """Known cells to keep out of training, about `fraction` of them; bool (n, F).
 
@@ -92,7 +98,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | None = None,
     verbose: int = 0,
-) -> list[dict[str, float]]:
+) -> History:
     """Train the model in place on hidden cells and leave it with its best averaged weights.
 
     Parameters
@@ -117,22 +123,22 @@ def train(
     run = _Run(model, values, observed, plan, generator, held_out, sample_weight, deadline)
     if checkpoint is not None:
         run.take_up(Path(checkpoint))
-    progress = run.progress
+    progress, cut_short = run.progress, False
     bar = tqdm(total=plan.max_epochs, initial=round(progress.epoch), disable=verbose < 1, unit="epoch")
     with generators_kept(run.values.device), bar:
         try:
-            while not run.finished:
+            while not (run.finished or cut_short):
                 record = run.advance()
                 if checkpoint is not None:
                     run.save(Path(checkpoint))
                 bar.update(round(progress.epoch) - bar.n)
                 bar.set_postfix(held_out=f"{progress.best_error:.4f}")
                 answers = [callback(record) for callback in callbacks]
-                if any(answer is True for answer in answers):
-                    break
+                cut_short = any(answer is True for answer in answers)
         except KeyboardInterrupt:
             if not run.best:
                 raise
+            cut_short = True
             warn(
                 f"Training was interrupted after epoch {progress.epoch:g} of {plan.max_epochs}; the best model so far "
                 f"is kept, of epoch {progress.best_epoch:g}.",
@@ -140,7 +146,9 @@ def train(
             )
     model.load_state_dict(run.best)
     model.eval()
-    return progress.history
+    history = History(progress.history)
+    history.cut_short = cut_short
+    return history
 
 
 @dataclass

@@ -390,18 +390,18 @@ def test_direct_trees_of_another_or_of_no_column_are_refused(name: str, of: str)
         check_parts(model)
 
 
-def taught(monkeypatch: pytest.MonkeyPatch, share: float) -> tuple[TabMAE, list[Tensor]]:
+def taught(monkeypatch: pytest.MonkeyPatch, share: float, **given: Any) -> tuple[TabMAE, list[Tensor]]:
     """A fit whose network goes on with held-out cells for a share of its epochs, and the cells of each training."""
     cells: list[Tensor] = []
     train = training.train
 
-    def watched(model: Any, values: Tensor, observed: Tensor, *given: Any, **named: Any) -> Any:
+    def watched(model: Any, values: Tensor, observed: Tensor, *others: Any, **named: Any) -> Any:
         cells.append(observed)
-        return train(model, values, observed, *given, **named)
+        return train(model, values, observed, *others, **named)
 
     monkeypatch.setattr(base, "TAUGHT_ON", share)
     monkeypatch.setattr(base, "train", watched)
-    return TabMAE(max_epochs=4, d_token=4, random_state=0).fit(frame(200)), cells
+    return TabMAE(max_epochs=4, d_token=4, random_state=0, **given).fit(frame(200)), cells
 
 
 def test_the_network_learns_the_held_out_cells_after_they_have_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,6 +413,11 @@ def test_the_network_learns_the_held_out_cells_after_they_have_judged(monkeypatc
     one, other = plain.model_.state_dict(), model.model_.state_dict()
     moved = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
     assert moved == {"tokenizer", "backbone"}, "trees, weights of members and the expert stay"
+
+
+def test_a_network_that_a_callback_stopped_is_not_taught_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, cells = taught(monkeypatch, 0.25, callbacks=[lambda record: record["epoch"] >= 3])
+    assert model.n_iter_ == 3 and len(cells) == 1
 
 
 def test_a_network_of_few_epochs_is_not_taught_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +444,7 @@ def test_a_model_of_before_that_told_discrete_columns_alone_answers_the_same() -
 def test_a_network_that_stopped_before_its_end_is_taught_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
 
-    def train(*given: Any, **named: Any) -> list[dict[str, float]]:
+    def train(*given: Any, **named: Any) -> training.History:
         plans.append(given[3])
         return training.train(*given, **named)
 

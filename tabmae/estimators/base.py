@@ -29,7 +29,7 @@ from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
+from tabmae.training import History, Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
@@ -146,7 +146,7 @@ class Run(NamedTuple):
 
     model: MaskedAutoencoder
     size: Size
-    history: list[dict[str, float]]
+    history: History
     validation: Validation
     plan: Plan
     generator: torch.Generator
@@ -239,11 +239,11 @@ def teach_held_out(
     """Teach the network of a new model all observed cells (n, F), once the held-out ones have judged it.
 
     A run of few epochs is left as it is, so is one that stopped before its end, as more training would make the network
-    surer of new cells than those that judged it allow, and one whose deadline is too near.
+    surer of new cells than those that judged it allow, or was to stop, and one whose deadline is too near.
     """
     best = min(run.history, key=lambda record: record["held_out_error"])["epoch"]
     n_epochs = round(TAUGHT_ON * best)
-    stopped = run.history[-1]["epoch"] - best >= run.plan.patience
+    stopped = run.history.cut_short or run.history[-1]["epoch"] - best >= run.plan.patience
     if n_epochs < 1 or stopped or deadline.left() < 2 * TAUGHT_ON * run.seconds:
         return
     device = next(run.model.parameters()).device
