@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 from tabmae import TabMAE, TabMAEDetector, TabMAERegressor, load
-from tabmae.schema import TableSchema
+from tabmae.schema import TableSchema, apart
 from tabmae.schema.apart import outside, set_apart
 
 N_ROWS = 400
@@ -72,6 +73,20 @@ def test_what_another_column_tells_is_not_set_apart() -> None:
     assert not set_apart({0: numbers, 1: np.where(np.arange(N_ROWS) < 6, other + 40, other)}, {})
     # Rows that are slips as a whole tell of each other nothing.
     assert list(set_apart({0: numbers, 1: np.where(np.arange(N_ROWS) < 6, other * 1_000, other)}, {})) == [0, 1]
+
+
+def test_each_column_is_ranked_once_however_many_have_cells_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[int] = []
+
+    def counted(numbers: np.ndarray) -> np.ndarray:
+        ranked.append(len(numbers))
+        return rankdata(numbers)
+
+    monkeypatch.setattr(apart, "rankdata", counted)
+    columns = {place: normal(place) for place in range(8)}
+    for place, column in columns.items():
+        column[10 * place : 10 * place + 5] *= 1_000
+    assert list(set_apart(columns, {})) == list(columns) and len(ranked) == len(columns)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 Contract: numbers that another column tells, as amounts of a rare kind of row, are not set apart; nothing is changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom, norm
+from scipy.stats import hypergeom, norm, rankdata
 
 GAP = 3.0
 """Times as far from the median as all others are."""
@@ -44,7 +44,8 @@ def set_apart(numbers: Mapping[int, Numbers], codes: Mapping[int, NDArray[np.int
     near = {
         place: np.where(apart[place], np.nan, column) if place in apart else column for place, column in numbers.items()
     }
-    return {place: found for place, found in ranges.items() if not _told(apart[place], place, near, codes)}
+    told = _told({place: np.flatnonzero(cells) for place, cells in apart.items()}, near, codes)
+    return {place: found for place, found in ranges.items() if place not in told}
 
 
 def _range_of(numbers: Numbers) -> tuple[float, float] | None:
@@ -94,29 +95,44 @@ def outside(numbers: Numbers, believed: tuple[float, ...]) -> NDArray[np.bool_]:
 
 
 def _told(
-    apart: NDArray[np.bool_], place: int, numbers: Mapping[int, Numbers], codes: Mapping[int, NDArray[np.int64]]
-) -> bool:
-    """Whether another column than that at `place` differs where cells (n,) are apart: by its ranks, or by a level."""
-    if apart.sum() < LEAST_TOLD:
-        return False
-    chances = [_chance_of_ranks(column, apart) for other, column in numbers.items() if other != place]
-    for column in codes.values():
-        known = column >= 0
-        total = np.bincount(column[known])
-        there = np.bincount(column[known & apart], minlength=len(total))
-        chances.extend(hypergeom.sf(there - 1, total.sum(), total, there.sum())[there > 0].tolist())
-    return bool(chances) and min(chances) < CHANCE / len(chances)
+    apart: Mapping[int, NDArray[np.intp]], numbers: Mapping[int, Numbers], codes: Mapping[int, NDArray[np.int64]]
+) -> set[int]:
+    """The columns, by position, for which another differs in the rows `apart`: by its ranks, or by a level."""
+    asked = {place: rows for place, rows in apart.items() if len(rows) >= LEAST_TOLD}
+    if not asked:
+        return set()
+    chances: dict[int, list[float]] = {place: [] for place in asked}
+    for other, column in numbers.items():
+        for place, chance in zip(asked, _chances_of_ranks(column, list(asked.values())), strict=True):
+            if place != other:
+                chances[place].append(chance)
+    for levels in codes.values():
+        for place, found in zip(asked, _chances_of_levels(levels, list(asked.values())), strict=True):
+            chances[place].extend(found)
+    return {place for place, found in chances.items() if found and min(found) < CHANCE / len(found)}
 
 
-def _chance_of_ranks(numbers: Numbers, apart: NDArray[np.bool_]) -> float:
-    """How likely the ranks of numbers (n,) lie as far from the middle where cells are apart.
+def _chances_of_ranks(numbers: Numbers, several: Sequence[NDArray[np.intp]]) -> list[float]:
+    """How likely the ranks of numbers (n,) lie as far from the middle in rows, for each of several choices of these.
 
     Source: Mann and Whitney 1947, with ties in half.
     """
-    known = ~np.isnan(numbers)
-    there, others = numbers[known & apart], np.sort(numbers[known & ~apart])
-    if not len(there) or not len(others):
-        return 1.0
-    below = (np.searchsorted(others, there) + np.searchsorted(others, there, "right")) / 2 / len(others)
-    spread = np.sqrt((len(there) + len(others) + 1) / (12 * len(there) * len(others)))
-    return float(2 * norm.sf(abs(below.mean() - 0.5) / spread))
+    known, ranks = ~np.isnan(numbers), np.zeros(len(numbers))
+    ranks[known] = rankdata(numbers[known])
+    n_there = np.array([known[rows].sum() for rows in several])
+    n_others = known.sum() - n_there
+    n_pairs = np.maximum(n_there * n_others, 1)
+    below = (np.array([ranks[rows].sum() for rows in several]) - n_there * (n_there + 1) / 2) / n_pairs
+    spread = np.sqrt((n_there + n_others + 1) / (12 * n_pairs))
+    chances = 2 * norm.sf(np.abs(below - 0.5) / spread)
+    return [float(chance) for chance in np.where(n_there * n_others > 0, chances, 1.0)]
+
+
+def _chances_of_levels(codes: NDArray[np.int64], several: Sequence[NDArray[np.intp]]) -> Iterator[list[float]]:
+    """How likely each level of codes (n,), -1 where missing, is there as often in rows, for each choice of these."""
+    total = np.bincount(codes[codes >= 0])
+    for rows in several:
+        found = codes[rows]
+        there = np.bincount(found[found >= 0], minlength=len(total))
+        some = there > 0
+        yield hypergeom.sf(there[some] - 1, total.sum(), total[some], there.sum()).tolist()

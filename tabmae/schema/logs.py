@@ -3,7 +3,7 @@
 Contract: columns that add up to each other stay as they are, since their logarithms do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def logarithmic(numbers: Mapping[int, Matrix]) -> set[int]:
     step = -(-len(numbers[heavy[0]]) // MAX_ROWS)
     matrix = np.stack([column[::step] for column in numbers.values()], 1)
     places = list(numbers)
-    summed = {places[part] for place in heavy for part in _sum_of(matrix, places.index(place))}
+    summed = {places[part] for found in _sums(matrix, [places.index(place) for place in heavy]) for part in found}
     return set(heavy) - summed
 
 
@@ -53,33 +53,52 @@ def _is_heavy(known: Matrix) -> bool:
     return bool(large > HEAVY * usual) and len(np.unique(positive)) > LEAST_DISTINCT
 
 
-def _sum_of(matrix: Matrix, place: int) -> list[int]:
-    """A column of a matrix (n, k) with NaN and the few that it is a sum of, or a difference; none where it is no such
-    thing, or their logarithms give its logarithm, too.
+def _sums(matrix: Matrix, several: Sequence[int]) -> list[list[int]]:
+    """For several columns of a matrix (n, k) with NaN, each with the few that it is a sum of, or a difference: none
+    where it is no such thing, or their logarithms give its logarithm, too.
 
     Source: orthogonal matching pursuit, Pati et al. 1993, on the rows that have what was chosen so far.
     """
-    chosen: list[int] = []
-    rows, left = matrix[matrix[:, place] > 0], matrix[matrix[:, place] > 0, place]
+    known = ~np.isnan(matrix)
+    filled = np.where(known, matrix, 0.0)
+    filled = np.ldexp(filled, -np.frexp(np.abs(filled).max(0))[1])  # units of two's powers round nothing off
+    rows = filled[:, several] > 0
+    left = np.where(rows, filled[:, several], 0.0)
+    squares, counted = np.square(filled), known.astype(np.float64)
+    chosen: list[list[int]] = [[] for _ in several]
+    sums, asked = [], list(range(len(several)))
     for _ in range(min(MAX_ADDENDS, matrix.shape[1] - 1)):
-        others = np.where(np.isnan(rows), 0.0, rows)
-        size = np.sqrt(np.square(others).sum(0) * (np.square(left) @ ~np.isnan(rows)))
-        along = np.abs(left @ others) / np.where(size > 0, size, 1.0)
-        along[[place, *chosen]] = -1.0
-        chosen.append(int(along.argmax()))
-        rows = rows[~np.isnan(rows[:, chosen[-1]])]
-        if len(rows) < max(LEAST_CELLS, 3 * len(chosen)):
-            return []
-        target, addends = rows[:, place], rows[:, chosen]
-        left = _left(addends, target)
-        if np.median(np.abs(left) / target) < EXACT:
-            positive = (addends > 0).all(1)
-            if positive.sum() >= LEAST_CELLS:
-                in_logs = _left(np.log(addends[positive]), np.log(target[positive]))
-                if np.median(np.abs(in_logs)) < EXACT:
-                    return []
-            return [place, *chosen]
-    return []
+        size = np.sqrt((rows[:, asked].T.astype(np.float64) @ squares) * (np.square(left[:, asked]).T @ counted))
+        along = np.abs(left[:, asked].T @ filled) / np.where(size > 0, size, 1.0)
+        going_on = []
+        for column, near in zip(asked, along, strict=True):
+            place, parts = several[column], chosen[column]
+            near[[place, *parts]] = -1.0
+            parts.append(int(near.argmax()))
+            rows[:, column] &= known[:, parts[-1]]
+            own = np.flatnonzero(rows[:, column])
+            if len(own) < max(LEAST_CELLS, 3 * len(parts)):
+                continue
+            target, addends = filled[own, place], filled[own[:, None], parts]
+            left[:, column] = 0.0
+            left[own, column] = rest = _left(addends, target)
+            if np.median(np.abs(rest) / target) >= EXACT:
+                going_on.append(column)
+            elif not _product(addends, target):
+                sums.append([place, *parts])
+        asked = going_on
+        if not asked:
+            break
+    return sums
+
+
+def _product(columns: Matrix, target: Matrix) -> bool:
+    """Whether the logarithms of columns (n, k) give that of a target (n,), too."""
+    positive = (columns > 0).all(1)
+    if positive.sum() < LEAST_CELLS:
+        return False
+    in_logs = _left(np.log(columns[positive]), np.log(target[positive]))
+    return bool(np.median(np.abs(in_logs)) < EXACT)
 
 
 def _left(columns: Matrix, target: Matrix) -> Matrix:
