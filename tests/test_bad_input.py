@@ -34,6 +34,10 @@ BAD_TABLES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: pd.DataFrame({"a": [1, "x", 2.5], "b": [1.0, 2.0, None]}),
         r"Each column must hold values of one type; columns 'a' mix types \(float and int and str\)",
     ),
+    "names of two types": (
+        lambda: pd.DataFrame({"a": [1.0, 2.0], 1: [1.0, None]}),
+        "Columns must all be named by strings, or none; got 'a', 1. Pass X.set_axis",
+    ),
     "nested": (lambda: pd.DataFrame({"a": [[1], [2, 3]]}), "Cells must be single values.* columns 'a' hold nested"),
     "nested, Arrow": (lambda: pa.table({"a": [[1], [2]]}), "Cells must be single values"),
     "no rows": (lambda: pd.DataFrame({"a": [], "b": []}), r"X must hold rows; found 0 sample\(s\)"),

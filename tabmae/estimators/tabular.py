@@ -17,7 +17,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from tabmae.errors import DataError
+from tabmae.errors import DataError, listed
 from tabmae.estimators.parameters import check_parameters
 from tabmae.saving import save
 from tabmae.schema import TableSchema, open_table
@@ -51,6 +51,11 @@ class TabularEstimator(BaseEstimator, ABC):
         """Keep, or compare with those of fit, the count and the names of the columns."""
         try:
             validate_data(self, X, reset=reset, skip_check_array=True)
+        except TypeError as error:  # of names of several types
+            raise DataError(
+                f"Columns must all be named by strings, or none; got {listed(open_table(X).names)}. "
+                "Pass X.set_axis(X.columns.astype(str), axis=1)."
+            ) from error
         except ValueError as error:
             told = str(error).strip()
             end = "\n" if "\n" in told else " "
