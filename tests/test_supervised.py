@@ -121,6 +121,12 @@ def test_numbers_come_in_units_of_the_target(regressor: TabMAERegressor) -> None
     np.testing.assert_allclose(ratio, 1000, rtol=1e-3)
 
 
+def test_of_a_target_that_never_varies_no_skill_is_told() -> None:
+    model = TabMAERegressor(**SMALL, members=("linear",)).fit(TABLE, np.full(len(TABLE), 0.1))
+    assert (model.quality_["baseline_error"] == 0).all() and model.quality_["skill"].isna().all()
+    assert model.predict(TABLE[:5]).tolist() == [0.1] * 5
+
+
 def test_quality_tells_of_every_member_and_of_all_together(classifier: TabMAEClassifier) -> None:
     quality = classifier.quality_
     assert quality.index.tolist() == ["linear", "trees", "boosting", "network", "ensemble"]

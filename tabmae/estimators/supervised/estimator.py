@@ -162,6 +162,8 @@ class TabMAERegressor(RegressorMixin, SupervisedTableEstimator):
         counted, weight = with_weight(known, sample_weight)
         numbers = numbers_of(labels[counted[known]])
         mean = float(numbers.mean() if weight is None else (weight * numbers).mean())
+        if (numbers == numbers[0]).all():
+            mean = float(numbers[0])  # that of a constant is a last digit off, which would be its deviation
         squares = (numbers - mean).square()
         deviation = float((squares if weight is None else weight * squares).mean().sqrt())
         if not np.isfinite(deviation):

@@ -231,14 +231,14 @@ class SupervisedTableEstimator(TabularEstimator):
 
         DataFrame, a row a member, the last one "ensemble": `error`, log loss in nats or root mean squared error in
         units of the target, `baseline_error` of the classes' frequencies or the mean, `skill`, the share of it that is
-        gone, and `weight`, how far the member is believed on rows as complete as these. Rows with more missing cells
-        have other weights, chosen by masked copies of these.
+        gone (NaN where the target never varies), and `weight`, how far the member is believed on rows as complete as
+        these. Rows with more missing cells have other weights, chosen by masked copies of these.
         """
         check_is_fitted(self, "ensemble_")
         index = pd.Index([*self.ensemble_.members, "ensemble"], name="member")
         error = self.ensemble_.held_out_errors.cpu().numpy() * self._unit
         frame = pd.DataFrame({"error": error, "baseline_error": self._baseline_error}, index=index)
-        frame["skill"] = 1 - frame["error"] / frame["baseline_error"]
+        frame["skill"] = 1 - frame["error"] / frame["baseline_error"].where(frame["baseline_error"] > 0)
         frame["weight"] = [*self.ensemble_.weights[0].tolist(), 1.0]
         return frame
 
