@@ -20,6 +20,8 @@ from sklearn.utils import check_random_state
 
 import tabmae
 from tabmae import DataError, ParameterError, TabMAE, TabMAEClassifier, TabMAERegressor
+from tabmae.estimators.supervised.members import Ensemble
+from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.supervised.target import codes_of
 
 SMALL: dict[str, Any] = {"max_epochs": 2, "d_token": 4, "random_state": 0}
@@ -125,6 +127,23 @@ def test_of_a_target_that_never_varies_no_skill_is_told() -> None:
     model = TabMAERegressor(**SMALL, members=("linear",)).fit(TABLE, np.full(len(TABLE), 0.1))
     assert (model.quality_["baseline_error"] == 0).all() and model.quality_["skill"].isna().all()
     assert model.predict(TABLE[:5]).tolist() == [0.1] * 5
+
+
+def test_rows_that_teach_are_completed_as_those_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = np.concatenate([COMPLETE[:60], COMPLETE[:60]])
+    twins[np.arange(60), np.arange(60) % 5] = np.nan  # the other of the two tells the cell
+    taught: list[Rows] = []
+    fit = Ensemble.fit
+
+    def watched(self: Ensemble, names: Any, copies: Any, *given: Any) -> Ensemble:
+        taught.append(copies[0])
+        return fit(self, names, copies, *given)
+
+    monkeypatch.setattr(Ensemble, "fit", watched)
+    model = TabMAERegressor(**SMALL, members=("linear",)).fit(twins, np.arange(120.0))
+    asked = model._rows(*model._read(twins))
+    np.testing.assert_array_equal(taught[0].features, asked.features)
+    np.testing.assert_array_equal(taught[0].values, asked.values)
 
 
 def test_quality_tells_of_every_member_and_of_all_together(classifier: TabMAEClassifier) -> None:
