@@ -359,5 +359,7 @@ def test_a_loaded_model_answers_with_the_same_bits(mixed: pd.DataFrame, tmp_path
 
 def test_the_encoder_saves_and_loads_too(mixed: pd.DataFrame, tmp_path: Path) -> None:
     encoder = TabMAEEncoder(max_epochs=1, d_token=4, random_state=0).fit(mixed)
+    assert not encoder.model_.sweeps and not encoder.model_.direct and encoder.model_.copies is None
+    assert encoder.model_.expert is not None, "the network reads its guess"
     encoder.save(tmp_path / "encoder")
     np.testing.assert_array_equal(load(tmp_path / "encoder").transform(mixed), encoder.transform(mixed))

@@ -23,7 +23,7 @@ from tabmae.estimators.clocks import check_clocks, clocks_of
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import added, check_parts, make_room, weigh_members
-from tabmae.estimators.parameters import expert_names, is_auto
+from tabmae.estimators.parameters import EXPERTS, expert_names, is_auto
 from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
 from tabmae.masks import get_mask
@@ -115,7 +115,7 @@ def build_model(
     generator: torch.Generator,
 ) -> MaskedAutoencoder:
     """Fit tokenizer and expert to the observed cells and draw the network's first weights under the generator."""
-    has_gaussian = "gaussian" in expert_names(estimator.experts)
+    has_gaussian = "gaussian" in chosen_experts(estimator)
     with generators_kept(values.device):
         seed_generators(values.device, draw_seed(generator))
         tokenizer = CellTokenizer.fit(
@@ -184,7 +184,7 @@ def fit_model(
         n_steps = size.n_steps if model is None else size.n_steps // SHORTER_WHEN_GOING_ON
         n_epochs = max(1, round(n_steps / max(1, round(len(values) / size.batch_size))))
     with out_of_memory_explained(size.batch_size):
-        names = expert_names(estimator.experts)
+        names = chosen_experts(estimator)
         is_new, has_trees, has_copies = model is None, "trees" in names, "copies" in names
         phases = Phases(deadline, deadline)
         if model is None:
@@ -278,6 +278,13 @@ def chosen_size(estimator: Any, n_rows: int) -> Size:
     auto = auto_size(n_rows)
     given = {name: getattr(estimator, name) for name in ("backbone", "d_token", "depth", "dropout", "batch_size", "lr")}
     return auto._replace(**{name: value for name, value in given.items() if not is_auto(value)})
+
+
+def chosen_experts(estimator: Any) -> tuple[str, ...]:
+    """The experts of an estimator; its class may say what "auto" is, by `auto_experts`."""
+    return expert_names(
+        getattr(estimator, "auto_experts", EXPERTS) if is_auto(estimator.experts) else estimator.experts
+    )
 
 
 def pays_threads(size: Size, n_features: int) -> bool:

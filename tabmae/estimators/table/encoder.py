@@ -18,13 +18,17 @@ from tabmae.saving import register
 class TabMAEEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, MaskedTableEstimator):
     """Masked autoencoder as a transformer step that embeds rows: `transform` gives the (n, d) embeddings of `encode`.
 
-    Parameters, attributes and inputs are those of `TabMAE`.
+    Parameters, attributes and inputs are those of `TabMAE`, but for `experts`: "auto" is ("gaussian",), whose guess the
+    network reads. Embeddings ask neither trees nor copies; `quality_` and `score` tell of the network and the Gaussian
+    alone, and so of less than a `TabMAE` of the same table imputes. Name the experts to have all.
 
     >>> from sklearn.datasets import load_iris
     >>> encoder = TabMAEEncoder(max_epochs=2, random_state=0).fit(load_iris().data)
     >>> encoder.transform(load_iris().data).shape
     (150, 192)
     """
+
+    auto_experts = ("gaussian",)
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embed rows; float32 (n, d)."""
