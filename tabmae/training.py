@@ -11,7 +11,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from tabmae.deadline import NEVER, Deadline
 from tabmae.errors import TrainingError, TrainingInterruptedWarning, warn
+from tabmae.generators import generators_kept, seed_generators
 from tabmae.held_out import Autoencoder, HeldOut
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
@@ -38,7 +38,6 @@ BLOCK_CELLS_IN_HASTE = 50_000
 """The same under a deadline, which a block may overrun."""
 N_CHECKS = 15
 """Rounds of a run, each closed by a check on the held-out cells."""
-CPU = torch.device("cpu")
 
 Callback = Callable[[dict[str, float]], object]
 
@@ -125,7 +124,7 @@ def train(
         run.take_up(Path(checkpoint))
     progress, cut_short = run.progress, False
     bar = tqdm(total=plan.max_epochs, initial=round(progress.epoch), disable=verbose < 1, unit="epoch")
-    with generators_kept(run.values.device), bar:
+    with bar:
         try:
             while not (run.finished or cut_short):
                 record = run.advance()
@@ -207,13 +206,14 @@ class _Run:
         left = math.ceil(plan.max_epochs - self.scheduled / self.n_batches)
         n_epochs = min(-(-plan.max_epochs // N_CHECKS), left)
         end = min(self.scheduled + n_epochs * self.n_batches, self.n_steps)
-        seed_generators(self.values.device, draw_seed(self.generator))
         self.model.train()
         errors = []
-        for batch in self._batches(n_epochs):
-            errors.append(self._step(*batch))
-            if self.scheduled >= end:
-                break
+        with generators_kept(self.values.device):
+            seed_generators(self.values.device, draw_seed(self.generator))
+            for batch in self._batches(n_epochs):
+                errors.append(self._step(*batch))
+                if self.scheduled >= end:
+                    break
         progress.epoch = progress.step / self.n_batches
         record = {"epoch": float(progress.epoch), "error": torch.stack(errors).mean().item()}
         _refuse_non_finite(record, progress.history)
@@ -369,21 +369,6 @@ def _described(mask: object) -> str:
 def draw_seed(generator: torch.Generator) -> int:
     """A seed for a generator that knows only integers."""
     return int(torch.randint(0, 2**31 - 1, (1,), generator=generator, device=generator.device).item())
-
-
-@contextmanager
-def generators_kept(device: torch.device = CPU) -> Iterator[None]:
-    """Leave torch's global generators, of the CPU and of a GPU that is named, as they were; no other GPU is woken."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-def seed_generators(device: torch.device, seed: int) -> None:
-    """Seed torch's global generators, of the CPU and of a GPU that is named."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
 
 
 def _refuse_non_finite(record: dict[str, float], history: list[dict[str, float]]) -> None:

@@ -24,6 +24,7 @@ FLOORS = (
             "deadline",
             "schedule",
             "threads",
+            "generators",
             "sentinels",
             "schema",
             "windows",

@@ -26,10 +26,11 @@ from tabmae.estimators.members import added, check_parts, make_room, weigh_membe
 from tabmae.estimators.parameters import EXPERTS, expert_names, is_auto
 from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
+from tabmae.generators import generators_kept, seed_generators
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import History, Plan, draw_held_out, draw_seed, generators_kept, seed_generators, train
+from tabmae.training import History, Plan, draw_held_out, draw_seed, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""

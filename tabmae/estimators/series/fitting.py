@@ -21,10 +21,11 @@ from tabmae.estimators.series.sizes import Size, groups_of
 from tabmae.estimators.series.standard import Line
 from tabmae.experts.interpolation import interpolate
 from tabmae.experts.stationary import Stationary
+from tabmae.generators import CPU, generators_kept, seed_generators
 from tabmae.masks import SERIES_MASKS, draw_ratio, get_mask
 from tabmae.series_model import SeriesAutoencoder
 from tabmae.tokenizers import PatchTokenizer
-from tabmae.training import CPU, Callback, Plan, draw_seed, generators_kept, seed_generators, train
+from tabmae.training import Callback, Plan, draw_seed, train
 
 RATIO = (0.05, 0.8)
 RIDGES = (1e-3, 1e-2, 1e-1)

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from tabmae.estimators import base
 from tabmae.estimators.supervised.linear import LinearModel
+from tabmae.generators import generators_kept, seed_generators
 from tabmae.model import MaskedAutoencoder
 from tabmae.optimizer import LONGEST_GRADIENT, AdamW
 from tabmae.schedule import share_of_lr
 from tabmae.tokenizers import Guess
-from tabmae.training import draw_seed, generators_kept, seed_generators
+from tabmae.training import draw_seed
 
 BATCH = 128
 STEPS_OF_ROOT = 10
