@@ -263,15 +263,6 @@ def test_a_column_without_a_forest_is_judged_by_the_others_alone() -> None:
     torch.testing.assert_close(members._surprise(*cells, cells[1])[:, 2], others[:, 2])
 
 
-def test_forests_learn_from_normal_rows_alone_unless_they_are_asked_for() -> None:
-    rows = waves(100, 0)
-    some_odd = TabMAEDetector(**QUICK, contamination=0.1).fit(rows)
-    assert "forests" not in some_odd.anomaly_score(rows, by_member=True)
-    asked = TabMAEDetector(members=("distance", "forests"), contamination=0.1, random_state=0).fit(rows)
-    of_members = asked.anomaly_score(rows, by_member=True)
-    np.testing.assert_allclose(of_members.sum(axis=1), asked.anomaly_score(rows))
-
-
 def test_held_out_rows_leave_no_trace_in_the_forests(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, seen = waves(200, 0), []
     fit = CellForests.fit

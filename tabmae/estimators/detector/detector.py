@@ -25,8 +25,8 @@ from tabmae.estimators.detector.checks import check_own_parameters
 from tabmae.estimators.detector.explanation import as_frame, explained
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.members import MEMBERS, MEMBERS_AMONG_OUTLIERS, Members, new_members
-from tabmae.estimators.detector.network import CellNetwork
-from tabmae.estimators.detector.normal_rows import draw_held_out_rows, least_odd_rows
+from tabmae.estimators.detector.network import CellNetwork, Cells
+from tabmae.estimators.detector.normal_rows import NormalRows
 from tabmae.estimators.detector.presence import PRESENCE, Presence
 from tabmae.estimators.detector.relations import RELATIONS, Relations
 from tabmae.estimators.learner import MaskedTableEstimator, check_pretrained, save_without_pretrained
@@ -58,19 +58,19 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added,
     how far a number is off its proportions to others, and that a value stands where there must be none, as by the skip
     pattern of a questionnaire. A number that breaks a sharp relation, as that of a total to its parts, makes its row as
-    odd by itself. With a `contamination` there are only distances and network, all added.
+    odd by itself. With a `contamination` the mean of the distances and that of network and forests are added.
 
     Parameters
     ----------
     contamination : "auto", for fitting on normal rows: a new row is an outlier when fewer than 5 % of such rows are as
-        odd; or the share of outliers among the rows of fit, in (0, 0.5]: an isolation forest leaves out the worst
-        20 % of the rows, or that share if it is larger, before anything is learnt, and so many rows of fit become
-        outliers.
+        odd; or the share of outliers among the rows of fit, in (0, 0.5], so many of which become outliers. Distances
+        are to rows without the worst 20 % by an isolation forest, or that share if it is larger; network and forests
+        learn all rows whose cells go together as most of these do, also at the ends of the data.
     pretrained : a fitted `TabMAE` whose network (without forests) and columns are used instead of training one; it is
         not changed, and not saved with the detector, which holds its network. In what clones a detector (a grid
         search), pass `sklearn.frozen.FrozenEstimator(model)`.
-    members : "auto" for all (with a `contamination` distances and network), or names out of "distance" (numbers in
-        standard deviations), "log_distance" (on logarithmic scales), "rank_distance" (by normal scores of their ranks),
+    members : "auto" for all (with a `contamination` the first five), or names out of "distance" (numbers in standard
+        deviations), "log_distance" (on logarithmic scales), "rank_distance" (by normal scores of their ranks),
         "network", "forests", "relations" (a linear one of numbers), "proportions" (one of logarithms) and "presence"
         (values that other cells rule out). Without the network a fit takes a fraction of the time, and cannot explain.
     mask_ratio : as in `TabMAE`; "auto" is (0.05, 0.8).
@@ -208,25 +208,24 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
             self.schema_ = schema
             generator = base.new_generator(self.random_state)
             share = 0.0 if self.contamination == "auto" else float(self.contamination)
-            kept = least_odd_rows(values, observed, share, draw_seed(generator))
-            self._learn(values[kept], observed[kept], draw_held_out_rows(len(kept), generator), generator, deadline)
+            told = torch.nonzero(observed.any(1))[:, 0]
+            self._learn((values[told], observed[told]), share, generator, deadline)
             if share:
                 scores = -self._scores(values, observed).numpy()
                 self.offset_ = float(np.percentile(scores, 100 * share))
             else:
-                self.offset_ = -alarm_threshold(self.held_out_scores_, len(kept))
+                self.offset_ = -alarm_threshold(self.held_out_scores_, len(told))
         return self
 
-    def _learn(
-        self, values: Tensor, observed: Tensor, held_out: Tensor, generator: torch.Generator, deadline: Deadline
-    ) -> None:
-        """Fit the members to rows (n, F), and judge them by the `held_out` (n,) among these."""
+    def _learn(self, cells: Cells, share: float, generator: torch.Generator, deadline: Deadline) -> None:
+        """Fit the members to the normal ones among rows (n, F), of which a share are outliers."""
         network, forests, relations, presence, pretrained = None, None, None, None, check_pretrained(self.pretrained)
         is_normal, n_levels = self.contamination == "auto", self.schema_.n_levels
         names = MEMBERS if is_normal else MEMBERS_AMONG_OUTLIERS
         if not isinstance(self.members, str):
             names = chosen_members(self.members, MEMBERS)
-        learnt, seeds = (values[~held_out], observed[~held_out]), [draw_seed(generator) for _ in range(3)]
+        normal = NormalRows.draw(*cells, share, n_levels, generator)
+        learnt, seeds = (cells[0][normal.learnt], cells[1][normal.learnt]), [draw_seed(generator) for _ in range(3)]
         if "forests" in names:
             forests = CellForests.fit(learnt, n_levels, seeds[1], deadline.part(SHARE_OF_FORESTS))
         if set(RELATIONS) & set(names):
@@ -239,7 +238,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
             network = CellNetwork(**self._training_parameters(seeds[0])).learn(*learnt, self.schema_, deadline)
         device = base.pick_device(self.device)
         self.members_ = new_members(names, network, forests, relations, presence, n_levels, device, is_normal)
-        self.held_out_scores_ = self.members_.fit(values, observed, held_out).sort().values
+        self.held_out_scores_ = self.members_.fit(*cells, normal).sort().values
 
     @staticmethod
     def _cells(schema: TableSchema, X: Any) -> tuple[Tensor, Tensor]:
@@ -272,8 +271,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         ----------
         X : (n, F), a container as in fit.
         by_member : give a DataFrame (n, members) of each member's evidence instead, of which the two largest are added,
-            or with a `contamination` all, network and forests counted as one; then proportions and presence are.
-            Relations are the score where they are larger.
+            network and forests counted as one, or with a `contamination` all, and distances as one, too; then
+            proportions and presence are. Relations are the score where they are larger.
 
         Returns
         -------

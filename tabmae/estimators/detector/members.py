@@ -19,6 +19,7 @@ from tabmae.estimators.detector.explanation import blame
 from tabmae.estimators.detector.forests import CellForests
 from tabmae.estimators.detector.linear import CellGaussian
 from tabmae.estimators.detector.network import CellNetwork, mean_of_rows
+from tabmae.estimators.detector.normal_rows import NormalRows
 from tabmae.estimators.detector.presence import PRESENCE, Presence
 from tabmae.estimators.detector.relations import PROPORTIONS, RELATIONS, SUMS, Relations
 from tabmae.estimators.detector.slips import bounded, without_slips
@@ -32,7 +33,7 @@ SURPRISES = ("network", "forests")
 FORESTS_WEIGHT = 2.0
 """How far the forests count in that mean beside the network, as they judge numbers on two scales."""
 MEMBERS = (*DISTANCES, *SURPRISES, *RELATIONS, PRESENCE)
-MEMBERS_AMONG_OUTLIERS = (*DISTANCES, "network")
+MEMBERS_AMONG_OUTLIERS = (*DISTANCES, *SURPRISES)
 """Members where the rows of fit may be odd themselves."""
 N_ADDED = 2
 """Members whose evidence against a row is added, those that find it oddest: one that sees nothing tells nothing."""
@@ -53,7 +54,8 @@ class Members:
         learnt.
     all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
         while outliers would be near others of their kind, as widely spaced as they are; network and forests count by
-        what they leave unexplained; and the two members that find a row oddest judge it.
+        what they leave unexplained; and the two members that find a row oddest judge it. Otherwise the distances count
+        as one, by their mean, to which that of network and forests is added.
 
     Attributes
     ----------
@@ -76,38 +78,39 @@ class Members:
         self.linear: CellGaussian | None = None
         self.evidence: dict[str, Evidence] = {}
 
-    def fit(self, values: Tensor, observed: Tensor, held_out: Tensor) -> Tensor:
-        """Learn what is normal from the cells (n, F) of rows of which network and forests saw none that are `held_out`
-        (n,).
+    def fit(self, values: Tensor, observed: Tensor, normal: NormalRows) -> Tensor:
+        """Learn what is normal from the cells (n, F) of rows of which network and forests saw those that were learnt.
 
-        Distances of the rows that were learnt, among themselves, say how odd a distance is; then all rows are
-        remembered. A held-out row is compared with n - 1 others and a new one with n, so that a new one never looks
-        odder for it; the spacing that either is measured by is that of the learnt rows. Of rows that equal it, a new
-        row leaves out one: a held-out row leaves out one more, itself. The held-out rows give the ranks of surprise,
-        which the network would underrate on the others.
+        Distances of the rows that were learnt, to the near ones among them, say how odd a distance is; then the near
+        ones that were held out are remembered, too. A held-out row is compared with n - 1 others and a new one with n,
+        so that a new one never looks odder for it; the spacing that either is measured by is that of the learnt rows.
+        Of rows that equal it, a new row leaves out one: a held-out row leaves out one more, itself. The held-out rows
+        give the ranks of surprise, which the network would underrate on the others.
 
         Returns
         -------
         Scores of the held-out rows, (m,).
         """
-        rows = torch.nonzero(~held_out)[:, 0]
+        rows = torch.nonzero(normal.learnt)[:, 0]
         sample = rows[:: max(1, -(-len(rows) // MAX_CALIBRATED))]
-        others = values[held_out], observed[held_out]
+        others = values[normal.held_out], observed[normal.held_out]
         found: dict[str, Tensor] = {}
         if self.neighbours is not None:
             n_levels = self.neighbours.n_levels
-            near = bounded(values, n_levels)
-            completion = Completion.fit(near[rows], observed[rows], n_levels)
-            whole = None if completion is None else completion.complete(near, observed)
-            self.neighbours.learn_scales(without_slips(values[rows], observed[rows], n_levels), observed[rows])
-            self.neighbours.remember(values[rows], observed[rows], None if whole is None else whole[rows])
+            near, cells = normal.near & normal.learnt, bounded(values, n_levels)
+            completion = Completion.fit(cells[near], observed[near], n_levels)
+            whole = None if completion is None else completion.complete(cells, observed)
+            spread = normal.near & ~normal.held_out
+            self.neighbours.learn_scales(without_slips(values[spread], observed[spread], n_levels), observed[spread])
+            self.neighbours.remember(values[near], observed[near], None if whole is None else whole[near])
             if self.all_normal:
                 self.neighbours.learn_spacing()
             for name, column in self._distances(values[sample], observed[sample]).items():
                 self.evidence[name] = Evidence.fit(column)
-            self.neighbours.remember(values, observed, whole)
+            near = normal.near & (normal.learnt | normal.held_out)
+            self.neighbours.remember(values[near], observed[near], None if whole is None else whole[near])
             if self.all_normal:
-                self.neighbours.learn_spacing(~held_out)
+                self.neighbours.learn_spacing(normal.learnt[near])
             found = self._distances(*others, n_equal=2)
         if self.network is not None:
             of_sample, of_others = self.network.judge((values[sample], observed[sample]), others)
@@ -182,7 +185,8 @@ class Members:
         where the rows of fit may be odd themselves, and of proportions and presence; a broken relation is
         enough by itself.
 
-        Network and forests count as one; the forests less, by the share of columns that have none.
+        Network and forests count as one, the forests less by the share of columns that have none; so do the distances
+        where all are added.
         """
         members = dict(zip(self.names, nats.unbind(1), strict=True))
         nothing = torch.zeros(len(nats), dtype=nats.dtype)
@@ -192,6 +196,9 @@ class Members:
             network, forests = (members.pop(name) for name in SURPRISES)
             weight = FORESTS_WEIGHT * self.forests.share
             members["surprise"] = (network + weight * forests) / (1 + weight)
+        if not self.all_normal and self.neighbours is not None:
+            apart = [members.pop(name) for name in DISTANCES if name in members]
+            members["distance"] = torch.stack(apart, 1).mean(1)
         if members:
             n_added = min(N_ADDED, len(members)) if self.all_normal else len(members)
             score = score + torch.stack(list(members.values()), 1).topk(n_added).values.sum(1)

@@ -1,25 +1,88 @@
 """Which rows of fit are taken to be normal, and which of these are held out.
 
-Contract: chosen before anything is learnt; rows without an observed cell are left out.
+Contract: chosen before any member learns; a row without an observed cell is none of them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from sklearn.ensemble import IsolationForest
 from torch import Tensor
 
+from tabmae.estimators.detector.linear import CellGaussian
+from tabmae.training import draw_seed
+
 LEAST_TRIMMED = 0.2
 """Share of the rows left out where some are outliers: outliers that are learnt hide themselves."""
 N_TREES = 100
+GOING_TOGETHER = 0.95
+"""Share of the least odd rows whose cells are taken to go together, and with them all rows whose cells do as well."""
+MAX_ROWS = 5_000
+"""Rows that say how cells go together."""
 HELD_OUT = 0.2
 LEAST_HELD_OUT = 39
 MAX_HELD_OUT = 1_999
 
 
+class NormalRows(NamedTuple):
+    """Rows that are taken to be normal, bool (n,) each.
+
+    Attributes
+    ----------
+    learnt, held_out : what cells go together is learnt from, and what is compared with; no row is both.
+    near : rows that lie near others, which say how far apart rows are, and which of the above others are near to.
+    """
+
+    learnt: Tensor
+    held_out: Tensor
+    near: Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        values: Tensor,
+        observed: Tensor,
+        contamination: float,
+        n_levels: Sequence[int],
+        generator: torch.Generator,
+    ) -> Self:
+        """Choose among rows (n, F) with an observed cell each.
+
+        Parameters
+        ----------
+        contamination : share of outliers among the rows, 0 for none: then all are normal.
+        n_levels : for each column 0 for a number, else the number of its levels.
+        """
+        least_odd = least_odd_rows(values, observed, contamination, draw_seed(generator))
+        near, usual = torch.zeros(len(values), dtype=torch.bool), torch.ones(len(values), dtype=torch.bool)
+        near[least_odd] = True
+        if contamination:
+            usual = go_together(values, observed, least_odd, n_levels)
+        held_out = usual & draw_held_out_rows(len(values), generator)
+        return cls(usual & ~held_out, held_out, near)
+
+
+def go_together(values: Tensor, observed: Tensor, least_odd: Tensor, n_levels: Sequence[int]) -> Tensor:
+    """Which rows of values (n, F) have cells that go together as those of most rows at the positions `least_odd`; bool.
+
+    A row at an end of the data is one where a line through the others leads to it; a row with a cell of another row is
+    none, however near it lies. Of a table too wide for a Gaussian, the least odd rows.
+    """
+    some = least_odd[:: max(1, -(-len(least_odd) // MAX_ROWS))]
+    gaussian = CellGaussian.fit((values[some], observed[some]), n_levels)
+    if gaussian is None:
+        return torch.zeros(len(values), dtype=torch.bool).index_fill(0, least_odd, True)
+    surprise = gaussian.surprise(values, observed).square().mean(1)
+    usual = surprise[some].quantile(GOING_TOGETHER, interpolation="higher")
+    return surprise <= usual
+
+
 def least_odd_rows(values: Tensor, observed: Tensor, contamination: float, seed: int) -> Tensor:
-    """Positions of the rows of values (n, F) to learn from: all, or without the worst by an isolation forest.
+    """Positions of the rows of values (n, F) that lie near others: all, or without the worst by an isolation forest.
 
     Parameters
     ----------
