@@ -85,6 +85,14 @@ def test_foreign_cells_come_before_the_ends_of_the_data(fitted: Any) -> None:
     assert (detector.predict(new) == -1)[at_ends].mean() <= 0.1
 
 
+def test_good_cells_at_the_ends_are_expected_as_they_are(fitted: Any) -> None:
+    detector, _, _, new = fitted
+    cells = detector.explain(new).query("column == 'b'")
+    error, at_ends = (cells["value"] - cells["expected"]).to_numpy(dtype=float), new["a"].abs().to_numpy() > FAR
+    assert np.sqrt(np.square(error[at_ends]).mean()) < 0.45
+    assert cells["value"].between(cells["lower"], cells["upper"])[at_ends].mean() > 0.75
+
+
 def test_distances_count_as_one_and_network_and_forests_too(fitted: Any) -> None:
     detector, rows, _, _ = fitted
     found = detector.anomaly_score(rows, by_member=True)

@@ -75,7 +75,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         (values that other cells rule out). Without the network a fit takes a fraction of the time, and cannot explain.
     mask_ratio : as in `TabMAE`; "auto" is (0.05, 0.8).
     dropout : as in `TabMAE`; "auto" is 0.05.
-    experts : as in `TabMAE`; "auto" is ("gaussian",), its covariance moved half way to its diagonal.
+    experts : as in `TabMAE`; "auto" is ("gaussian",), its covariance moved towards its diagonal.
     time_budget : seconds of wall time after which the training of the network ends, None for no limit; forests grow
         before it, within three tenths of them, and columns without one count as not odd; the distances, and the scores
         of the rows that are held out, come after it.
@@ -235,7 +235,8 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
         if pretrained is not None:
             network = CellNetwork.of(pretrained)
         elif "network" in names:
-            network = CellNetwork(**self._training_parameters(seeds[0])).learn(*learnt, self.schema_, deadline)
+            network = CellNetwork(**self._training_parameters(seeds[0]))
+            network.learn(*learnt, self.schema_, deadline, is_normal)
         device = base.pick_device(self.device)
         self.members_ = new_members(names, network, forests, relations, presence, n_levels, device, is_normal)
         self.held_out_scores_ = self.members_.fit(*cells, normal).sort().values

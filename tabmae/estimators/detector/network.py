@@ -36,6 +36,9 @@ SMOOTHING, BACKGROUND = 0.01, 0.002
 """Share of its probability that a level loses, and the probability that it keeps where the network rules it out."""
 ROUNDING = 1e-5
 """Nats beyond the usual that rounding may make."""
+DIAGONAL, DIAGONAL_AMONG_OUTLIERS = 0.5, 0.1
+"""How far the Gaussian's covariance is moved to its diagonal. Half way it tells normal rows best from others, but says
+too little of the ends of the data, where few rows teach the network the rest and outliers are looked for."""
 STRANGE = -math.log(BACKGROUND)
 """Surprise at a level that was not learnt, in nats."""
 
@@ -64,7 +67,7 @@ class CellNetwork(MaskedTableEstimator):
     """
 
     default_ratio = (0.05, 0.8)
-    expert_diagonal = 0.5
+    expert_diagonal = DIAGONAL
 
     spread_: Tensor
     usual_: Tensor
@@ -92,8 +95,11 @@ class CellNetwork(MaskedTableEstimator):
         network.model_.set_copies(None)
         return network
 
-    def learn(self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline) -> Self:
-        """Train on the cells (n, F) of a schema."""
+    def learn(
+        self, values: Tensor, observed: Tensor, schema: TableSchema, deadline: Deadline, all_normal: bool
+    ) -> Self:
+        """Train on the cells (n, F) of a schema, those of normal rows or of rows that were told from outliers."""
+        self.expert_diagonal = DIAGONAL if all_normal else DIAGONAL_AMONG_OUTLIERS
         self.n_features_in_ = values.shape[1]
         self.learnt_levels_ = learnt_levels(values, observed, schema.n_levels)
         return self._learn(bounded(values, schema.n_levels), observed, schema, None, False, deadline)
