@@ -58,7 +58,7 @@ class TabMAEDetector(OutlierMixin, TabularEstimator):
     explain. These two count as one, by a mean in which the forests have twice the weight; the two largest are added,
     how far a number is off its proportions to others, and that a value stands where there must be none, as by the skip
     pattern of a questionnaire. A number that breaks a sharp relation, as that of a total to its parts, makes its row as
-    odd by itself. With a `contamination` the mean of the distances and that of network and forests are added.
+    odd by itself. With a `contamination` twice the mean of network and forests is added to that of the distances.
 
     Parameters
     ----------

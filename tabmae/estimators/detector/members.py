@@ -39,7 +39,8 @@ N_ADDED = 2
 """Members whose evidence against a row is added, those that find it oddest: one that sees nothing tells nothing."""
 SURPRISE_WEIGHT = 2.0
 """How far surprise counts beside distances where a member explains nothing of the columns, and none where it explains
-all: what is left of columns that nearly follow from each other is noise, and its smallest parts are surprising."""
+all: what is left of columns that nearly follow from each other is noise, and its smallest parts are surprising. Beside
+outliers it counts as far whatever is explained: such columns tell which cells are foreign, and a distance hardly."""
 MAX_CALIBRATED = 2_000
 """Learnt rows whose values say what is normal."""
 
@@ -55,7 +56,7 @@ class Members:
     all_normal : whether the rows of fit are normal ones. Then distances are measured by the spacing of the rows about,
         while outliers would be near others of their kind, as widely spaced as they are; network and forests count by
         what they leave unexplained; and the two members that find a row oddest judge it. Otherwise the distances count
-        as one, by their mean, to which that of network and forests is added.
+        as one, by their mean, to which that of network and forests is added, twice.
 
     Attributes
     ----------
@@ -167,9 +168,9 @@ class Members:
         nats = {
             name: self.evidence[name].nats(found[name]) if name in self.evidence else found[name] for name in self.names
         }
-        if self.all_normal and self.neighbours is not None:
+        if self.neighbours is not None:
             for name, skill in self._skills().items():
-                weight = SURPRISE_WEIGHT * (1 - skill)
+                weight = SURPRISE_WEIGHT * (1 - skill) if self.all_normal else torch.tensor(SURPRISE_WEIGHT)
                 nats[name] = torch.where(found[name].isnan(), 1, weight) * nats[name]
         return torch.stack(list(nats.values()), 1)
 
@@ -185,8 +186,8 @@ class Members:
         where the rows of fit may be odd themselves, and of proportions and presence; a broken relation is
         enough by itself.
 
-        Network and forests count as one, the forests less by the share of columns that have none; so do the distances
-        where all are added.
+        Network and forests count as one, the forests less by the share of columns that have none. Where all are added,
+        so do the distances, and forests find no row odder than the network does: they err at the ends of the data.
         """
         members = dict(zip(self.names, nats.unbind(1), strict=True))
         nothing = torch.zeros(len(nats), dtype=nats.dtype)
@@ -194,6 +195,7 @@ class Members:
         score = rest[0] + rest[1]
         if self.forests is not None and set(SURPRISES) <= set(members):
             network, forests = (members.pop(name) for name in SURPRISES)
+            forests = forests if self.all_normal else forests.minimum(network)
             weight = FORESTS_WEIGHT * self.forests.share
             members["surprise"] = (network + weight * forests) / (1 + weight)
         if not self.all_normal and self.neighbours is not None:
