@@ -111,15 +111,16 @@ class CellNetwork(MaskedTableEstimator):
         -------
         What `surprise` gives for either.
         """
-        errors, spreads, _ = self._judged(*learnt)
+        errors, spreads, *_ = self._judged(*learnt)
         typical = errors.abs().nanmedian(0).values.nan_to_num(1) / NORMAL_MEDIAN
         self.spread_ = typical.clamp_min(LEAST_SPREAD)
         surprise, known = surprise_of(errors, spreads, self.spread_), learnt[1]
         self.skill_ = explained_share(*learnt, errors, self.schema_.n_levels)
         self.usual_ = torch.where(known, surprise, 0).sum(0) / known.sum(0).clamp_min(1)
-        held_out_errors, held_out_spreads, centrality = self._judged(*held_out, with_centrality=True)
+        held_out_errors, held_out_spreads, *bounds = self._judged(*held_out, with_centrality=True)
         numbers, has_single = self.model_.tokenizer.numbers.tolist(), self.model_.tokenizer.bins.has_single.tolist()
-        self.intervals_ = Calibration([centrality[held_out[1][:, j], j] for j in numbers], has_single)
+        centrality, deviations = ([part[held_out[1][:, j], j] for j in numbers] for part in bounds)
+        self.intervals_ = Calibration(centrality, has_single, deviations)
         return self._above(surprise, known), self._above(
             surprise_of(held_out_errors, held_out_spreads, self.spread_), held_out[1]
         )
@@ -136,7 +137,7 @@ class CellNetwork(MaskedTableEstimator):
         -------
         surprise : float64 (B, F), 0 where a cell is missing, not wanted or no less likely than usual.
         """
-        errors, spreads, _ = self._judged(values, observed, wanted)
+        errors, spreads, *_ = self._judged(values, observed, wanted)
         return self._above(surprise_of(errors, spreads, self.spread_), observed if wanted is None else wanted)
 
     def strange_cells(self, values: Tensor, observed: Tensor) -> Tensor:
@@ -162,7 +163,9 @@ class CellNetwork(MaskedTableEstimator):
         for feature, rows, cell in self._each_hidden(values, observed, everywhere):
             point[rows, feature] = cell.point()[:, 0].cpu().double()
             if self._is_number(feature):
-                found = cell.interval(self.intervals_.level(places[feature], level))
+                found = cell.interval(
+                    self.intervals_.levels(places[feature], level, cell.deviation[:, 0].cpu())[:, None]
+                )
                 for bound, side in zip(bounds, found, strict=True):
                     bound[rows, feature] = side[:, 0]
         least, most = ends_of(self.schema_.columns, tokenizer.numbers[tokenizer.bins.discrete].tolist())
@@ -171,6 +174,7 @@ class CellNetwork(MaskedTableEstimator):
     def _get_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         state, tensors = super()._get_state()
         tensors |= {f"intervals.{k}": cells for k, cells in enumerate(self.intervals_.centrality)}
+        tensors |= {f"interval_deviations.{k}": cells for k, cells in enumerate(self.intervals_.deviations)}
         return state, {
             **tensors,
             "usual": self.usual_,
@@ -184,23 +188,26 @@ class CellNetwork(MaskedTableEstimator):
         self.usual_, self.spread_, self.skill_ = (tensors[name] for name in ("usual", "spread", "skill"))
         self.learnt_levels_ = tensors["learnt_levels"]
         has_single = self.model_.tokenizer.bins.has_single.tolist()
-        self.intervals_ = Calibration([tensors[f"intervals.{k}"] for k in range(len(has_single))], has_single)
+        centrality, deviations = (
+            [tensors[f"{name}.{k}"] for k in range(len(has_single))] for name in ("intervals", "interval_deviations")
+        )
+        self.intervals_ = Calibration(centrality, has_single, deviations)
 
     def _is_number(self, feature: int) -> bool:
         return self.model_.tokenizer.n_levels[feature] == 0
 
     def _judged(
         self, values: Tensor, observed: Tensor, wanted: Tensor | None = None, with_centrality: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Each observed cell, or those `wanted`, against its prediction from the others, (B, F) each.
 
         Returns
         -------
-        error of a number, or the surprise at a level; the predicted spread of a number, NaN for levels; the centrality
-        of a number if asked for.
+        error of a number, or the surprise at a level; the predicted spread of a number, NaN for levels; its centrality
+        and predicted deviation if asked for.
         """
         errors = torch.full(values.shape, torch.nan, dtype=torch.float64)
-        spreads, centrality = errors.clone(), torch.zeros_like(errors)
+        spreads, centrality, deviations = errors.clone(), torch.zeros_like(errors), torch.ones_like(errors)
         strange = self.strange_cells(values, observed)
         known = observed & ~strange
         errors[strange] = STRANGE
@@ -211,10 +218,11 @@ class CellNetwork(MaskedTableEstimator):
                 spreads[rows, feature] = cell.scale[:, 0].cpu().double()
                 if with_centrality:
                     centrality[rows, feature] = cell.centrality(target)[:, 0].cpu().double()
+                    deviations[rows, feature] = cell.deviation[:, 0].cpu().double()
             else:
                 probability = (1 - SMOOTHING) * cell.level_log_probability(target).exp() + BACKGROUND
                 errors[rows, feature] = -probability.log()[:, 0].cpu().double()
-        return errors, spreads, centrality
+        return errors, spreads, centrality, deviations
 
     @torch.no_grad()
     def _each_hidden(
