@@ -83,8 +83,8 @@ class MaskedAutoencoder(nn.Module):
     Buffers `number_weights` (1 + S, Fn, 5) and `level_weights` (1 + S, Fc, 4), one more with copies: how far each of
     `Members` is believed, per column, before and after each of S sweeps of forests; the network alone until they are
     set. Training uses the network alone. `copies` holds rows that others may copy, None without. `sweeps` holds the
-    features' forests by position, a sweep of them where any grew (in models saved before, up to two); each sweep reads
-    rows as the ensemble before it completes them. `direct` holds the features' trees that know no expert's guess; they
+    features' forests by position, a sweep of them where any grew; each sweep reads rows as the ensemble before it
+    completes them. `direct` holds the features' trees that know no expert's guess; they
     read what the last sweep reads. `grown_with` is the expert as forests read it, None where that is `expert` itself:
     where it hardly knows a column, a later fit moves its guess by more than all of its range, and trees split within.
     `sure` (1 + S, Fn): the expert's variance of a number at which it is followed half of the way from the weighted mean

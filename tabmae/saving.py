@@ -22,7 +22,7 @@ from torch import Tensor
 from tabmae.errors import ParameterError, SavedModelError, listed, warn
 from tabmae.folders import RECORD, WEIGHTS, check_target
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PACKAGES = ("tabmae", "torch", "scikit-learn")
 UNSAVED = ("callbacks", "checkpoint")
 """Parameters of one run on one machine: code, and a path that a loaded folder must not choose."""
@@ -137,8 +137,13 @@ def read_record(path: Path) -> tuple[Callable[..., Savable], dict[str, Any], dic
         raise damaged(path, f"{RECORD!r} must be an object with a format version", "it has none")
     if written > FORMAT_VERSION:
         raise SavedModelError(
-            f"A saved model must have format version {FORMAT_VERSION} or older; {str(path)!r} has {written}. "
+            f"A saved model must have format version {FORMAT_VERSION}; {str(path)!r} has {written}. "
             "Upgrade tabmae: pip install --upgrade tabmae."
+        )
+    if written < FORMAT_VERSION:
+        raise SavedModelError(
+            f"A saved model must have format version {FORMAT_VERSION}; {str(path)!r} has {written}. "
+            "Fit the model again and save it."
         )
     missing = [key for key in (*CHECKED, "record_sha256") if key not in record]
     if missing:

@@ -321,7 +321,8 @@ def edit(key: str, value: Any) -> Callable[[Path], None]:
     (lambda folder: cut(folder / "weights.safetensors"), "'weights.safetensors' must match its checksum"),
     (lambda folder: cut(folder / "tabmae.json"), "'tabmae.json' must be valid JSON"),
     (lambda folder: (folder / "weights.safetensors").unlink(), "A saved model must hold 'tabmae.json' and 'weights"),
-    (edit("format_version", 99), "A saved model must have format version . or older"),
+    (edit("format_version", 99), "A saved model must have format version .; .* has 99. Upgrade"),
+    (edit("format_version", 1), "A saved model must have format version .; .* has 1. Fit the model again"),
     (edit("class", "os.system"), "'tabmae.json' must match its checksum"),
     (edit("params", {"mask": "os.system"}), "'tabmae.json' must match its checksum"),
 ])  # fmt: skip

@@ -12,8 +12,6 @@ from torch import Tensor
 import tabmae
 from tabmae import TabMAE, TabMAEDetector
 from tabmae.estimators import growing
-from tabmae.estimators.base import restored_model
-from tabmae.estimators.members import ADDED
 from tabmae.experts import copies as room
 from tabmae.experts.copies import Copies
 
@@ -389,17 +387,3 @@ def test_equal_numbers_count_only_where_they_repeat() -> None:
     rows = visits()
     copies = Copies([0, 0, 2, 0]).fit(rows, torch.ones_like(rows, dtype=torch.bool))
     assert (copies.equal[:2] > 0.95).all() and not copies.equal[2:].any()
-
-
-def test_a_model_saved_before_copies_were_told_by_name_answers_as_then() -> None:
-    _, table = frame(grouped())
-    model = TabMAE(**QUICK).fit(table)
-    kept = model.model_
-    assert kept.copies is not None and not kept.copies.equal.any()
-    kept.sure_copies.zero_(), kept.sure_copies_of_levels.zero_(), kept.copies.none.fill_(0.5)
-    weights = {name: tensor for name, tensor in kept.state_dict().items() if name not in ADDED}
-    told = restored_model(model, model.size_, model.schema_.n_levels, "mse", weights)
-    values, visible = torch.zeros(3, 9).double(), torch.ones(3, 9, dtype=torch.bool).tril()
-    for one, same in zip(told.members(values, visible), kept.members(values, visible), strict=True):
-        assert torch.equal(one, same)
-    assert torch.equal(*(each(values, visible).point() for each in (told, kept)))

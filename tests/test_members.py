@@ -425,22 +425,6 @@ def test_a_network_of_few_epochs_is_not_taught_on(monkeypatch: pytest.MonkeyPatc
     assert len(cells) == 1
 
 
-def test_a_model_of_before_that_told_discrete_columns_alone_answers_the_same() -> None:
-    given = frame(300).assign(step=np.arange(300) % 3.0)
-    model = TabMAE(max_epochs=3, random_state=0).fit(given)
-    weights = dict(model.model_.state_dict())
-    del weights["tokenizer.single"]
-    weights["tokenizer.discrete"] = model.model_.tokenizer.bins.discrete
-    assert weights["tokenizer.discrete"].tolist() == [False, False, True]
-    values, visible = torch.zeros(4, 4).double(), torch.ones(4, 4, dtype=torch.bool).tril()
-    told = base.restored_model(model, model.size_, model.schema_.n_levels, model.model_.tokenizer.loss, weights)
-    for cells in ("numbers", "levels"):
-        found, wanted = (getattr(given.members(values, visible), cells) for given in (told, model.model_))
-        assert torch.equal(found, wanted)
-    quantiles = [given(values, visible).quantile(0.3) for given in (told, model.model_)]
-    assert torch.equal(*quantiles) and set(quantiles[0][:, 2].tolist()) <= set(told.tokenizer.centres[2].tolist())
-
-
 def test_a_network_that_stopped_before_its_end_is_taught_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
 

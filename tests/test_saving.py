@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tabmae.errors import ParameterError, SavedModelError
 from tabmae.folders import RECORD, WEIGHTS
-from tabmae.saving import REGISTERED, checksum, load, register, save
+from tabmae.saving import FORMAT_VERSION, REGISTERED, checksum, load, register, save
 
 STATE = {
     "mean": 0.1 + 0.2,
@@ -133,7 +133,7 @@ def test_parameters_come_back_as_python_values(tmp_path: Path, value: Any, expec
 def test_the_folder_holds_weights_and_json_only(folder: Path) -> None:
     assert sorted(os.listdir(folder)) == [RECORD, WEIGHTS]
     record = json.loads((folder / RECORD).read_text(), parse_constant=lambda constant: pytest.fail(constant))
-    assert record["format_version"] == 1
+    assert record["format_version"] == FORMAT_VERSION
     assert record["versions"]["scikit-learn"] == sklearn.__version__
     assert record["weights_sha256"] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     assert safetensors.torch.load_file(folder / WEIGHTS).keys() == fitted().tensors_.keys()
@@ -323,7 +323,7 @@ def become_folder(folder: Path) -> None:
 
 def nest(depth: int) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
-        (folder / RECORD).write_text('{"format_version": 1, "state": ' + "[" * depth + "]" * depth + "}")
+        (folder / RECORD).write_text('{"format_version": 2, "state": ' + "[" * depth + "]" * depth + "}")
 
     return apply
 
@@ -350,8 +350,12 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         "'tabmae.json' must be an object with a format version",
     ),
     "newer": (
-        lambda f: rewrite(f, format_version=2),
-        "must have format version 1 or older; '.*' has 2. Upgrade tabmae",
+        lambda f: rewrite(f, format_version=FORMAT_VERSION + 1),
+        "must have format version 2; '.*' has 3. Upgrade tabmae",
+    ),
+    "older": (
+        lambda f: rewrite(f, format_version=FORMAT_VERSION - 1),
+        "must have format version 2; '.*' has 1. Fit the model again and save it",
     ),
     "no class": (edit('"class"', '"klass"'), "'tabmae.json' must hold class, .* it lacks 'class'"),
     "nested": (nest(100), "'tabmae.json' must hold class"),

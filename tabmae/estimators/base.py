@@ -22,7 +22,7 @@ from tabmae.errors import ParameterError, TrainingError, warn
 from tabmae.estimators.clocks import check_clocks, clocks_of
 from tabmae.estimators.copying import fit_copies
 from tabmae.estimators.growing import Phases, grow_trees, planned
-from tabmae.estimators.members import added, check_parts, make_room, weigh_members
+from tabmae.estimators.members import check_parts, make_room, weigh_members
 from tabmae.estimators.parameters import EXPERTS, expert_names, is_auto
 from tabmae.estimators.validation import Validation, split_held_out
 from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
@@ -315,7 +315,6 @@ def restored_model(
     `feature_shape` : that of fit, which parameters set since may not be.
     """
     device = device_or_cpu(estimator)
-    weights = _of_now(weights)
     edges, centres, single, prior, clocks = (weights[f"tokenizer.{name}"] for name in CellTokenizer.LEARNT)
     check_clocks(clocks, n_levels)
     has_guess = len(weights["tokenizer.guess_embedding"]) > 0
@@ -327,26 +326,12 @@ def restored_model(
     has_expert = "expert.mean" in weights
     model = MaskedAutoencoder(tokenizer, network, Gaussian(tokenizer.n_expert_columns) if has_expert else None)
     make_room(model, weights)
-    weights = {**added(model), **weights}
     set_precision(model, next(weight.dtype for name, weight in weights.items() if name.startswith("backbone")))
     model.load_state_dict(weights)
     check_parts(model)
     model.to(device).eval()
     set_precision(model, INFERENCE)
     return model
-
-
-def _of_now(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with clocks, and bins that tell which are of one value; a model of before told that of whole columns."""
-    weights = {"tokenizer.clocks": torch.zeros(0, 4, dtype=torch.float64), **weights}
-    discrete = weights.get("tokenizer.discrete")
-    if discrete is None:
-        return weights
-    single = discrete[:, None].expand_as(weights["tokenizer.centres"]).clone()
-    return {
-        **{name: weight for name, weight in weights.items() if name != "tokenizer.discrete"},
-        "tokenizer.single": single,
-    }
 
 
 def _loss(estimator: Any) -> str:

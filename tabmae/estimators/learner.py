@@ -338,14 +338,13 @@ class MaskedTableEstimator(TabularEstimator):
             self.feature_names_in_ = np.array(state["feature_names_in"], dtype=object)
         self.quality_ = pd.DataFrame(state["quality"])
         self.quality_.index = self._column_index()
-        weights = part_of(tensors, "model.")
-        shape = state.get("feature_shape", self.feature_shape)
-        self.model_ = base.restored_model(self, self.size_, self.schema_.n_levels, state["loss"], weights, shape)
-        n_numbers = len(self.model_.tokenizer.numbers)
-        centrality = [tensors[f"calibration.{k}"] for k in range(n_numbers)]
-        # models saved before told of all cells alike
-        deviations = [tensors.get(f"deviation.{k}", torch.ones_like(own)) for k, own in enumerate(centrality)]
-        self.calibration_ = Calibration(centrality, self.model_.tokenizer.bins.has_single.tolist(), deviations)
+        told = self.schema_.n_levels, state["loss"], part_of(tensors, "model."), state["feature_shape"]
+        self.model_ = base.restored_model(self, self.size_, *told)
+        has_single = self.model_.tokenizer.bins.has_single.tolist()
+        centrality, deviations = (
+            [tensors[f"{name}.{k}"] for k in range(len(has_single))] for name in ("calibration", "deviation")
+        )
+        self.calibration_ = Calibration(centrality, has_single, deviations)
 
 
 def check_pretrained(pretrained: Any) -> MaskedTableEstimator | None:

@@ -37,9 +37,6 @@ SURE = (1e-4, 1e-3, 1e-2)
 """Doubts at which a member may be followed half of the way beyond its weight: variances of the expert's, in those of a
 number, and squares of the copies'."""
 
-ADDED = (*OF_SURE, "copies.equal", "copies.none")
-"""Buffers that models saved before do not have."""
-
 
 @torch.no_grad()
 def weigh_members(model: MaskedAutoencoder, validation: Validation) -> None:
@@ -207,11 +204,6 @@ def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:
     for feature in sorted({name.split(".")[1] for name in weights if name.startswith("direct.")}):
         of_levels = weights.get(f"direct.{feature}.forest.value")
         model.direct[feature] = DirectTrees(0 if of_levels is None else of_levels.shape[1])
-
-
-def added(model: MaskedAutoencoder) -> dict[str, Tensor]:
-    """What models saved before there was such a thing lack, as it is where nothing was learnt of it."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name in ADDED}
 
 
 def check_parts(model: MaskedAutoencoder) -> None:

@@ -239,8 +239,8 @@ class TableSchema:
                     **column,
                     "name": from_json(column["name"]),
                     "levels": tuple(map(from_json, column["levels"])),
-                    "common": tuple(map(float, column.get("common", ()))),
-                    "believed": tuple(map(float, column.get("believed", ()))),
+                    "common": tuple(map(float, column["common"])),
+                    "believed": tuple(map(float, column["believed"])),
                 }
                 for column in saved["columns"]
             ]

@@ -125,8 +125,8 @@ class Scales:
         """Undo `to_dict`, with the function that undoes `named`."""
         own = state["own"]
         pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
-        typical = np.array(state.get("typical", state["deviation"]))
-        return cls(np.array(state["mean"]), np.array(state["deviation"]), pairs, typical, np.array(state["signed"]))
+        mean, deviation, typical, signed = (np.array(state[k]) for k in ("mean", "deviation", "typical", "signed"))
+        return cls(mean, deviation, pairs, typical, signed)
 
 
 def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix) -> Matrix:

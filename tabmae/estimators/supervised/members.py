@@ -265,8 +265,6 @@ def restored(n_levels: int, tensors: dict[str, Tensor], pretrained: MaskedAutoen
     if ensemble.spread is not None:
         n_errors = len(tensors["spread.ratios"])
         ensemble.spread.ratios, ensemble.spread.shares = torch.zeros(2, n_errors, dtype=torch.float64)
-    if tensors["weights"].ndim == 1:  # a model of before, of one set of weights
-        tensors = {**tensors, "weights": tensors["weights"].repeat(2, 1), "visible": torch.zeros(2)}
     ensemble.load_state_dict(tensors)
     if ensemble.spread is not None:
         ensemble.spread.forest.check(n_features + len(pretrained.tokenizer.n_levels) + 2, 1)

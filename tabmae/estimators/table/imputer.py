@@ -157,12 +157,11 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
     def _set_state(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         super()._set_state(state, tensors)
         low, high = observed_range(self.schema_.columns)
-        least, most = tensors.get("reach.least", low), tensors.get("reach.most", high)
+        least, most = tensors["reach.least"], tensors["reach.most"]
         if not (least.shape == most.shape == low.shape and (least <= low).all() and (most >= high).all()):
             raise ValueError("Numbers must reach as far as the observed ones; these do not. Save the model again.")
         self._reach = Reach(low, high, least, most)
-        self._excess = tensors.get("reach.excess", torch.zeros_like(low))
-        self._asked_of_some = tensors.get("asked_of_some", torch.zeros(len(low), dtype=torch.bool))
+        self._excess, self._asked_of_some = tensors["reach.excess"], tensors["asked_of_some"]
 
     def transform(self, X: Any) -> Any:
         """Impute the missing cells of a table with the columns of fit.

@@ -252,7 +252,7 @@ class SeriesDetector:
             [Tail(*pair) for pair in zip(tensors[f"{name}.quantiles"], tensors[f"{name}.scale"], strict=True)]
             for name in ("cells", "channels", "members", "scores")
         )
-        window, measured, is_learnt = state["window"], state["measured"], state.get("is_learnt", True)
+        window, measured, is_learnt = state["window"], state["measured"], state["is_learnt"]
         return cls(window, measured, clusters, cells, channels, members, scores, tensors["ends"], is_learnt)
 
 
