@@ -37,8 +37,8 @@ def main() -> None:
         "complete data": regress(complete),
         "complete rows only": regress(table.dropna()),
         "imputed once": regress(model.transform(table)),
-        "20 draws, pooled": pooled(model.sample(table, n_samples=20, random_state=0)),
-        "if bmi were higher": pooled(model.sample(table, n_samples=20, random_state=0, delta={"bmi": 0.5})),
+        "10 draws, pooled": pooled(model.sample(table, n_samples=10, random_state=0)),
+        "if bmi were higher": pooled(model.sample(table, n_samples=10, random_state=0, delta={"bmi": 0.5})),
     }
     print(f"{len(table)} rows, {len(table.dropna())} of them complete. Coefficients and standard errors:")
     print(" " * 20 + "".join(f"{name:>18s}" for name in PREDICTORS))

@@ -109,8 +109,8 @@ class Calibration:
     def spread(self, column: int, nominal: Tensor, deviation: Tensor | None = None) -> Tensor:
         """Levels (B,) of the model that are as frequent among held-out cells as `nominal` ones should be, for draws.
 
-        `deviation` (B,) as of `levels`, None for the column's median. Draws of a column of such
-        values stay as the model spreads them.
+        `deviation` (B,) as of `levels`, None for the column's median. Draws of a column some of whose values count with
+        all of their probability stay as the model spreads them.
         """
         nominal = nominal.double()
         if self._has_single[column] or not any(self._n_cells.values()):
@@ -121,8 +121,7 @@ class Calibration:
         above = torch.searchsorted(KNOTS, nominal.contiguous()).clamp(1, len(KNOTS) - 1)
         part = ((nominal - KNOTS[above - 1]) / (KNOTS[above] - KNOTS[above - 1])).clamp(0, 1)
         steps = _steps(self._usual(column) if deviation is None else deviation).expand(len(nominal))
-        at_step = self._tables[column][steps - ENDS[0]]
-        low, high = (at_step.gather(1, place[:, None])[:, 0] for place in (above - 1, above))
+        low, high = (self._tables[column][steps - ENDS[0], place] for place in (above - 1, above))
         return torch.lerp(low, high, part)
 
     def _usual(self, column: int) -> Tensor:

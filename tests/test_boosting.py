@@ -114,6 +114,7 @@ def test_where_boosted_trees_cannot_be_read_the_others_answer() -> None:
     imputer = TabMAE(max_epochs=1, random_state=0).fit(rows.numpy())
     assert (imputer.quality_["weight_direct"] == 0).all() and (imputer.quality_["weight_trees"] > 0).any()
     small: dict[str, Any] = {"max_epochs": 1, "random_state": 0}
+    rows, target = rows[:120], target[:120]
     classifier = TabMAEClassifier(**small).fit(rows.numpy(), target.numpy())
     assert classifier.quality_.index.tolist() == ["linear", "trees", "network", "ensemble"]
     with pytest.raises(ParameterError, match="^The boosted trees of scikit-learn .* cannot be read"):

@@ -317,7 +317,7 @@ def test_a_detector_that_has_copied_rows_finds_cells_that_are_not_their_own_rows
 
 
 def test_candidates_are_enough_to_find_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = grouped(400, 2, 8, 0.05)
+    rows = grouped(200, 2, 8, 0.05)
     known = holes(rows)
     few = Copies([0] * 8).fit(rows, known).predict(rows, known)
     monkeypatch.setattr(room, "N_CANDIDATES", 10**6)
