@@ -182,9 +182,8 @@ class _Cells(NamedTuple):
     def thinned(self) -> Self:
         """Cells at equal steps, where there are many."""
         step = max(1, -(-self.n // MAX_POOLED))
-        return type(self)(
-            self.centrality[::step], self.logarithm[::step], self.n / max(1, len(self.centrality[::step]))
-        )
+        centrality, logarithm = self.centrality[::step], self.logarithm[::step]
+        return type(self)(centrality, logarithm, self.n / max(1, len(centrality)))
 
     def counts(self, steps: Tensor) -> Tensor:
         """How far each cell counts at steps (S,) of the logarithm of a deviation; float64 (S, n)."""

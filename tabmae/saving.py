@@ -135,15 +135,11 @@ def read_record(path: Path) -> tuple[Callable[..., Savable], dict[str, Any], dic
     written = record.get("format_version") if isinstance(record, dict) else None
     if type(written) is not int or written < 1:
         raise damaged(path, f"{RECORD!r} must be an object with a format version", "it has none")
-    if written > FORMAT_VERSION:
+    if written != FORMAT_VERSION:
+        newer = written > FORMAT_VERSION
+        remedy = "Upgrade tabmae: pip install --upgrade tabmae." if newer else "Fit the model again and save it."
         raise SavedModelError(
-            f"A saved model must have format version {FORMAT_VERSION}; {str(path)!r} has {written}. "
-            "Upgrade tabmae: pip install --upgrade tabmae."
-        )
-    if written < FORMAT_VERSION:
-        raise SavedModelError(
-            f"A saved model must have format version {FORMAT_VERSION}; {str(path)!r} has {written}. "
-            "Fit the model again and save it."
+            f"A saved model must have format version {FORMAT_VERSION}; {str(path)!r} has {written}. {remedy}"
         )
     missing = [key for key in (*CHECKED, "record_sha256") if key not in record]
     if missing:
