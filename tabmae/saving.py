@@ -90,7 +90,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
 
     Raises
     ------
-    SavedModelError : the folder is absent, damaged, of a newer format, or not what it says.
+    SavedModelError : the folder is absent, damaged, of another format, or not what it says.
     """
     path = Path(os.path.expanduser(folder))
     if not path.is_dir():

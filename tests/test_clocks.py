@@ -97,13 +97,15 @@ def test_clocks_that_are_none_are_refused() -> None:
     check_clocks(torch.zeros(0, 4), (0, 2))
 
 
-def test_a_model_of_before_clocks_is_taken_and_one_of_wrong_clocks_is_not() -> None:
+def test_a_saved_model_without_clocks_or_of_wrong_ones_is_refused() -> None:
     frame = pd.DataFrame({"x": noise(), "y": noise(2)}).mask(np.random.default_rng(0).random((N_ROWS, 2)) < 0.2)
     fitted = TabMAE(max_epochs=1, experts=("gaussian",), random_state=0).fit(frame)
     state, tensors = fitted._get_state()
-    assert not len(tensors.pop("model.tokenizer.clocks"))
+    assert not len(tensors["model.tokenizer.clocks"])
     other = TabMAE(**fitted.get_params())
     other._set_state(state, tensors)
     pd.testing.assert_frame_equal(other.transform(frame), fitted.transform(frame))
+    with pytest.raises(KeyError, match="tokenizer.clocks"):
+        other._set_state(state, {name: tensors[name] for name in tensors if name != "model.tokenizer.clocks"})
     with pytest.raises(ValueError, match="^Clocks must be cycles"):
         other._set_state(state, {**tensors, "model.tokenizer.clocks": torch.ones(1, 4)})
