@@ -9,12 +9,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tables: more threads do l
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tabmae.estimators import growing
 from tabmae.estimators.table import TabMAE
 from tabmae.experts import direct, structural
 
 N_ROWS = 80
+
+
+@pytest.fixture(autouse=True)
+def threads_for_the_next() -> Iterator[None]:
+    """Give the next test as many threads of torch as this one had: more of them take the time of other processes."""
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")

@@ -47,20 +47,8 @@ def test_a_run_that_is_written_is_not_repeated_and_the_report_has_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "rows.jsonl"
-    run = [
-        "--tables",
-        "iris",
-        "--methods",
-        "boosting",
-        "linear",
-        "--labels",
-        "30",
-        "0",
-        "--seeds",
-        "0",
-        "--out",
-        str(out),
-    ]
+    options = ["--tables", "iris", "--methods", "boosting", "linear", "--labels", "30", "0", "--seeds", "0"]
+    run = [*options, "--out", str(out), "--threads", "1"]
     main(run)
     main(run)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
