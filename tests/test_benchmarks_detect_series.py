@@ -55,8 +55,10 @@ def wave(rng: np.random.Generator, n_steps: int) -> Any:
 
 
 def run(data: Path, out: Path) -> None:
-    methods = ["kmeans", "tabmae-untrained"]
-    main(["--data", str(data), "--out", str(out), "--threads", "1", "--every", "2", "--methods", *methods])
+    """Write a row of a peer, and rows of a peer and of this project for the other data set."""
+    options = ["--data", str(data), "--out", str(out), "--threads", "1", "--every", "2"]
+    main([*options, "--datasets", "NAB", "--methods", "kmeans"])
+    main([*options, "--datasets", "SMAP", "--methods", "kmeans", "tabmae-untrained"])
 
 
 def test_labels_lie_where_the_stamps_do_and_only_series_with_some_are_taken(data: Path) -> None:
@@ -133,10 +135,11 @@ def test_an_autoencoder_learns_from_windows_of_training_and_scores_those_of_the_
 def test_a_row_has_the_scores_of_the_method_and_of_its_members(rows: Path) -> None:
     lines = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(line["dataset"], line["method"]) for line in lines] == [
-        (dataset, method) for dataset in ("NAB", "SMAP") for method in ("kmeans", "tabmae-untrained")
+        *[("NAB", "kmeans"), ("SMAP", "kmeans")],
+        ("SMAP", "tabmae-untrained"),
     ]
     assert all(line["status"] == "ok" and 0.5 < line["vus_pr"] <= 1 for line in lines)
-    assert {"residual", "gaussian", "clusters"} <= lines[1]["members"].keys() and not lines[0]["members"]
+    assert {"residual", "gaussian", "clusters"} <= lines[2]["members"].keys() and not lines[1]["members"]
     assert set(KEY) <= lines[0].keys()
 
 

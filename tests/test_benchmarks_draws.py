@@ -115,12 +115,12 @@ def test_the_draws_of_this_project_and_of_the_ridge_are_complete_and_keep_known_
         frame_of(cells.visible(rows), cells.names, cells.levels) for rows in (cells.train_rows, cells.test_rows)
     )
     known = train.notna().to_numpy()
-    for draw, n_draws in ((drawn_by_tabmae, drawing.N_DRAWS), (drawn_by_iterative, N_FOR_INTERVALS)):
-        drawn = draw(train, test, 0, 1)
+    ours, ridge = (draw(train, test, 0, 1) for draw in (drawn_by_tabmae, drawn_by_iterative))
+    for drawn, n_draws in ((ours, drawing.N_DRAWS), (ridge, N_FOR_INTERVALS)):
         assert len(drawn.draws) == n_draws
         one, other = codes_of(drawn.draws[0]), codes_of(drawn.draws[1])
         assert not np.isnan(one).any() and (one != other).any()
         np.testing.assert_allclose(one[known], codes_of(train)[known])
-    bounds = bound_codes(drawn_by_tabmae(train, test, 0, 1).bounds["test"], cells.names)
+    bounds = bound_codes(ours.bounds["test"], cells.names)
     assert bounds.shape == (len(LEVELS), 2, len(test), 5) and np.isnan(bounds[..., 4]).all()
     assert (bounds[:, 0, :, :4] <= bounds[:, 1, :, :4]).all()
