@@ -142,7 +142,7 @@ def test_false_alarms_are_as_rare_as_promised_where_columns_are_related() -> Non
     rates = []
     for seed in range(40):
         detector = TabMAEDetector(members=WITHOUT_NETWORK, random_state=seed).fit(bills(395, seed))
-        p = detector.p_value(bills(500, seed=1_000 + seed))
+        p = detector.p_value(bills(250, seed=1_000 + seed))
         rates.append([(p <= alpha).mean() for alpha in (0.01, 0.05, 0.2)])
     assert np.mean(rates, axis=0) == pytest.approx([0.01, 0.05, 0.2], abs=0.012)
 
