@@ -8,7 +8,7 @@ import pandas as pd
 
 from tabmae import TimeSeriesMAE
 
-N_HOURS = 24 * 42
+N_HOURS = 24 * 28
 
 
 def read_sensors() -> pd.DataFrame:

@@ -17,7 +17,7 @@ N_SHOWN = 10
 
 def main(path: str = "inpaint_digits.png") -> None:
     images = load_digits().data / 16  # (1797, 64), grey from 0 to 1
-    train, test = images[:600], images[1500:1600]
+    train, test = images[:400], images[1500:1600]
     rng = np.random.default_rng(0)
 
     squares = np.zeros((len(test), 8, 8), dtype=bool)
@@ -25,7 +25,7 @@ def main(path: str = "inpaint_digits.png") -> None:
         square[top : top + 4, left : left + 4] = True
     hidden = squares.reshape(test.shape)
     masked = np.where(hidden, np.nan, test)
-    quick = TabMAE(experts=("gaussian",), max_epochs=20, random_state=0)  # a forest for each pixel takes longer
+    quick = TabMAE(experts=("gaussian",), max_epochs=15, random_state=0)  # a forest for each pixel takes longer
     painter = clone(quick).set_params(mask="block", feature_shape=(8, 8))
     inpainted = painter.fit(train).transform(masked)
 
