@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tabmae.estimators import growing
+from tabmae.estimators.series import bridging
 from tabmae.estimators.table import TabMAE
 from tabmae.experts import direct, structural
 
@@ -69,6 +70,14 @@ def few_structures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(structural, "MOST_KEPT", 4)
         patch.setattr(structural, "MOST_STEPS", 100)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_bridges() -> Iterator[None]:
+    """Hide no runs of series to learn bridges across gaps from: they take much of a fit that is not about gaps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bridging, "LEAST_RUNS", 10**9)
         yield
 
 

@@ -22,6 +22,8 @@ from tabmae.estimators.series.detecting.tails import Tail
 from tabmae.plotting import plot_detection
 from tabmae.series_model import SeriesAutoencoder
 
+pytestmark = pytest.mark.usefixtures("no_bridges")
+
 
 @pytest.fixture(scope="module")
 def model() -> TimeSeriesMAE:

@@ -13,6 +13,8 @@ from tabmae.estimators.series.forecasting import masked_forecast
 from tabmae.estimators.series.origins import Origins
 from tabmae.estimators.series.widths import own_widths
 
+pytestmark = pytest.mark.usefixtures("few_structures")
+
 SMALL: dict[str, Any] = {"horizon": 12, "max_epochs": 1, "d_token": 8, "random_state": 0}
 EXPERTS_ONLY = {**SMALL, "max_epochs": 0}
 N_STEPS, N_AHEAD = 276, 36

@@ -13,7 +13,7 @@ from sklearn.utils import get_tags
 
 from tabmae import DataError, ParameterError, TimeSeriesMAE, plot_detection
 
-pytestmark = pytest.mark.usefixtures("few_structures")
+pytestmark = pytest.mark.usefixtures("few_structures", "no_bridges")
 
 FRAME = seasonal(n_steps=120)
 

@@ -9,6 +9,8 @@ from tabmae import TimeSeriesMAE
 from tabmae.estimators.series.regressors import early_steps
 from tabmae.estimators.series.sizes import cycle_of
 
+pytestmark = pytest.mark.usefixtures("no_bridges")
+
 STEPS_A_DAY = 12
 
 

@@ -11,6 +11,8 @@ from tabmae import TimeSeriesMAE
 from tabmae.estimators.series.origins import Origins
 from tabmae.estimators.series.widths import drawn_of, independent_residuals, local_scale, quantiles
 
+pytestmark = pytest.mark.usefixtures("no_bridges")
+
 EXPERTS_ONLY: dict[str, Any] = {"max_epochs": 0, "random_state": 0}
 BOUNDS = ["TimeSeriesMAE-lo-80", "TimeSeriesMAE-hi-80", "TimeSeriesMAE-lo-95", "TimeSeriesMAE-hi-95"]
 
