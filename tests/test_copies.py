@@ -191,7 +191,7 @@ def test_rows_of_one_thing_tell_each_other() -> None:
 
 def test_rows_that_have_nothing_to_do_with_each_other_are_not_kept() -> None:
     _, table = frame(torch.randn(1500, 8, generator=seeded()))
-    model = TabMAE(**QUICK).fit(table)
+    model = TabMAE(experts=("gaussian", "copies"), **QUICK).fit(table)
     assert model.model_.copies is None and not model.quality_["weight_copies"].any()
 
 

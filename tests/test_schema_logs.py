@@ -144,7 +144,7 @@ def test_imputed_amounts_are_means_so_that_their_sum_is_right() -> None:
         )
         hidden = rng.random(1_000) < 0.25
         holed = frame.assign(claim=frame["claim"].mask(hidden))
-        imputed = TabMAE(max_epochs=20, experts=("gaussian",), random_state=0).fit_transform(holed)["claim"][hidden]
+        imputed = TabMAE(max_epochs=10, experts=("gaussian",), random_state=0).fit_transform(holed)["claim"][hidden]
         expected = np.exp(5 + group[hidden] + 1.5**2 / 2)
         shares.append(imputed.sum() / expected.sum())
     assert 0.7 < np.mean(shares) < 1.3
@@ -169,7 +169,7 @@ def test_an_amount_that_a_category_tells_is_what_it_tells(share: float) -> None:
     frame["noise"] = rng.normal(size=1_000)
     hidden = rng.random(frame.shape) < 0.2
     hidden[:, 2] = False
-    fitted = TabMAE(max_epochs=40, experts=("gaussian",), random_state=0).fit(frame.mask(hidden))
+    fitted = TabMAE(max_epochs=10, experts=("gaussian",), random_state=0).fit(frame.mask(hidden))
     assert fitted.schema_.columns[0].log
     ratio = (fitted.transform(frame.mask(hidden))["bill"] / bill)[hidden[:, 0]]
     for kind in (is_firm[hidden[:, 0]], ~is_firm[hidden[:, 0]]):
