@@ -10,9 +10,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tabmae import TimeSeriesMAE
 from tabmae.estimators import growing
-from tabmae.estimators.detector import TabMAEDetector
+from tabmae.estimators.detector import TabMAEDetector, forests
 from tabmae.estimators.supervised import TabMAEClassifier, TabMAERegressor, members, network
 from tabmae.estimators.table import TabMAE, TabMAEEncoder
+from tabmae.experts import boosting
 
 STOCHASTIC = {
     "check_sample_weight_equivalence_on_dense_data": "Batches, masks and held-out cells are drawn for each row, so a "
@@ -29,6 +30,8 @@ def expected_failures(estimator: Any) -> dict[str, str]:
 def small_ensembles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every fit have all of its members, each of few trees, folds and steps."""
     monkeypatch.setattr(growing, "TREES_OF_FOREST", 4)
+    monkeypatch.setattr(forests, "N_TREES", 4)
+    monkeypatch.setattr(boosting, "MAX_ROUNDS", boosting.LEAST_ROUNDS)
     monkeypatch.setattr(members, "N_FOLDS", 2)
     monkeypatch.setattr(network, "MAX_STEPS", 20)
 

@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 
 import tabmae
 from tabmae import DataError, ParameterError, TabMAE, TabMAEClassifier, TabMAERegressor
+from tabmae.estimators.supervised import network
 from tabmae.estimators.supervised.members import Ensemble
 from tabmae.estimators.supervised.network import Rows
 from tabmae.estimators.supervised.target import codes_of
@@ -189,7 +190,8 @@ def test_rows_of_weight_zero_are_as_if_without_a_label(kind: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("member", ["linear", "trees", "boosting", "network"])
-def test_the_labels_that_count_more_are_followed(member: str) -> None:
+def test_the_labels_that_count_more_are_followed(member: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "MAX_STEPS", 100)
     twice, weight = np.concatenate([TABLE, TABLE]), np.repeat([1.0, 0.02], 150)
     small = {**SMALL, "members": (member,)}
     for favoured in (1, -1):
