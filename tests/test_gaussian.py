@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tabmae.experts import conditionals, gaussian
+from tabmae.experts.em import _extrapolated, em, sampled
 from tabmae.experts.gaussian import SHRINKAGES, Gaussian
 
 
@@ -240,11 +241,11 @@ def test_complete_rows_give_sample_mean_and_covariance_drawn_to_the_diagonal(shr
     assert float(expert.shrinkage) == shrinkage
 
 
-@pytest.mark.parametrize("n_passes", [1, 5])
+@pytest.mark.parametrize("n_passes", [1, 2])
 def test_a_pass_of_em_equals_the_textbook_row_by_row(n_passes: int) -> None:
     values = correlated(40, 5, n_factors=2)
     observed = observed_of(values, 0.4)[torch.arange(40) // 3]
-    found = gaussian._em(values, observed, 0.05, max_iter=n_passes, tol=0.0)
+    found = em(values, observed, 0.05, max_iter=n_passes, tol=0.0)
     mean, covariance = textbook_em(values, observed, 0.05, n_passes)
     torch.testing.assert_close(found[0], mean, rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(found[1], covariance, rtol=1e-7, atol=1e-8)
@@ -264,16 +265,38 @@ def test_the_penalised_likelihood_never_falls(missing: float, shrinkage: float, 
     mean, covariance = torch.zeros(n_columns, dtype=values.dtype), torch.eye(n_columns, dtype=values.dtype)
     likelihood = [penalised(values, observed, shrinkage, mean, covariance)]
     for _ in range(39):
-        mean, covariance = gaussian._em(values, observed, shrinkage, mean, covariance, max_iter=1)
+        mean, covariance = em(values, observed, shrinkage, None, mean, covariance, max_iter=1)
         likelihood.append(penalised(values, observed, shrinkage, mean, covariance))
     trace = torch.tensor(likelihood, dtype=torch.float64)
     assert (trace.diff() >= -1e-9 * trace.abs().max()).all()
 
 
+@pytest.mark.parametrize("shrinkage", [1e-8, 0.003, 0.1])
+def test_long_steps_lead_as_far_in_a_quarter_of_the_passes(shrinkage: float) -> None:
+    values = correlated(60, 6, n_factors=3)
+    observed = observed_of(values, 0.4)
+    begin = slow = em(values, observed, shrinkage, max_iter=1)
+    for _ in range(159):
+        slow = em(values, observed, shrinkage, None, *slow, max_iter=1)
+    quick = em(values, observed, shrinkage, max_iter=40, tol=0.0)
+    best, reached, begun = (penalised(values, observed, shrinkage, *found) for found in (slow, quick, begin))
+    assert reached > best - 0.01 * abs(best - begun)
+
+
+def test_a_step_that_leads_to_no_covariance_is_shortened() -> None:
+    start, first, second = (
+        (torch.zeros(2).double(), torch.diag(torch.tensor([variance, 1.0]).double())) for variance in (1.0, 0.5, 0.26)
+    )
+    mean, covariance = _extrapolated(start, first, second)
+    assert 0 < covariance[0, 0] < 0.26 and covariance[1, 1] == 1 and not mean.any()
+    straight = [(torch.zeros(2).double(), torch.eye(2).double() * scale) for scale in (1.0, 0.6, 0.2)]
+    assert _extrapolated(*straight)[1].equal(straight[2][1])
+
+
 def test_em_ends_on_a_maximum() -> None:
     values = correlated(50, 4)
     observed = observed_of(values, 0.3)
-    mean, covariance = gaussian._em(values, observed, 0.05, max_iter=400, tol=1e-9)
+    mean, covariance = em(values, observed, 0.05, max_iter=400, tol=1e-9)
     best = penalised(values, observed, 0.05, mean, covariance)
     for seed in range(10):
         step = 0.02 * normal(4, 4, seed=seed)
@@ -362,7 +385,7 @@ def test_a_column_without_a_cell_is_zero_with_unit_variance_and_leaves_the_other
 def test_five_hundred_columns_are_served_in_either_precision() -> None:
     values = correlated(60, 500, n_factors=2)
     observed = observed_of(values[:40], 0.2)
-    mean, covariance = gaussian._em(values[:40], observed, 0.1, max_iter=1)
+    mean, covariance = em(values[:40], observed, 0.1, max_iter=1)
     assert mean.isfinite().all() and covariance.isfinite().all()
     expert = Gaussian(500).fit(values[:40], torch.ones_like(observed), shrinkage=0.1)
     fresh, visible = values[40:], observed_of(values[40:], 0.2)
@@ -517,7 +540,7 @@ def test_a_warm_start_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPat
     observed = observed_of(values, 0.4)
     expert = Gaussian(5).fit(values, observed, shrinkage=0.01)
     cold = expert.covariance.clone()
-    monkeypatch.setattr(gaussian, "_em", partial(gaussian._em, max_iter=2))
+    monkeypatch.setattr(gaussian, "em", partial(em, max_iter=2))
     expert.fit(values, observed, shrinkage=0.01, warm_start=True)
     begun = Gaussian(5).fit(values, observed, shrinkage=0.01)
     torch.testing.assert_close(expert.covariance, cold, rtol=0.02, atol=1.0)
@@ -527,11 +550,11 @@ def test_a_warm_start_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPat
 def test_of_many_rows_a_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     values = correlated(101, 4)
     observed = observed_of(values, 0.3)
-    rows = gaussian.sampled(101, 40)
+    rows = sampled(101, 40)
     assert isinstance(rows, Tensor) and len(rows) == 40 and (rows.diff() > 0).all() and rows.max() < 101
-    of_sample = gaussian._em(values[rows], observed[rows], 0.01)
-    monkeypatch.setattr(gaussian, "MAX_ROWS", 40)
-    for one, other in zip(gaussian._em(values, observed, 0.01), of_sample, strict=True):
+    of_sample = em(values[rows], observed[rows], 0.01)
+    monkeypatch.setattr("tabmae.experts.em.MAX_ROWS", 40)
+    for one, other in zip(em(values, observed, 0.01), of_sample, strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
@@ -580,3 +603,15 @@ def test_columns_that_are_only_nearly_lines_are_not_sharp() -> None:
     held_out = observed & (torch.rand(rows.shape, generator=torch.Generator().manual_seed(3)) < 0.2)
     bent = Gaussian(5).fit(rows, observed & ~held_out, held_out, sharp=True)
     assert not bent.exact.any()
+
+
+@pytest.mark.parametrize(("n_rows_of_level", "told", "alike"), [(4, 2.4, 2.97), (200, 2.97, 2.97)])
+def test_few_rows_of_a_level_say_less_than_many(n_rows_of_level: int, told: float, alike: float) -> None:
+    level = (torch.arange(400)[:, None] < n_rows_of_level).double()
+    values = torch.cat([3 * level + 0.01 * normal(400, 1), level], 1)
+    row, asked = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[False, True]])
+    for indicators, expected in ((torch.tensor([False, True]), told), (None, alike)):
+        # The prior, .01 of 400 rows with the variance of a fair coin, is worth one row more that is as the others.
+        expert = Gaussian(2).fit(values, values.isfinite(), shrinkage=0.01, indicators=indicators)
+        mean = float(expert.condition(row, asked)[0][0, 0])
+        assert mean == pytest.approx(expected, abs=0.05)

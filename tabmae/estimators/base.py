@@ -25,7 +25,8 @@ from tabmae.estimators.growing import Phases, grow_trees, planned
 from tabmae.estimators.members import check_parts, make_room, weigh_members
 from tabmae.estimators.parameters import EXPERTS, expert_names, is_auto
 from tabmae.estimators.validation import Validation, split_held_out
-from tabmae.experts.gaussian import MAX_ROWS, Gaussian, sampled
+from tabmae.experts.em import MAX_ROWS, sampled
+from tabmae.experts.gaussian import Gaussian
 from tabmae.generators import generators_kept, seed_generators
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
@@ -137,7 +138,8 @@ def build_model(
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
         hidden = tokenizer.expand(values[rows], held_out[rows])[1]
         # A row that is a little off a sharp conditional is no anomaly, but it is imputed well.
-        expert.fit(cells, shown, hidden, sharp=estimator.expert_diagonal == 0)
+        indicators = tokenizer.expert_level >= 0
+        expert.fit(cells, shown, hidden, sharp=estimator.expert_diagonal == 0, indicators=indicators)
     return MaskedAutoencoder(tokenizer, network, expert)
 
 

@@ -12,7 +12,7 @@ from tabmae.estimators.growing import Phases, seconds_to_begin
 from tabmae.estimators.members import modelled_levels, weigh_members
 from tabmae.estimators.validation import Validation, judged
 from tabmae.experts.copies import Copies
-from tabmae.experts.gaussian import sampled
+from tabmae.experts.em import sampled
 from tabmae.model import MaskedAutoencoder
 
 LEAST_COPIED = 0.03

@@ -189,7 +189,8 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
         model.grown_with = deepcopy(model.expert)
     device = next(model.parameters()).device
     cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
-    model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True)
+    indicators = model.tokenizer.expert_level >= 0
+    model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True, indicators=indicators)
 
 
 def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 MAX_CHUNK_CELLS = 4_000_000
@@ -58,11 +59,19 @@ def positions(chosen: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return columns, torch.gather(chosen, 1, columns)
 
 
+def places(columns: Tensor, real: Tensor, n_columns: int) -> Tensor:
+    """Where the square block of each row's columns lies in a flattened square of one row and column more than
+    `n_columns`, which hold the padding; (B, K, K)."""
+    columns = torch.where(real, columns, n_columns)
+    return columns[:, :, None] * (n_columns + 1) + columns[:, None, :]
+
+
 def blocks(matrix: Tensor, columns: Tensor, real: Tensor) -> Tensor:
     """The square block of each row's columns, with the identity in the padding; (B, K, K)."""
-    both = real[:, :, None] & real[:, None, :]
-    identity = torch.eye(columns.shape[1], dtype=matrix.dtype, device=matrix.device)
-    return torch.where(both, matrix[columns[:, :, None], columns[:, None, :]], identity)
+    flat = places(columns, real, len(matrix))
+    block = F.pad(matrix, (0, 1, 0, 1)).view(-1).index_select(0, flat.view(-1)).view(flat.shape)
+    block.diagonal(dim1=1, dim2=2).add_(~real)
+    return block
 
 
 def _from_visible(

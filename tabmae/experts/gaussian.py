@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tabmae.experts import conditionals
 from tabmae.experts.conditionals import blocks, chunk_end, conditional, positions
+from tabmae.experts.em import em, sampled
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
 """Shares of the prior tried in `fit`; .7 leaves almost nothing but the mean, which is right for independent noise."""
@@ -17,9 +17,13 @@ SHARP_SHRINKAGE = 1e-8
 """Share tried for columns that others determine: a sum of others, an end some hours after a start within a year."""
 MAX_SHARPENED = 0.1
 """Share of the prior up to which columns are asked whether they determine each other: more is chosen for noise."""
-SHARP_PASSES = ((0.35, 20), (0.01, 100))
+SHARP_PASSES = ((0.35, 10), (0.01, 30))
 """Variance, in that of its column, that the surest held-out cell may have left, and passes of EM with the sharp share
 that are then worth their time; what it keeps comes late."""
+LAST_PASSES = 12
+"""Passes of EM by which all other columns settle about those that are exact."""
+SHARP_TOL = 1e-8
+"""Change of the covariance at which EM with the sharp share ends."""
 EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.02
 """Variance, in that of its column, up to which a held-out cell is said to be determined; the columns of such cells are
 exact where the squared error of those of one falls to so much of what it was by the sharp share, that of all of them
@@ -27,8 +31,8 @@ doesn't rise, and that of all held-out cells is at most so much of what it was. 
 out, where sharp conditionals go astray."""
 SHARP_VARIANCE = 3e-4
 """Share of a column's variance that others leave, under which conditionals are worked out in double precision."""
-MAX_ROWS = 5_000
-"""Rows that EM reads, of more a sample: a covariance needs no more."""
+FAIR_COIN = 0.25
+"""Variance of the prior of an indicator at most: that of a level which half of the rows have."""
 MAX_ROWS_OF_CHOICE = 2_000
 """Rows that the choice of the shrinkage reads."""
 
@@ -80,6 +84,7 @@ class Gaussian(nn.Module):
         shrinkage: float | None = None,
         warm_start: bool = False,
         sharp: bool = False,
+        indicators: Tensor | None = None,
     ) -> Gaussian:
         """Estimate mean and covariance by EM from the observed cells.
 
@@ -93,6 +98,8 @@ class Gaussian(nn.Module):
             `SHRINKAGES`.
         warm_start : begin from the present mean and covariance, with a given shrinkage; what was exact is so again.
         sharp : try `SHARP_SHRINKAGE` for columns that others determine, too.
+        indicators : bool (E,), columns of 0 and 1, whose prior is as wide as a fair coin: the fewer rows a level has,
+            the less they say of others. None for no such column.
 
         Returns
         -------
@@ -101,23 +108,26 @@ class Gaussian(nn.Module):
         if held_out is None:
             held_out = torch.zeros_like(observed)
         standard, location, scale = _standardised(values, observed, observed | held_out)
+        wide = torch.ones_like(scale)
+        if indicators is not None:
+            wide = torch.where(indicators, (FAIR_COIN / scale.square()).clamp_min(1), wide)
         exact = self.exact if warm_start else torch.zeros_like(self.exact)
         if shrinkage is None:
             trained = observed
             if not held_out.any():
                 held_out = _every_tenth(observed)
                 trained = observed & ~held_out
-            mean, covariance, shrinkage = _chosen(standard, trained, held_out)
-            mean, covariance = _em(standard, observed, shrinkage, mean, covariance)
+            mean, covariance, shrinkage = _chosen(standard, trained, held_out, wide)
+            mean, covariance = em(standard, observed, shrinkage, wide, mean, covariance)
             if sharp and shrinkage <= MAX_SHARPENED:
                 judged = held_out & ~observed
-                mean, covariance, exact = _sharpened(standard, observed, judged, shrinkage, mean, covariance)
+                mean, covariance, exact = _sharpened(standard, observed, judged, shrinkage, wide, mean, covariance)
         elif warm_start:
             start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
-            tol = SHARP_SHRINKAGE if exact.any() else min(1e-3, shrinkage)
-            mean, covariance = _em(standard, observed, shrinkage, *start, tol=tol, exact=exact)
+            tol = SHARP_TOL if exact.any() else min(1e-3, shrinkage)
+            mean, covariance = em(standard, observed, shrinkage, _sharp(wide, exact, shrinkage), *start, tol=tol)
         else:
-            mean, covariance = _em(standard, observed, shrinkage)
+            mean, covariance = em(standard, observed, shrinkage, wide)
         covariance = torch.lerp(covariance, covariance.diagonal().diag(), self.diagonal)
         self.shrinkage, self.exact = torch.tensor(shrinkage, dtype=torch.float64, device=values.device), exact
         self.mean = location + mean * scale
@@ -205,14 +215,7 @@ def _every_tenth(observed: Tensor) -> Tensor:
     return observed & (rank % 10 == 0)
 
 
-def sampled(n_rows: int, most: int) -> slice | Tensor:
-    """All rows, or `most` of them in their order, the same ones always; equal steps might take one hour of each day."""
-    if n_rows <= most:
-        return slice(None)
-    return torch.randperm(n_rows, generator=torch.Generator().manual_seed(0))[:most].sort().values
-
-
-def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor, float]:
+def _chosen(values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean, covariance and shrinkage of least squared error on held-out cells."""
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
@@ -220,7 +223,7 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
-        mean, covariance = fitted[shrinkage] = _em(values, observed, shrinkage, mean, covariance, 20, tol=1e-2)
+        mean, covariance = fitted[shrinkage] = em(values, observed, shrinkage, wide, mean, covariance, 20, tol=1e-2)
         squared = float(_squared_errors(values, observed, held_out, mean, covariance).sum())
         if squared < best[0]:
             best = (squared, shrinkage)
@@ -231,7 +234,7 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor) -> tuple[Tensor,
 
 
 def _sharpened(
-    values: Tensor, observed: Tensor, held_out: Tensor, shrinkage: float, mean: Tensor, covariance: Tensor
+    values: Tensor, observed: Tensor, held_out: Tensor, shrinkage: float, wide: Tensor, mean: Tensor, covariance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and covariance with the sharp share for columns that others determine, and which these are, bool (E,).
 
@@ -245,15 +248,21 @@ def _sharpened(
     for most, n_passes in SHARP_PASSES:
         if not (_variances(seen, hidden, found[1]) <= most).any():
             return *given, none
-        found = _em(cells, seen, SHARP_SHRINKAGE, *found, max_iter=n_passes, tol=SHARP_SHRINKAGE)
+        found = em(cells, seen, SHARP_SHRINKAGE, wide, *found, max_iter=n_passes, tol=SHARP_TOL)
     determined = hidden & (_variances(seen, hidden, found[1]) <= EXACT)
     exact = determined.any(0)
     before, after = (_squared_errors(cells, seen, determined, *moments) for moments in (given, found))
     if not (exact & (after <= SHARPER * before)).any() or after.sum() > before.sum():
         return *given, none
-    found = _em(values, observed, shrinkage, *found, tol=SHARP_SHRINKAGE, exact=exact)
+    last = _sharp(wide, exact, shrinkage)
+    found = em(values, observed, shrinkage, last, *found, max_iter=LAST_PASSES, tol=SHARP_TOL)
     before, after = (_squared_errors(cells, seen, hidden, *moments) for moments in (given, found))
     return (*found, exact) if after.sum() <= NO_WORSE * before.sum() else (*given, none)
+
+
+def _sharp(wide: Tensor, exact: Tensor, shrinkage: float) -> Tensor:
+    """How `wide` (E,) the prior of a share is, where columns are `exact` (E,) as with the sharp share."""
+    return torch.where(exact, SHARP_SHRINKAGE * (1 - shrinkage) / shrinkage, wide)
 
 
 def _inverse(covariance: Tensor) -> Tensor:
@@ -277,68 +286,3 @@ def _variances(observed: Tensor, held_out: Tensor, covariance: Tensor) -> Tensor
     _, variance = conditional(nothing, observed[rows], covariance, _inverse(covariance), with_variance=True)
     found[rows] = torch.where(held_out[rows], variance, torch.inf)
     return found
-
-
-def _em(
-    values: Tensor,
-    observed: Tensor,
-    shrinkage: float,
-    mean: Tensor | None = None,
-    covariance: Tensor | None = None,
-    max_iter: int = 50,
-    tol: float = 1e-3,
-    exact: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """EM under the prior, from the given start; the penalised log likelihood never falls from pass to pass.
-
-    The prior's scale of columns that are `exact` (E,) is that of the sharp share.
-
-    The hidden block of the precision is inverted once a pattern: (Lambda_hh)^-1 is both the conditional covariance and
-    the solver of the conditional mean.
-    """
-    sample = sampled(len(values), MAX_ROWS)
-    values, observed = values[sample], observed[sample]
-    n_rows, n_columns = values.shape
-    prior = n_rows * shrinkage / (1 - shrinkage)
-    identity = torch.eye(n_columns, dtype=values.dtype, device=values.device)
-    scale = prior * identity
-    if exact is not None:
-        scale[exact, exact] = n_rows * SHARP_SHRINKAGE
-    mean = torch.zeros_like(values[0]) if mean is None else mean
-    covariance = identity if covariance is None else covariance
-    patterns, owner, counts = torch.unique(~observed, dim=0, return_inverse=True, return_counts=True)
-    order = torch.argsort(patterns.sum(1))
-    patterns, counts, owner = patterns[order], counts[order], torch.argsort(order)[owner]
-    sizes, rows_by_pattern = patterns.sum(1).tolist(), torch.argsort(owner, stable=True)
-    ends = [0, *counts.cumsum(0).tolist()]
-    for _ in range(max_iter):
-        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance + 1e-10 * identity))
-        filled = torch.where(observed, values - mean, 0)
-        uncertainty = torch.zeros_like(covariance)
-        start = 0
-        while start < len(patterns):
-            stop = chunk_end(sizes, start, n_columns)
-            width = sizes[stop - 1]
-            if width:
-                columns, real = positions(patterns[start:stop], width)
-                block = torch.linalg.cholesky(blocks(precision, columns, real))
-                inverse = torch.cholesky_inverse(block) * (real[:, :, None] & real[:, None, :])
-                weight = counts[start:stop]
-                flat = (columns[:, :, None] * n_columns + columns[:, None, :]).reshape(-1)
-                uncertainty.view(-1).index_add_(0, flat, (inverse * weight[:, None, None]).reshape(-1))
-                for rows in rows_by_pattern[ends[start] : ends[stop]].split(
-                    max(1, conditionals.MAX_CHUNK_CELLS // width**2)
-                ):
-                    pattern = owner[rows] - start
-                    pull = torch.gather(filled[rows] @ precision, 1, columns[pattern]) * real[pattern]
-                    mean_hidden = -(inverse[pattern] @ pull[:, :, None])[:, :, 0]
-                    filled[rows] = filled[rows].scatter_add(1, columns[pattern], mean_hidden)
-            start = stop
-        shift = filled.mean(0)
-        scatter = filled.T @ filled - n_rows * torch.outer(shift, shift) + uncertainty
-        updated = (scatter + scale) / (n_rows + prior)
-        change = (updated - covariance).abs().max().item()
-        mean, covariance = mean + shift, (updated + updated.T) / 2
-        if change < tol:
-            break
-    return mean, covariance
