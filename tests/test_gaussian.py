@@ -615,3 +615,14 @@ def test_few_rows_of_a_level_say_less_than_many(n_rows_of_level: int, told: floa
         expert = Gaussian(2).fit(values, values.isfinite(), shrinkage=0.01, indicators=indicators)
         mean = float(expert.condition(row, asked)[0][0, 0])
         assert mean == pytest.approx(expected, abs=0.05)
+
+
+def test_columns_of_noise_do_not_choose_the_shrinkage_of_those_that_are_told() -> None:
+    values = torch.cat([correlated(60, 20, n_factors=2), normal(60, 40)], 1)
+    observed = observed_of(values, 0.2)
+    wide = torch.ones(60, dtype=values.dtype)
+    *_, shrinkage = gaussian._chosen(values, observed, ~observed, wide)
+    *_, of_told = gaussian._chosen(values[:, :20], observed[:, :20], ~observed[:, :20], wide[:20])
+    *_, of_noise = gaussian._chosen(values[:, 20:], observed[:, 20:], ~observed[:, 20:], wide[:40])
+    print(shrinkage, of_told, of_noise)
+    assert of_noise == max(SHRINKAGES) and shrinkage < of_noise

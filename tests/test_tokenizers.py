@@ -10,6 +10,7 @@ from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 from tabmae.tokenizers.bins import LEAST_BINS, LEAST_WIDTH, MAX_BINS, Bins
 from tabmae.tokenizers.cells import (
     BACKGROUND,
+    FEW_EXPERT_COLUMNS,
     LEVEL_WEIGHT,
     LIKELIHOOD_WEIGHT,
     MAX_EXPERT_COLUMNS,
@@ -253,11 +254,17 @@ def test_an_expert_sees_numbers_as_they_are_and_an_indicator_a_frequent_level() 
     assert tokenizer.expert_of_level[:3].tolist() == indicators.tolist()
 
 
-def test_a_level_below_a_hundredth_has_no_indicator() -> None:
-    codes = torch.cat([torch.zeros(700), torch.ones(290), torch.full((5,), 2.0)])[:, None]
-    tokenizer = CellTokenizer.fit(codes, torch.ones_like(codes, dtype=torch.bool), (3,), D_TOKEN)
-    assert tokenizer.expert_level.tolist() == [0.0, 1.0]
-    assert tokenizer.expert_of_level.tolist() == [0, 1, -1]
+@pytest.mark.parametrize(
+    ("n_numbers", "n_indicators"), [(0, 3), (FEW_EXPERT_COLUMNS - 3, 3), (FEW_EXPERT_COLUMNS - 2, 2)]
+)
+def test_rare_levels_have_no_indicator_and_less_rare_ones_where_columns_are_many(
+    n_numbers: int, n_indicators: int
+) -> None:
+    codes = torch.cat([torch.full((n,), float(code)) for code, n in enumerate((700, 292, 6, 2))])[:, None]
+    values = torch.cat([codes, codes.repeat(1, n_numbers)], 1)
+    tokenizer = CellTokenizer.fit(values, torch.ones_like(values, dtype=torch.bool), (4, *[0] * n_numbers), D_TOKEN)
+    assert tokenizer.expert_level[: n_indicators + 1].tolist() == [*range(n_indicators), *[-1.0] * (n_numbers > 0)]
+    assert tokenizer.expert_of_level.tolist() == [*range(n_indicators), *[-1] * (4 - n_indicators)]
 
 
 def test_indicators_of_many_features_share_the_room_there_is() -> None:

@@ -216,15 +216,19 @@ def _every_tenth(observed: Tensor) -> Tensor:
 
 
 def _chosen(values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean, covariance and shrinkage of least squared error on held-out cells."""
+    """Mean, covariance and shrinkage of least squared error on held-out cells, once each column is shrunk to its mean.
+
+    Levels count by the variance of their indicators, so that a category of many counts no more than a number.
+    """
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
+    weight = torch.where(wide > 1, FAIR_COIN / wide, 1)
     best = (float("inf"), SHRINKAGES[-1])
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
         mean, covariance = fitted[shrinkage] = em(values, observed, shrinkage, wide, mean, covariance, 20, tol=1e-2)
-        squared = float(_squared_errors(values, observed, held_out, mean, covariance).sum())
+        squared = float((weight * _errors_once_shrunk(values, observed, held_out, mean, covariance)).sum())
         if squared < best[0]:
             best = (squared, shrinkage)
         elif squared > 1.02 * best[0]:
@@ -272,11 +276,35 @@ def _inverse(covariance: Tensor) -> Tensor:
 
 def _squared_errors(values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
     """Sum of squared errors of the conditional mean over the held-out cells of each column, (E,)."""
+    predicted, target = _predicted(values, observed, held_out, mean, covariance)
+    return (predicted - target).square().sum(0)
+
+
+def _errors_once_shrunk(values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """The same of means shrunk to the column's, in each half of the rows as is best in the other, (E,).
+
+    Columns that nothing tells are shrunk to their mean by others of the ensemble, whatever those want that are told.
+    """
+    halves = [_predicted(values[half::2], observed[half::2], held_out[half::2], mean, covariance) for half in range(2)]
+    shares = [
+        ((told * target).sum(0) / told.square().sum(0).clamp_min(torch.finfo(told.dtype).tiny)).clamp(0, 1)
+        for told, target in halves
+    ]
+    errors = [
+        (share * told - target).square().sum(0) for share, (told, target) in zip(shares[::-1], halves, strict=True)
+    ]
+    return errors[0] + errors[1]
+
+
+def _predicted(
+    values: Tensor, observed: Tensor, held_out: Tensor, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far the conditional means of held-out cells lie from the columns', and how far the cells do; 0 elsewhere."""
     rows = held_out.any(1)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
     centred = torch.where(observed, values - mean, 0)
     predicted, _ = conditional(centred, observed, covariance, _inverse(covariance), with_variance=False)
-    return torch.where(held_out, predicted + mean - values, 0).square().sum(0)
+    return torch.where(held_out, predicted, 0), torch.where(held_out, values - mean, 0)
 
 
 def _variances(observed: Tensor, held_out: Tensor, covariance: Tensor) -> Tensor:

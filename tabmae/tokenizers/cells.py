@@ -18,9 +18,10 @@ from tabmae.tokenizers.distribution import LEAST_PROBABILITY, LEAST_SCALE, CellD
 
 MAX_LEVELS = 256
 """Levels with a probability of their own; rarer ones share a class that is never imputed."""
-MIN_EXPERT_SHARE = 0.01
-"""Share of a column's cells that a level needs for an indicator of its own among an expert's columns."""
-MAX_EXPERT_COLUMNS = 400
+MIN_EXPERT_SHARE, MIN_SHARE_OF_FEW = 0.01, 0.004
+"""Share of a column's cells that a level needs for an indicator of its own among an expert's columns; the second where
+these are then `FEW_EXPERT_COLUMNS` at most."""
+FEW_EXPERT_COLUMNS, MAX_EXPERT_COLUMNS = 150, 400
 LEVEL_WEIGHT = 0.3
 """Weight of a nat of cross-entropy beside a squared standard deviation."""
 LIKELIHOOD_WEIGHT = 0.03
@@ -345,11 +346,18 @@ def _level_layout(n_modelled: Tensor, width: int) -> dict[str, Tensor]:
     return {"level_offset": offset, "level_owner": owner, "level_slot": owner * width + within}
 
 
+def _n_frequent(n_levels: Sequence[int], log_prior: Tensor, least: float) -> list[int]:
+    """How many levels of each feature have at least a share of its cells, 0 of a number."""
+    shares = iter(log_prior.float().exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
+    return [int((next(shares)[: min(n, MAX_LEVELS)] >= least).sum()) if n else 0 for n in n_levels]
+
+
 def _expert_layout(n_levels: Sequence[int], log_prior: Tensor, clocks: Tensor) -> dict[str, Tensor]:
     """Feature and level (-1 for a number) of each expert column, where numbers and levels are found there, and the
     clocks of the phases, which come last."""
-    shares = iter(log_prior.float().exp().split([min(n, MAX_LEVELS + 1) for n in n_levels if n > 0]))
-    frequent = [int((next(shares)[: min(n, MAX_LEVELS)] >= MIN_EXPERT_SHARE).sum()) if n else 0 for n in n_levels]
+    frequent = _n_frequent(n_levels, log_prior, MIN_SHARE_OF_FEW)
+    if n_levels.count(0) + sum(frequent) > FEW_EXPERT_COLUMNS:
+        frequent = _n_frequent(n_levels, log_prior, MIN_EXPERT_SHARE)
     cap = max(frequent, default=0)
     while cap > 1 and sum(min(n, cap) for n in frequent) > MAX_EXPERT_COLUMNS:
         cap -= 1
