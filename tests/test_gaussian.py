@@ -618,11 +618,12 @@ def test_few_rows_of_a_level_say_less_than_many(n_rows_of_level: int, told: floa
 
 
 def test_columns_of_noise_do_not_choose_the_shrinkage_of_those_that_are_told() -> None:
-    values = torch.cat([correlated(60, 20, n_factors=2), normal(60, 40)], 1)
+    told, noise = correlated(250, 8, n_factors=2), normal(250, 10)
+    values = torch.cat([told, noise], 1)
     observed = observed_of(values, 0.2)
-    wide = torch.ones(60, dtype=values.dtype)
-    *_, shrinkage = gaussian._chosen(values, observed, ~observed, wide)
-    *_, of_told = gaussian._chosen(values[:, :20], observed[:, :20], ~observed[:, :20], wide[:20])
-    *_, of_noise = gaussian._chosen(values[:, 20:], observed[:, 20:], ~observed[:, 20:], wide[:40])
-    print(shrinkage, of_told, of_noise)
-    assert of_noise == max(SHRINKAGES) and shrinkage < of_noise
+    wide = torch.ones(18, dtype=values.dtype)
+    shares = [
+        gaussian._chosen(values[:, columns], observed[:, columns], ~observed[:, columns], wide[columns])[2]
+        for columns in (slice(None), slice(8), slice(8, None))
+    ]
+    assert shares[0] == shares[1] == 0.03 and shares[2] == max(SHRINKAGES)

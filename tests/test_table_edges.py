@@ -190,3 +190,18 @@ def test_training_on_the_cpu_wakes_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     table = holed(60, 3)
     TabMAE(max_epochs=1, device="cpu", random_state=0).fit(table)
     tabmae.TabMAEClassifier(members=("network",), max_epochs=1, device="cpu", random_state=0).fit(table, [0, 1] * 30)
+
+
+def test_levels_of_four_rows_each_tell_a_number() -> None:
+    rng = np.random.default_rng(0)
+    town, income = rng.integers(0, 150, 600), rng.normal(size=600)
+    price = rng.normal(size=150)[town] + 0.5 * income + 0.4 * rng.normal(size=600)
+    hidden = rng.random(600) < 0.3
+    table = pd.DataFrame({"town": [f"Town {n}" for n in town], "income": income, "price": price}).astype(
+        {"town": "str"}
+    )
+    given = table.assign(price=np.where(hidden, np.nan, price))
+    completed = TabMAE(experts=("gaussian",), max_epochs=30, random_state=0).fit_transform(given)
+    error = np.sqrt(np.mean((completed["price"] - price)[hidden] ** 2)) / price.std()
+    # BayesianRidge on one-hot towns leaves .46, without the towns .9 is left.
+    assert error < 0.6
