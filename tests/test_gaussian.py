@@ -283,12 +283,14 @@ def test_long_steps_lead_as_far_in_a_quarter_of_the_passes(shrinkage: float) -> 
     assert reached > best - 0.01 * abs(best - begun)
 
 
-def test_a_step_that_leads_to_no_covariance_is_shortened() -> None:
+def test_a_step_that_leads_to_no_covariance_or_far_away_is_shortened() -> None:
     start, first, second = (
         (torch.zeros(2).double(), torch.diag(torch.tensor([variance, 1.0]).double())) for variance in (1.0, 0.5, 0.26)
     )
     mean, covariance = _extrapolated(start, first, second)
     assert 0 < covariance[0, 0] < 0.26 and covariance[1, 1] == 1 and not mean.any()
+    far = [(torch.tensor([place]).double(), torch.eye(1).double()) for place in (0.0, 0.01, 0.01995)]
+    assert 0.5 < _extrapolated(*far)[0][0] < 1.01995
     straight = [(torch.zeros(2).double(), torch.eye(2).double() * scale) for scale in (1.0, 0.6, 0.2)]
     assert _extrapolated(*straight)[1].equal(straight[2][1])
 

@@ -19,7 +19,9 @@ MAX_ROWS = 5_000
 LEAST_VARIANCE = 1e-10
 """Added to the diagonal of a covariance before it is inverted."""
 N_SHORTER = 5
-"""Times that a step is halved which leads to no covariance."""
+"""Times that a step is halved which leads to no covariance, or too far."""
+FARTHEST, WIDEST = 1.0, 2.0
+"""Standard deviations, and variances in those of the last pass, to which a step may lead."""
 
 
 def em(
@@ -41,8 +43,7 @@ def em(
     max_iter : passes of EM at most. tol : the change of a covariance that is none.
 
     Source: Dempster et al. 1977, accelerated by squared extrapolation, Varadhan and Roland 2008, step length S3.
-    Differs: a step that leads to no covariance is halved, and no likelihood is asked: a pass that does not raise it can
-    follow a long step, none follows another.
+    Differs: a step that leads to no covariance, or far away, is halved; no likelihood is asked, which a step can lower.
 
     >>> import torch
     >>> rows = torch.randn(400, 1, generator=torch.Generator().manual_seed(0)).double().repeat(1, 2)
@@ -136,7 +137,7 @@ class _Rows(NamedTuple):
 def _extrapolated(
     start: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Where two passes of EM lead to, gone on as they slow down; `second` where that is no distribution."""
+    """Where two passes of EM lead to, gone on as they slow down; `second` where that is no distribution near it."""
     step = [after - before for before, after in zip(start, first, strict=True)]
     bend = [last - after - moved for after, last, moved in zip(first, second, step, strict=True)]
     squares = [float(sum(part.square().sum() for part in parts)) for parts in (step, bend)]
@@ -148,7 +149,9 @@ def _extrapolated(
             before + 2 * length * moved + length**2 * bent
             for before, moved, bent in zip(start, step, bend, strict=True)
         )
-        if not torch.linalg.cholesky_ex(covariance).info:
+        is_near = (mean - second[0]).abs().max() <= FARTHEST
+        is_narrow = (covariance.diagonal() <= WIDEST * second[1].diagonal()).all()
+        if is_near and is_narrow and not torch.linalg.cholesky_ex(covariance).info:
             return mean, covariance
         length = (length + 1) / 2
     return second
