@@ -625,7 +625,7 @@ def test_columns_of_noise_do_not_choose_the_shrinkage_of_those_that_are_told() -
     observed = observed_of(values, 0.2)
     wide = torch.ones(18, dtype=values.dtype)
     shares = [
-        gaussian._chosen(values[:, columns], observed[:, columns], ~observed[:, columns], wide[columns])[2]
+        gaussian._chosen(values[:, columns], observed[:, columns], ~observed[:, columns], wide[columns], True)[2]
         for columns in (slice(None), slice(8), slice(8, None))
     ]
     assert shares[0] == shares[1] == 0.03 and shares[2] == max(SHRINKAGES)

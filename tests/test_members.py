@@ -189,7 +189,7 @@ def test_the_member_that_is_right_is_believed() -> None:
 def test_trees_that_a_column_hardly_believes_leave_the_model_and_change_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "FAINT", 0.25)
+    monkeypatch.setattr(members, "FAINT", 0.315)
     rng = np.random.default_rng(0)
     factor = rng.normal(size=(700, 1))
     linear = factor + 0.5 * rng.normal(size=(700, 5))

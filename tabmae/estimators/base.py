@@ -138,8 +138,9 @@ def build_model(
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
         hidden = tokenizer.expand(values[rows], held_out[rows])[1]
         # A row that is a little off a sharp conditional is no anomaly, but it is imputed well.
-        indicators = tokenizer.expert_level >= 0
-        expert.fit(cells, shown, hidden, sharp=estimator.expert_diagonal == 0, indicators=indicators)
+        imputes = estimator.expert_diagonal == 0
+        indicators = tokenizer.expert_level >= 0 if imputes else None
+        expert.fit(cells, shown, hidden, sharp=imputes, of_imputer=imputes, indicators=indicators)
     return MaskedAutoencoder(tokenizer, network, expert)
 
 

@@ -189,8 +189,9 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
         model.grown_with = deepcopy(model.expert)
     device = next(model.parameters()).device
     cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
-    indicators = model.tokenizer.expert_level >= 0
-    model.expert.fit(cells, shown, shrinkage=float(model.expert.shrinkage), warm_start=True, indicators=indicators)
+    imputes, shrinkage = model.expert.diagonal == 0, float(model.expert.shrinkage)
+    indicators = model.tokenizer.expert_level >= 0 if imputes else None
+    model.expert.fit(cells, shown, shrinkage=shrinkage, warm_start=True, of_imputer=imputes, indicators=indicators)
 
 
 def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:

@@ -33,6 +33,7 @@ def em(
     covariance: Tensor | None = None,
     max_iter: int = 50,
     tol: float = 1e-3,
+    long_steps: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Mean (E,) and covariance (E, E) of most penalised likelihood, from the given start.
 
@@ -41,6 +42,7 @@ def em(
     values, observed : (n, E), in standard deviations; anything where not observed.
     shrinkage : share of the prior in [0, 1). wide : (E,), its scale in variances of the columns; None for 1.
     max_iter : passes of EM at most. tol : the change of a covariance that is none.
+    long_steps : go on as far as the last passes allow; without, all are plain ones.
 
     Source: Dempster et al. 1977, accelerated by squared extrapolation, Varadhan and Roland 2008, step length S3.
     Differs: a step that leads to no covariance, or far away, is halved; no likelihood is asked, which a step can lower.
@@ -58,7 +60,7 @@ def em(
     scale = prior * (identity if wide is None else wide.diag())
     path = [(values.new_zeros(n_columns) if mean is None else mean, identity if covariance is None else covariance)]
     for _ in range(max_iter):
-        if len(path) == 3:
+        if long_steps and len(path) == 3:
             path = [_extrapolated(*path)]
         location, before = path[-1]
         shift, scatter = rows.expected(location, before + LEAST_VARIANCE * identity)

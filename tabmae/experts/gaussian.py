@@ -84,6 +84,7 @@ class Gaussian(nn.Module):
         shrinkage: float | None = None,
         warm_start: bool = False,
         sharp: bool = False,
+        of_imputer: bool = False,
         indicators: Tensor | None = None,
     ) -> Gaussian:
         """Estimate mean and covariance by EM from the observed cells.
@@ -98,6 +99,8 @@ class Gaussian(nn.Module):
             `SHRINKAGES`.
         warm_start : begin from the present mean and covariance, with a given shrinkage; what was exact is so again.
         sharp : try `SHARP_SHRINKAGE` for columns that others determine, too.
+        of_imputer : take long steps of EM, and choose the shrinkage by what an ensemble leaves that shrinks columns to
+            their means; detectors were measured without.
         indicators : bool (E,), columns of 0 and 1, whose prior is as wide as a fair coin: the fewer rows a level has,
             the less they say of others. None for no such column.
 
@@ -117,17 +120,18 @@ class Gaussian(nn.Module):
             if not held_out.any():
                 held_out = _every_tenth(observed)
                 trained = observed & ~held_out
-            mean, covariance, shrinkage = _chosen(standard, trained, held_out, wide)
-            mean, covariance = em(standard, observed, shrinkage, wide, mean, covariance)
+            mean, covariance, shrinkage = _chosen(standard, trained, held_out, wide, of_imputer)
+            mean, covariance = em(standard, observed, shrinkage, wide, mean, covariance, long_steps=of_imputer)
             if sharp and shrinkage <= MAX_SHARPENED:
                 judged = held_out & ~observed
                 mean, covariance, exact = _sharpened(standard, observed, judged, shrinkage, wide, mean, covariance)
         elif warm_start:
             start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
             tol = SHARP_TOL if exact.any() else min(1e-3, shrinkage)
-            mean, covariance = em(standard, observed, shrinkage, _sharp(wide, exact, shrinkage), *start, tol=tol)
+            prior = _sharp(wide, exact, shrinkage)
+            mean, covariance = em(standard, observed, shrinkage, prior, *start, tol=tol, long_steps=of_imputer)
         else:
-            mean, covariance = em(standard, observed, shrinkage, wide)
+            mean, covariance = em(standard, observed, shrinkage, wide, long_steps=of_imputer)
         covariance = torch.lerp(covariance, covariance.diagonal().diag(), self.diagonal)
         self.shrinkage, self.exact = torch.tensor(shrinkage, dtype=torch.float64, device=values.device), exact
         self.mean = location + mean * scale
@@ -215,11 +219,15 @@ def _every_tenth(observed: Tensor) -> Tensor:
     return observed & (rank % 10 == 0)
 
 
-def _chosen(values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Mean, covariance and shrinkage of least squared error on held-out cells, once each column is shrunk to its mean.
+def _chosen(
+    values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor, of_imputer: bool
+) -> tuple[Tensor, Tensor, float]:
+    """Mean, covariance and shrinkage of least squared error on held-out cells.
 
-    Levels count by the variance of their indicators, so that a category of many counts no more than a number.
+    Levels count by the variance of their indicators, so that a category of many counts no more than a number. The
+    errors of an imputer's are those that its ensemble leaves, which shrinks columns to their means.
     """
+    errors = _errors_once_shrunk if of_imputer else _squared_errors
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
     weight = torch.where(wide > 1, FAIR_COIN / wide, 1)
@@ -227,8 +235,9 @@ def _chosen(values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor) ->
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
-        mean, covariance = fitted[shrinkage] = em(values, observed, shrinkage, wide, mean, covariance, 20, tol=1e-2)
-        squared = float((weight * _errors_once_shrunk(values, observed, held_out, mean, covariance)).sum())
+        start = (wide, mean, covariance, 20, 1e-2, of_imputer)
+        mean, covariance = fitted[shrinkage] = em(values, observed, shrinkage, *start)
+        squared = float((weight * errors(values, observed, held_out, mean, covariance)).sum())
         if squared < best[0]:
             best = (squared, shrinkage)
         elif squared > 1.02 * best[0]:

@@ -21,7 +21,7 @@ MAX_LEVELS = 256
 MIN_EXPERT_SHARE, MIN_SHARE_OF_FEW = 0.01, 0.004
 """Share of a column's cells that a level needs for an indicator of its own among an expert's columns; the second where
 these are then `FEW_EXPERT_COLUMNS` at most."""
-FEW_EXPERT_COLUMNS, MAX_EXPERT_COLUMNS = 120, 400
+FEW_EXPERT_COLUMNS, MAX_EXPERT_COLUMNS = 150, 400
 LEVEL_WEIGHT = 0.3
 """Weight of a nat of cross-entropy beside a squared standard deviation."""
 LIKELIHOOD_WEIGHT = 0.03
