@@ -60,8 +60,8 @@ def em(
     scale = prior * (identity if wide is None else wide.diag())
     path = [(values.new_zeros(n_columns) if mean is None else mean, identity if covariance is None else covariance)]
     for _ in range(max_iter):
-        if long_steps and len(path) == 3:
-            path = [_extrapolated(*path)]
+        if len(path) == 3:
+            path = [_extrapolated(*path)] if long_steps else path[-1:]
         location, before = path[-1]
         shift, scatter = rows.expected(location, before + LEAST_VARIANCE * identity)
         after = (scatter + scale) / (n_rows + prior)

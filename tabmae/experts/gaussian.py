@@ -235,8 +235,9 @@ def _chosen(
     fitted: dict[float, tuple[Tensor, Tensor]] = {}
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
-        start = (wide, mean, covariance, 20, 1e-2, of_imputer)
-        mean, covariance = fitted[shrinkage] = em(values, observed, shrinkage, *start)
+        mean, covariance = fitted[shrinkage] = em(
+            values, observed, shrinkage, wide, mean, covariance, max_iter=20, tol=1e-2, long_steps=of_imputer
+        )
         squared = float((weight * errors(values, observed, held_out, mean, covariance)).sum())
         if squared < best[0]:
             best = (squared, shrinkage)
