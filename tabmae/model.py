@@ -20,7 +20,7 @@ from tabmae.experts.gaussian import Gaussian
 from tabmae.experts.trees import Forest
 from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 
-WIDE = 120
+WIDE = 150
 """Expert columns beyond which the conditional variance is left at its bound: it would take most of the time."""
 
 OF_SURE = ("sure", "sure_copies", "sure_copies_of_levels")

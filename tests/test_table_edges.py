@@ -205,3 +205,13 @@ def test_levels_of_four_rows_each_tell_a_number() -> None:
     error = np.sqrt(np.mean((completed["price"] - price)[hidden] ** 2)) / price.std()
     # BayesianRidge on one-hot towns leaves .46, without the towns .9 is left.
     assert error < 0.6
+
+
+def test_many_rare_levels_do_not_hide_what_columns_say_exactly() -> None:
+    rng = np.random.default_rng(0)
+    parts = pd.DataFrame({"rent": rng.normal(10, 2, 600), "heating": rng.normal(5, 1, 600)})
+    table = parts.assign(town=[f"Town {n}" for n in rng.integers(0, 150, 600)], total=parts.sum(axis=1))
+    hidden = rng.random(600) < 0.2
+    given = table.assign(total=np.where(hidden, np.nan, table["total"]))
+    completed = TabMAE(experts=("gaussian",), max_epochs=1, random_state=0).fit_transform(given)
+    np.testing.assert_allclose(completed["total"][hidden], table["total"][hidden], atol=1e-3)
