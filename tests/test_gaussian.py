@@ -434,6 +434,11 @@ def test_strong_correlation_in_many_rows_needs_hardly_any_prior() -> None:
     assert float(Gaussian(5).fit(values, observed_of(values, 0.2)).shrinkage) <= 0.01
 
 
+def no_indicators(n_columns: int) -> Tensor:
+    """Say that no column is an indicator, so that the Gaussian is an imputer's."""
+    return torch.zeros(n_columns, dtype=torch.bool)
+
+
 def stays(n_rows: int, noise: float = 0.0) -> Tensor:
     """Give starts that lie years apart, ends some days after them, the days, and a number beside, in standard units."""
     start, days = 30 * normal(n_rows), normal(n_rows, seed=1)
@@ -450,8 +455,8 @@ def test_what_columns_determine_exactly_is_found_by_the_sharp_share(dtype: torch
     visible = torch.ones_like(known)
     visible[:, 2] = False
     errors = []
-    for sharp in (True, False):
-        expert = Gaussian(4).fit(values, known & ~held_out, held_out, sharp=sharp)
+    for indicators in (no_indicators(4), None):
+        expert = Gaussian(4).fit(values, known & ~held_out, held_out, indicators=indicators)
         errors.append(float((expert.condition(values, visible)[0] - values)[:, 2].square().mean().sqrt()))
     assert errors[0] < 0.05 < 0.3 < errors[1]
 
@@ -465,22 +470,24 @@ def doubled(n_rows: int = 400) -> tuple[Tensor, Tensor, Tensor]:
     return values, known & ~held_out, held_out
 
 
-def test_exact_columns_have_no_prior_and_the_others_theirs() -> None:
+def test_exact_columns_have_no_prior_and_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     values, observed, held_out = doubled()
-    expert = Gaussian(10).fit(values, observed, held_out, shrinkage=None, sharp=True)
+    given = {"indicators": no_indicators(10)}
+    expert = Gaussian(10).fit(values, observed, held_out, shrinkage=None, **given)
     assert expert.exact.tolist() == [True, True, *[False] * 8]
     left = 1 / (expert.precision.diagonal() * expert.covariance.diagonal())
     assert (left[:2] < 1e-6).all() and (left[2:] > 0.3).all()
-    assert float(expert.shrinkage) == float(Gaussian(10).fit(values, observed, held_out).shrinkage)
-    again = expert.fit(values, observed | held_out, shrinkage=float(expert.shrinkage), warm_start=True)
+    again = expert.fit(values, observed | held_out, shrinkage=float(expert.shrinkage), warm_start=True, **given)
     assert again.exact.tolist() == [True, True, *[False] * 8]
     assert (1 / (again.precision.diagonal() * again.covariance.diagonal())[:2] < 1e-6).all()
+    monkeypatch.setattr(gaussian, "MAX_SHARPENED", -1.0)
+    assert float(again.shrinkage) == float(Gaussian(10).fit(values, observed, held_out, **given).shrinkage)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_both_of_two_columns_that_say_each_other_are_told_as_one(dtype: torch.dtype) -> None:
     values, observed, held_out = doubled()
-    expert = Gaussian(10).fit(values, observed, held_out, sharp=True)
+    expert = Gaussian(10).fit(values, observed, held_out, indicators=no_indicators(10))
     restored = Gaussian(10)
     restored.load_state_dict(expert.state_dict())
     visible = torch.ones_like(observed)
@@ -496,17 +503,19 @@ def test_both_of_two_columns_that_say_each_other_are_told_as_one(dtype: torch.dt
 def test_single_precision_leaves_out_cells_of_exact_columns_as_double_does() -> None:
     values, observed, held_out = doubled()
     values[:, 1] += 1e-3 * normal(len(values), seed=7)
-    expert = Gaussian(10).fit(values, observed, held_out, sharp=True)
+    expert = Gaussian(10).fit(values, observed, held_out, indicators=no_indicators(10))
     single, double = (expert.leave_one_out(values.to(dtype), observed) for dtype in (torch.float32, torch.float64))
     assert expert.exact[:2].all() and single.dtype == torch.float32
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-3)
 
 
-def test_without_exact_columns_nothing_is_sharp() -> None:
+def test_without_exact_columns_nothing_is_sharp(monkeypatch: pytest.MonkeyPatch) -> None:
     values = correlated(500, 6, n_factors=2, noise=0.1)
     known = observed_of(values, 0.2)
     held_out = known & ~observed_of(values, 0.1, seed=6)
-    one, other = (Gaussian(6).fit(values, known & ~held_out, held_out, sharp=sharp) for sharp in (True, False))
+    one = Gaussian(6).fit(values, known & ~held_out, held_out, indicators=no_indicators(6))
+    monkeypatch.setattr(gaussian, "MAX_SHARPENED", -1.0)
+    other = Gaussian(6).fit(values, known & ~held_out, held_out, indicators=no_indicators(6))
     assert not one.exact.any() and torch.equal(one.covariance, other.covariance)
 
 
@@ -516,8 +525,10 @@ def test_what_holds_in_training_alone_is_not_sharp() -> None:
     known = observed_of(values, 0.2)
     held_out = known & ~observed_of(values, 0.1, seed=6)
     broken = torch.where(held_out, values + normal(300, 4, seed=8), values)
-    assert Gaussian(4).fit(values, known & ~held_out, held_out, sharp=True).exact.tolist() == [True, True, False, False]
-    assert not Gaussian(4).fit(broken, known & ~held_out, held_out, sharp=True).exact.any()
+    kept, lost = (
+        Gaussian(4).fit(cells, known & ~held_out, held_out, indicators=no_indicators(4)) for cells in (values, broken)
+    )
+    assert kept.exact.tolist() == [True, True, False, False] and not lost.exact.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -603,7 +614,7 @@ def test_columns_that_are_only_nearly_lines_are_not_sharp() -> None:
     rows = torch.cat([size, size.pow(1.1), area, size + area, 2 * size + 0.05 * area.square()], 1)
     observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(2)) > 0.2
     held_out = observed & (torch.rand(rows.shape, generator=torch.Generator().manual_seed(3)) < 0.2)
-    bent = Gaussian(5).fit(rows, observed & ~held_out, held_out, sharp=True)
+    bent = Gaussian(5).fit(rows, observed & ~held_out, held_out, indicators=no_indicators(5))
     assert not bent.exact.any()
 
 

@@ -138,9 +138,8 @@ def build_model(
         expert = Gaussian(tokenizer.n_expert_columns, estimator.expert_diagonal)
         hidden = tokenizer.expand(values[rows], held_out[rows])[1]
         # A row that is a little off a sharp conditional is no anomaly, but it is imputed well.
-        imputes = estimator.expert_diagonal == 0
-        indicators = tokenizer.expert_level >= 0 if imputes else None
-        expert.fit(cells, shown, hidden, sharp=imputes, of_imputer=imputes, indicators=indicators)
+        indicators = tokenizer.expert_level >= 0 if expert.diagonal == 0 else None
+        expert.fit(cells, shown, hidden, indicators=indicators)
     return MaskedAutoencoder(tokenizer, network, expert)
 
 

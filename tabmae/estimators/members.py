@@ -32,7 +32,8 @@ FAINT = 0.05
 """Weight of trees of a column below which they are not asked: they would change no answer, and take most of the time.
 """
 MAX_REFIT_ROWS = 2_000
-"""Rows from which on held-out cells teach the expert nothing that lowers its errors, on the mean of tables."""
+"""Rows from which on held-out cells teach the expert nothing that lowers its errors on the mean of tables, and the
+network little for its time."""
 SURE = (1e-4, 1e-3, 1e-2)
 """Doubts at which a member may be followed half of the way beyond its weight: variances of the expert's, in those of a
 number, and squares of the copies'."""
@@ -179,7 +180,7 @@ def modelled_levels(model: MaskedAutoencoder) -> list[int]:
 
 
 def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> None:
-    """Give the expert of few rows the held-out cells, too, once they have judged it.
+    """Give the expert the held-out cells, too, once they have judged it.
 
     Its shrinkage stays, and forests go on to read the one that they were grown with.
     """
@@ -189,9 +190,9 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
         model.grown_with = deepcopy(model.expert)
     device = next(model.parameters()).device
     cells, shown = model.tokenizer.expand(values.to(device), observed.to(device))
-    imputes, shrinkage = model.expert.diagonal == 0, float(model.expert.shrinkage)
-    indicators = model.tokenizer.expert_level >= 0 if imputes else None
-    model.expert.fit(cells, shown, shrinkage=shrinkage, warm_start=True, of_imputer=imputes, indicators=indicators)
+    indicators = model.tokenizer.expert_level >= 0 if model.expert.diagonal == 0 else None
+    shrinkage = float(model.expert.shrinkage)
+    model.expert.fit(cells, shown, shrinkage=shrinkage, warm_start=True, indicators=indicators)
 
 
 def make_room(model: MaskedAutoencoder, weights: dict[str, Tensor]) -> None:

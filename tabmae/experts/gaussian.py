@@ -83,8 +83,6 @@ class Gaussian(nn.Module):
         held_out: Tensor | None = None,
         shrinkage: float | None = None,
         warm_start: bool = False,
-        sharp: bool = False,
-        of_imputer: bool = False,
         indicators: Tensor | None = None,
     ) -> Gaussian:
         """Estimate mean and covariance by EM from the observed cells.
@@ -98,11 +96,10 @@ class Gaussian(nn.Module):
         shrinkage : share of the prior in [0, 1), 0 only where no column depends wholly on others; None chooses among
             `SHRINKAGES`.
         warm_start : begin from the present mean and covariance, with a given shrinkage; what was exact is so again.
-        sharp : try `SHARP_SHRINKAGE` for columns that others determine, too.
-        of_imputer : take long steps of EM, and choose the shrinkage by what an ensemble leaves that shrinks columns to
-            their means; detectors were measured without.
-        indicators : bool (E,), columns of 0 and 1, whose prior is as wide as a fair coin: the fewer rows a level has,
-            the less they say of others. None for no such column.
+        indicators : bool (E,), columns of 0 and 1. Given, the Gaussian is fitted as an imputer's, None as a detector's,
+            which were measured without: EM takes long steps; the shrinkage is chosen by what an ensemble leaves that
+            shrinks columns to their means; `SHARP_SHRINKAGE` is tried for columns that others determine; and the prior
+            of an indicator is as wide as a fair coin, so that the fewer rows a level has, the less they say of others.
 
         Returns
         -------
@@ -111,7 +108,7 @@ class Gaussian(nn.Module):
         if held_out is None:
             held_out = torch.zeros_like(observed)
         standard, location, scale = _standardised(values, observed, observed | held_out)
-        wide = torch.ones_like(scale)
+        wide, imputes = torch.ones_like(scale), indicators is not None
         if indicators is not None:
             wide = torch.where(indicators, (FAIR_COIN / scale.square()).clamp_min(1), wide)
         exact = self.exact if warm_start else torch.zeros_like(self.exact)
@@ -120,18 +117,18 @@ class Gaussian(nn.Module):
             if not held_out.any():
                 held_out = _every_tenth(observed)
                 trained = observed & ~held_out
-            mean, covariance, shrinkage = _chosen(standard, trained, held_out, wide, of_imputer)
-            mean, covariance = em(standard, observed, shrinkage, wide, mean, covariance, long_steps=of_imputer)
-            if sharp and shrinkage <= MAX_SHARPENED:
+            mean, covariance, shrinkage = _chosen(standard, trained, held_out, wide, imputes)
+            mean, covariance = em(standard, observed, shrinkage, wide, mean, covariance, long_steps=imputes)
+            if imputes and shrinkage <= MAX_SHARPENED:
                 judged = held_out & ~observed
                 mean, covariance, exact = _sharpened(standard, observed, judged, shrinkage, wide, mean, covariance)
         elif warm_start:
             start = ((self.mean - location) / scale, self.covariance / scale[:, None] / scale[None, :])
             tol = SHARP_TOL if exact.any() else min(1e-3, shrinkage)
             prior = _sharp(wide, exact, shrinkage)
-            mean, covariance = em(standard, observed, shrinkage, prior, *start, tol=tol, long_steps=of_imputer)
+            mean, covariance = em(standard, observed, shrinkage, prior, *start, tol=tol, long_steps=imputes)
         else:
-            mean, covariance = em(standard, observed, shrinkage, wide, long_steps=of_imputer)
+            mean, covariance = em(standard, observed, shrinkage, wide, long_steps=imputes)
         covariance = torch.lerp(covariance, covariance.diagonal().diag(), self.diagonal)
         self.shrinkage, self.exact = torch.tensor(shrinkage, dtype=torch.float64, device=values.device), exact
         self.mean = location + mean * scale
@@ -220,14 +217,14 @@ def _every_tenth(observed: Tensor) -> Tensor:
 
 
 def _chosen(
-    values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor, of_imputer: bool
+    values: Tensor, observed: Tensor, held_out: Tensor, wide: Tensor, imputes: bool
 ) -> tuple[Tensor, Tensor, float]:
     """Mean, covariance and shrinkage of least squared error on held-out cells.
 
     Levels count by the variance of their indicators, so that a category of many counts no more than a number. The
     errors of an imputer's are those that its ensemble leaves, which shrinks columns to their means.
     """
-    errors = _errors_once_shrunk if of_imputer else _squared_errors
+    errors = _errors_once_shrunk if imputes else _squared_errors
     rows = sampled(len(values), MAX_ROWS_OF_CHOICE)
     values, observed, held_out = values[rows], observed[rows], held_out[rows]
     weight = torch.where(wide > 1, FAIR_COIN / wide, 1)
@@ -236,7 +233,7 @@ def _chosen(
     mean, covariance = None, None
     for shrinkage in reversed(SHRINKAGES):
         mean, covariance = fitted[shrinkage] = em(
-            values, observed, shrinkage, wide, mean, covariance, max_iter=20, tol=1e-2, long_steps=of_imputer
+            values, observed, shrinkage, wide, mean, covariance, max_iter=20, tol=1e-2, long_steps=imputes
         )
         squared = float((weight * errors(values, observed, held_out, mean, covariance)).sum())
         if squared < best[0]:
