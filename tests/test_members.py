@@ -276,17 +276,6 @@ def test_a_wave_that_the_gaussian_does_not_see_is_imputed_as_well_as_held_out_ce
     assert error < 1.3 * imputer.quality_.loc["y", "error"] < 0.4
 
 
-def test_many_rows_are_not_fitted_again() -> None:
-    values, observed, folds = table(members.MAX_REFIT_ROWS)
-    model = build(values, observed & (folds == 0))
-    assert model.expert is not None
-    before = model.expert.covariance.clone()
-    refit_expert(model, values, observed)
-    assert torch.equal(model.expert.covariance, before)
-    refit_expert(model, values[1:], observed[1:])
-    assert not torch.equal(model.expert.covariance, before)
-
-
 def second_sweep(model: MaskedAutoencoder) -> None:
     """Let a sweep of other forests follow, as earlier versions grew one."""
     rows, forests = torch.randn(30, model.tokenizer.n_expert_columns, generator=seeded()), nn.ModuleDict()
@@ -413,6 +402,13 @@ def test_the_network_learns_the_held_out_cells_after_they_have_judged(monkeypatc
     one, other = plain.model_.state_dict(), model.model_.state_dict()
     moved = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
     assert moved == {"tokenizer", "backbone"}, "trees, weights of members and the expert stay"
+
+
+def test_neither_expert_nor_network_of_many_rows_learns_the_held_out_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, n_trained in ((200, 1), (201, 2)):
+        monkeypatch.setattr(learner, "MAX_REFIT_ROWS", most)
+        model, cells = taught(monkeypatch, 0.25)
+        assert len(cells) == n_trained and (model.model_.grown_with is not None) == (n_trained == 2)
 
 
 def test_a_network_that_a_callback_stopped_is_not_taught_on(monkeypatch: pytest.MonkeyPatch) -> None:

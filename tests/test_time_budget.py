@@ -283,6 +283,7 @@ def test_a_fit_that_is_over_its_time_judges_wide_tables_by_fewer_rows_and_fits_t
     given: dict[str, Any] = {**SMALL, "experts": ("gaussian",)}
     plain = TabMAE(**given).fit(holes(3000)).quality_["n"]
     monkeypatch.setattr(validation, "rows_that_weigh", lambda _: 100)
+    monkeypatch.setattr(learner, "MAX_REFIT_ROWS", 3001)
     refits: list[object] = []
     monkeypatch.setattr(learner, "refit_expert", lambda *given: refits.append(given))
     clock.tick_with(monkeypatch, TableSchema, "encode", every(5.0))

@@ -22,7 +22,7 @@ from tabmae.deadline import Deadline
 from tabmae.errors import DataError, ParameterError
 from tabmae.estimators import base
 from tabmae.estimators.copying import remember_all
-from tabmae.estimators.members import WEIGHTS, believed_weights, drop_unasked, refit_expert
+from tabmae.estimators.members import MAX_REFIT_ROWS, WEIGHTS, believed_weights, drop_unasked, refit_expert
 from tabmae.estimators.parameters import by_name, check_parameters
 from tabmae.estimators.row_weights import weighed_rows
 from tabmae.estimators.tabular import TabularEstimator, check_enough, unchanged_by_failure
@@ -193,7 +193,7 @@ class MaskedTableEstimator(TabularEstimator):
                     self._judge(values, observed, run.validation, most)
                 drop_unasked(self.model_)
                 remember_all(self.model_, values, observed)
-                if run.validation.parts and not deadline.passed:
+                if run.validation.parts and len(values) < MAX_REFIT_ROWS and not deadline.passed:
                     refit_expert(self.model_, values, observed)
                     base.teach_held_out(run, values, observed, weight, deadline)
         return self

@@ -184,7 +184,7 @@ def refit_expert(model: MaskedAutoencoder, values: Tensor, observed: Tensor) -> 
 
     Its shrinkage stays, and forests go on to read the one that they were grown with.
     """
-    if model.expert is None or len(values) >= MAX_REFIT_ROWS:
+    if model.expert is None:
         return
     if len(model.sweeps):
         model.grown_with = deepcopy(model.expert)
