@@ -531,6 +531,60 @@ def test_what_holds_in_training_alone_is_not_sharp() -> None:
     assert kept.exact.tolist() == [True, True, False, False] and not lost.exact.any()
 
 
+def broken_total() -> tuple[Gaussian, Tensor, Tensor]:
+    """Give an expert of a total and its parts beside columns that share a factor, a row whose total is one off, and
+    its visible cells."""
+    parts, others = normal(600, 2), correlated(600, 4, noise=0.5, seed=7)
+    values = torch.cat([parts, parts.sum(1, keepdim=True) + 1e-4 * normal(600, 1, seed=9), others], 1)
+    known = observed_of(values, 0.2)
+    held_out = known & ~observed_of(values, 0.1, seed=6)
+    expert = Gaussian(7).fit(values, known & ~held_out, held_out, indicators=no_indicators(7))
+    row = values[:1].clone()
+    row[0, 2] += 1
+    visible = torch.ones_like(row, dtype=torch.bool)
+    visible[0, 3] = False
+    return expert, row, visible
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_that_breaks_what_columns_say_exactly_is_told_of_as_if_they_did_not(dtype: torch.dtype) -> None:
+    expert, row, visible = broken_total()
+    assert expert.exact.tolist() == [True] * 3 + [False] * 4
+    kept = row.clone()
+    kept[0, 2] -= 1
+    (mean, variance), (expected, _) = (expert.condition(cells.to(dtype), visible) for cells in (row, kept))
+    spread = float(expert.covariance[3, 3]) ** 0.5
+    assert abs(float(mean[0, 3] - expected[0, 3])) < 0.3 * spread
+    unseen = visible.clone()
+    unseen[0, 2] = False  # the parts tell it exactly, and a broken row that does not show it is none
+    assert float(expert.condition(row.to(dtype), unseen)[1][0, 2]) < 1e-4 < float(variance[0, 3])
+
+
+def test_a_broken_row_is_told_of_alike_by_a_loaded_expert_and_in_any_batch() -> None:
+    expert, row, visible = broken_total()
+    restored = Gaussian(7)
+    restored.load_state_dict(expert.state_dict())
+    alone = expert.condition(row, visible)
+    for one, other in zip(alone, restored.condition(row, visible), strict=True):
+        assert torch.equal(one, other)
+    rows, shown = torch.cat([correlated(50, 7), row]), torch.cat([observed_of(correlated(50, 7), 0.4), visible])
+    for one, other in zip(alone, expert.condition(rows, shown), strict=True):
+        torch.testing.assert_close(one[0], other[-1])
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.3, 1.0])
+def test_squared_distances_are_those_of_the_visible_cells(hidden: float) -> None:
+    _, covariance = moments(6)
+    values = correlated(30, 6)
+    visible = observed_of(values, hidden)
+    found = conditionals.squared_distances(torch.where(visible, values, 0), visible, covariance)
+    for row, shown, squared in zip(values, visible, found, strict=True):
+        known = row[shown]
+        block = covariance[shown][:, shown]
+        expected = float(known @ torch.linalg.solve(block, known)) if len(known) else 0.0
+        assert float(squared) == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_answer_is_in_the_units_of_the_data(dtype: torch.dtype) -> None:
     values = correlated(80, 4).to(dtype)

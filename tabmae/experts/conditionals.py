@@ -42,6 +42,26 @@ def conditional(
     return mean, variance
 
 
+def squared_distances(centred: Tensor, visible: Tensor, covariance: Tensor) -> Tensor:
+    """Squared Mahalanobis distance of the visible cells of rows (B, E), 0 elsewhere, from the mean, (B,)."""
+    n_rows, n_columns = visible.shape
+    n_visible = visible.sum(1)
+    order = torch.argsort(n_visible)
+    sizes, squared = n_visible[order].tolist(), torch.zeros_like(centred[:, 0])
+    start = 0
+    while start < n_rows:
+        stop = chunk_end(sizes, start, n_columns)
+        rows, width = order[start:stop], sizes[stop - 1]
+        if width:
+            columns, real = positions(visible[rows], width)
+            factor = torch.linalg.cholesky(blocks(covariance, columns, real))
+            known = torch.gather(centred[rows], 1, columns) * real
+            whitened = torch.linalg.solve_triangular(factor, known[:, :, None], upper=False)
+            squared[rows] = whitened.square().sum((1, 2))
+        start = stop
+    return squared
+
+
 def chunk_end(keys: list[int], start: int, n_columns: int) -> int:
     """End of the run of rows solved together: one side, sizes within a quarter (and 4) of the first, bounded memory.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tabmae.experts.conditionals import blocks, chunk_end, conditional, positions
+from tabmae.experts.conditionals import blocks, chunk_end, conditional, positions, squared_distances
 from tabmae.experts.em import em, sampled
 
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 0.7)
@@ -29,6 +29,8 @@ EXACT, SHARPER, NO_WORSE = 0.01, 0.1, 1.02
 exact where the squared error of those of one falls to so much of what it was by the sharp share, that of all of them
 doesn't rise, and that of all held-out cells is at most so much of what it was. What is only nearly a line bends far
 out, where sharp conditionals go astray."""
+BROKEN = 100.0
+"""Squared standard deviations by which the visible cells of a row may be farther out for what columns say exactly."""
 SHARP_VARIANCE = 3e-4
 """Share of a column's variance that others leave, under which conditionals are worked out in double precision."""
 FAIR_COIN = 0.25
@@ -47,7 +49,8 @@ class Gaussian(nn.Module):
         conditionals impute well, but a row that is a little off them is no anomaly.
 
     Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse; the
-    `shrinkage` of the last fit; and, not saved, which columns are `exact` (E,), with next to no prior.
+    `shrinkage` of the last fit; and which columns are `exact` (E,), with next to no prior. A row whose visible cells break
+    what these say of each other, by a slip or since they were drawn, is told of as if they had the prior of the others.
 
     Source: EM for the incomplete normal, Dempster et al. 1977; Little and Rubin 2002, section 11.2.
     Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its
@@ -74,7 +77,7 @@ class Gaussian(nn.Module):
         self.register_buffer("covariance", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("precision", torch.eye(n_columns, dtype=torch.float64))
         self.register_buffer("shrinkage", torch.tensor(SHRINKAGES[0], dtype=torch.float64))
-        self.register_buffer("exact", torch.zeros(n_columns, dtype=torch.bool), persistent=False)
+        self.register_buffer("exact", torch.zeros(n_columns, dtype=torch.bool))
 
     def fit(
         self,
@@ -156,7 +159,26 @@ class Gaussian(nn.Module):
         mean, variance = conditional(
             centred, visible, self.covariance.to(precise), self.precision.to(precise), with_variance
         )
+        broken = torch.nonzero(self._breaks(centred, visible))[:, 0]
+        if len(broken):
+            blunt = self.covariance + self._prior_of_exact().diag()
+            told = conditional(centred[broken].double(), visible[broken], blunt, _inverse(blunt), with_variance)
+            mean[broken], variance[broken] = (part.to(precise) for part in told)
         return torch.where(visible, values, (mean + self.mean.to(precise)).to(dtype)), variance.to(dtype)
+
+    def _prior_of_exact(self) -> Tensor:
+        """Variances (E,) that the prior of the other columns would add to the exact ones."""
+        return torch.where(self.exact, self.shrinkage * self.covariance.diagonal(), 0)
+
+    def _breaks(self, centred: Tensor, visible: Tensor) -> Tensor:
+        """Rows (B, E) whose visible cells break what columns say exactly, bool (B,)."""
+        if not self.exact.any():
+            return torch.zeros(len(centred), dtype=torch.bool, device=centred.device)
+        cells, shown = centred[:, self.exact].double(), visible[:, self.exact]
+        sharp = self.covariance[self.exact][:, self.exact]
+        blunt = sharp + self._prior_of_exact()[self.exact].diag()
+        near, far = (squared_distances(cells, shown, covariance) for covariance in (blunt, sharp))
+        return far - near > BROKEN
 
     def _dtype(self, values: Tensor) -> torch.dtype:
         """The type in which conditionals are worked out: double where a single one would round off what they know."""
