@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -472,7 +473,7 @@ def doubled(n_rows: int = 400) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_exact_columns_have_no_prior_and_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     values, observed, held_out = doubled()
-    given = {"indicators": no_indicators(10)}
+    given: dict[str, Any] = {"indicators": no_indicators(10)}
     expert = Gaussian(10).fit(values, observed, held_out, shrinkage=None, **given)
     assert expert.exact.tolist() == [True, True, *[False] * 8]
     left = 1 / (expert.precision.diagonal() * expert.covariance.diagonal())

@@ -49,8 +49,8 @@ class Gaussian(nn.Module):
         conditionals impute well, but a row that is a little off them is no anomaly.
 
     Buffers, all in the units of the data: `mean` (E,), `covariance` (E, E), `precision` (E, E), its inverse; the
-    `shrinkage` of the last fit; and which columns are `exact` (E,), with next to no prior. A row whose visible cells break
-    what these say of each other, by a slip or since they were drawn, is told of as if they had the prior of the others.
+    `shrinkage` of the last fit; and which columns are `exact` (E,), with next to no prior. A row whose visible cells
+    break what these say of each other, by a slip or as they were drawn, is told of as if they had the others' prior.
 
     Source: EM for the incomplete normal, Dempster et al. 1977; Little and Rubin 2002, section 11.2.
     Differs: an inverse-Wishart prior centred on the identity (in standard deviations) is added in every M step, its
