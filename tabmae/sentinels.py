@@ -30,6 +30,10 @@ MIN_NAMES = 20
 """Levels, none of them twice, from which on they are the rows' names."""
 MIN_NUMBERS, MAX_STRANGERS = 10, 5
 """Numbers among the levels of a column of text from which on it may be one of numbers, and the others that may be."""
+BEYOND_LIMIT = (
+    "What lies beyond a limit of detection, such as '<0.5', is not missing at random: as a missing cell it is imputed "
+    "as if it lay within. Put a number in its place, such as half of the limit."
+)
 
 
 def sentinels_of(numbers: NDArray[np.float64]) -> list[float]:
@@ -75,8 +79,13 @@ def warn_of_strangers(columns: Mapping[Hashable, Iterable[object]], fate: str) -
         warn(
             f"Columns hold numbers as text, and {fate}: {_few(told)}. "
             'Convert them with pandas.to_numeric(errors="coerce"), or pass what stands for a missing value as '
-            "--missing on the command line."
+            "--missing on the command line." + (f" {BEYOND_LIMIT}" if _beyond_limit(found.values()) else "")
         )
+
+
+def _beyond_limit(several: Iterable[list[str]]) -> bool:
+    """Whether some of the texts among numbers are values below or above a limit."""
+    return any(text.startswith(("<", ">")) for few in several for text in few)
 
 
 def marks_of(levels: Iterable[object]) -> list[str]:

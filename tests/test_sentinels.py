@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tabmae import DataError, TabMAE, TimeSeriesMAE
-from tabmae.sentinels import marks_of, sentinels_of, strangers_of
+from tabmae.sentinels import marks_of, sentinels_of, strangers_of, warn_of_strangers
 
 pytestmark = pytest.mark.usefixtures("few_structures")
 
@@ -83,6 +83,13 @@ def test_tables_warn_of_numbers_as_text_unless_they_are_called_categories() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TabMAE(max_epochs=1, d_token=4, categorical_features=["size"]).fit(table)
+
+
+@pytest.mark.parametrize("text", ["<0.5", "> 900", "err"])
+def test_values_beyond_a_limit_are_not_called_missing(text: str) -> None:
+    with pytest.warns(UserWarning, match=r"numbers as text, and are learnt") as told:
+        warn_of_strangers({"size": [*map(str, USUAL), text]}, "are learnt")
+    assert ("half of the limit" in str(told[0].message)) == (text != "err")
 
 
 @pytest.mark.parametrize(
