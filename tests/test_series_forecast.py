@@ -257,8 +257,8 @@ def test_intervals_of_one_short_series_hold_the_forecast_and_most_of_what_comes(
 
 
 def judged_origins(series: list[int], step: list[int]) -> Origins:
-    nothing = torch.zeros(len(series))
-    return Origins(nothing, nothing, nothing, nothing, torch.tensor(series), torch.tensor(step), nothing)
+    no = torch.zeros(len(series))
+    return Origins(no, no, no, no, torch.tensor(series), torch.tensor(step), weighed=no, scales=no)
 
 
 def test_a_series_is_as_wide_as_its_known_residuals_and_an_origin_as_the_others_apart() -> None:

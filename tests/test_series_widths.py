@@ -107,8 +107,8 @@ def test_a_forecast_lies_within_its_intervals() -> None:
 
 
 def origins_at(steps: torch.Tensor) -> Origins:
-    nothing = torch.zeros(len(steps))
-    return Origins(nothing, nothing, nothing, nothing, torch.zeros(len(steps)).long(), steps, nothing)
+    no = torch.zeros(len(steps))
+    return Origins(no, no, no, no, no.long(), steps, weighed=no, scales=no)
 
 
 def test_origins_of_a_walk_count_less_the_farther_they_look_ahead() -> None:

@@ -126,11 +126,12 @@ class Forecaster(torch.nn.Module):
         horizon: int,
         series: Tensor | None = None,
         linear: Linear | None = None,
+        scales: Tensor | None = None,
     ) -> Tensor:
         """The next (n, horizon, C) steps of histories (n, T, C) whose gaps are filled; `observed` are the real cells.
 
-        `series` : which series of fit each is, -1 for none. Steps beyond the fitted horizon are forecast from the
-        forecasts before them.
+        `series` : which series of fit each is, -1 for none. `scales` : as for `masked_forecast`. Steps beyond the
+        fitted horizon are forecast from the forecasts before them.
         """
         expert = self.linear if linear is None else linear
         found = expert.forecast(history[:, -expert.context :], series)
@@ -138,12 +139,13 @@ class Forecaster(torch.nn.Module):
             alone = self.structural.forecast(history, observed, found)
             found = found + self.structural.share * (alone - found)
         if model is not None and horizon and bool((self.share > 0).any()):
-            found = self.mixed(found, masked_forecast(model, history, observed, len(self.share)))
+            found = self.mixed(found, masked_forecast(model, history, observed, len(self.share), scales))
         if horizon <= self.horizon:
             return found[:, :horizon]
         longer = torch.cat([history[:, self.horizon :], found], 1)
         shown = torch.cat([observed[:, self.horizon :], torch.ones_like(found, dtype=torch.bool)], 1)
-        return torch.cat([found, self.forecast(model, longer, shown, horizon - self.horizon, series, linear)], 1)
+        rest = self.forecast(model, longer, shown, horizon - self.horizon, series, linear, scales)
+        return torch.cat([found, rest], 1)
 
     def mixed(self, found: Tensor, ahead: Tensor) -> Tensor:
         """A forecast (n, H, C) whose first steps are drawn to the masked model's (n, h, C), as it is believed."""
@@ -203,20 +205,26 @@ def per_series(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def masked_forecast(model: SeriesAutoencoder, history: Tensor, observed: Tensor, n_steps: int) -> Tensor:
-    """The masked model's completion of the next (n, n_steps, C) steps after histories (n, T, C)."""
+def masked_forecast(
+    model: SeriesAutoencoder, history: Tensor, observed: Tensor, n_steps: int, scales: Tensor | None = None
+) -> Tensor:
+    """The masked model's completion of the next (n, n_steps, C) steps after histories (n, T, C).
+
+    `scales` : (n, 2, C), level and scale of each series where its values are not in these yet.
+    """
     kept = model.window - n_steps
     shape = len(history), model.window, model.n_channels
+    level, scale = (0.0, 1.0) if scales is None else scales.to(history)[:, :, None].unbind(1)
     values, visible = history.new_zeros(shape), torch.zeros(shape, dtype=torch.bool, device=history.device)
     taken = min(kept, history.shape[1])
-    values[:, kept - taken : kept] = history[:, history.shape[1] - taken :]
+    values[:, kept - taken : kept] = (history[:, history.shape[1] - taken :] - level) / scale
     visible[:, kept - taken : kept] = observed[:, history.shape[1] - taken :]
     device = model.share.device
     parts = [
         model(rows.flatten(1).to(device), shown.flatten(1).to(device)).mean.cpu()
         for rows, shown in zip(values.split(256), visible.split(256), strict=True)
     ]
-    return torch.cat(parts).reshape(shape)[:, kept:].to(history)
+    return torch.cat(parts).reshape(shape)[:, kept:].to(history) * scale + level
 
 
 def fit_forecaster(
@@ -228,6 +236,8 @@ def fit_forecaster(
     season: int,
     cycle: int,
     experts: tuple[str, ...],
+    *,
+    own_scales: bool,
 ) -> tuple[Forecaster, dict[str, Tensor]]:
     """Fit, weigh and calibrate.
 
@@ -235,6 +245,7 @@ def fit_forecaster(
     ----------
     model : None leaves the forecasts to the linear experts.
     filled : series (T, C) in standard deviations, their gaps filled; observed : their real cells.
+    own_scales : whether every series has its own level and scale, which judging origins must not know.
     cycle : steps that judge at least where a series holds two of them, as `n_judged` says.
 
     Returns
@@ -265,7 +276,7 @@ def fit_forecaster(
     # structures take their time at each origin: a cycle that judges whole has no more of them than a share had
     apart = 1 if structural is None else -(-n_judged(n_usual, cycle, horizon) // n_judged(n_usual, 0, horizon))
     least = final.context if learns or structural is None else 0
-    origins = origins_of(filled, observed, splits, forecaster.context, horizon, least, apart)
+    origins = origins_of(filled, observed, splits, forecaster.context, horizon, least, apart, own_scales=own_scales)
     if origins is None:
         if structural is None and not learns:
             forecaster.share.fill_(float(bool(experts)))
@@ -283,7 +294,7 @@ def fit_forecaster(
         structural.share = 1 - shares(alone, linear, origins, season, DOUBT)
         linear = linear + structural.share * (alone - linear)
     if model is not None and (learns or structural is None):  # which has learnt the steps that judge structures
-        ahead = masked_forecast(model, origins.history, origins.observed, n_shared)
+        ahead = masked_forecast(model, origins.history, origins.observed, n_shared, origins.scales)
         doubt = 0.0 if structural is None else DOUBT
         forecaster.share = shares(linear[:, :n_shared], ahead, origins, season, doubt)
         linear = forecaster.mixed(linear, ahead)
@@ -328,7 +339,8 @@ def doubt_of(
         rows = torch.nonzero(origins.step > n_steps)[:, 0]
         rows = rows[:: max(1, -(-len(rows) // SHORTENED))]
         cut = shortened(chosen_of(origins, rows), n_steps)
-        mean = forecaster.forecast(model, cut.history, cut.observed, forecaster.horizon, cut.weighed, early)
+        how = cut.weighed, early, cut.scales
+        mean = forecaster.forecast(model, cut.history, cut.observed, forecaster.horizon, *how)
         missed = torch.where(cut.known, cut.future - mean, torch.nan)
         short.append(missed / forecaster.scale(cut.history, cut.observed, forecaster.horizon))
         same.append(whole[rows])

@@ -241,8 +241,9 @@ class SeriesLearner(BaseEstimator):
             contexts = ()
         cycle = cycle_of(self.season_, season_of(self.schema_.freq), max(panel.lengths))
         arguments = self.horizon_, contexts, self.season_, cycle, series_experts(self.experts)
+        own = self.scales_.own is not None
         self.regressors_ = Regressors.none(panel.values.shape[1])
-        self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments)
+        self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments, own_scales=own)
         self.cycles_ = unseen_cycles(self.schema_.freq, max(panel.lengths), max(contexts, default=0))
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
@@ -252,7 +253,7 @@ class SeriesLearner(BaseEstimator):
             learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
             effects = each_series(learnt.effect(known_ahead), panel.lengths)
             without = [part - effect for part, effect in zip(filled, effects, strict=True)]
-            forecaster, found = fit_forecaster(None, without, observed, *arguments)
+            forecaster, found = fit_forecaster(None, without, observed, *arguments, own_scales=own)
             needed = NEEDED if n_columns > panel.future.shape[1] else 1.0
             if float(found["error"].square().mean()) < needed * float(quality["error"].square().mean()):
                 self.forecaster_, quality = forecaster, found

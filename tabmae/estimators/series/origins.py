@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tabmae.estimators.series.standard import scales_at
 from tabmae.experts.linear import in_later_half
 
 MAX_ORIGINS, ORIGINS_A_SERIES = 500, 50
@@ -24,7 +25,8 @@ class Origins(NamedTuple):
     """Histories that judge and what came after them: filled (n, L, C), observed, future (n, H, C), and their series.
 
     step : where in its series each origin lies, and so how many steps came before. weighed : the rows of weights that
-        did not see them.
+        did not see them. scales : (n, 2, C), level and scale by the cells before each origin, where series have their
+        own: those of the whole series tell what is to come.
     """
 
     history: Tensor
@@ -34,6 +36,7 @@ class Origins(NamedTuple):
     series: Tensor
     step: Tensor
     weighed: Tensor
+    scales: Tensor
 
 
 def origins_of(
@@ -44,10 +47,13 @@ def origins_of(
     horizon: int,
     least: int,
     apart: int = 1,
+    *,
+    own_scales: bool,
 ) -> Origins | None:
     """Origins spread evenly over the steps that judge; None where no series has both a history and a future.
 
     `least` : steps of a history, unless no origin of its series has as many. `apart` : steps from one to the next.
+    `own_scales` : whether every series has its own level and scale.
     """
     lengths, judging = np.array([len(values) for values in filled]), np.array(splits)
     first = np.maximum(np.maximum(judging, np.minimum(least, lengths - horizon)), 2)
@@ -65,6 +71,9 @@ def origins_of(
     history = torch.zeros(len(chosen), context, n_channels)
     shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
     future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
+    scales = np.tile([[0.0], [1.0]], (len(chosen), 1, n_channels))
+    for i in np.unique(series) if own_scales else ():
+        scales[series == i] = scales_at(filled[i], observed[i], origin[series == i])
     for row, (i, now) in enumerate(zip(series.tolist(), origin.tolist(), strict=True)):
         past = filled[i][max(0, now - context) : now]
         history[row] = torch.from_numpy(led_in(past, context))
@@ -73,7 +82,8 @@ def origins_of(
         known[row] = torch.from_numpy(observed[i][now : now + horizon].astype(float))
     later = in_later_half(origin, lengths[series], judging[series], context, horizon)
     weighed = torch.from_numpy(series + len(filled) * later)
-    return Origins(history, shown, future, known > 0, torch.from_numpy(series), torch.from_numpy(origin), weighed)
+    numbers = torch.from_numpy(series), torch.from_numpy(origin), weighed, torch.from_numpy(scales).float()
+    return Origins(history, shown, future, known > 0, *numbers)
 
 
 def led_in(past: Matrix, context: int) -> Matrix:

@@ -37,6 +37,8 @@ FARTHEST = 1e8
 FALLING = 1.5
 """How much faster than in its history a series' least value may fall in a forecast."""
 TINY = 1e-300
+LEAST_VARIANCE = 1e-9
+"""Variance of the steps before an origin, in that of their series, that is no rounding error."""
 
 Matrix = NDArray[np.float64]
 
@@ -98,10 +100,7 @@ class Scales:
         """Level and scale (2, C) of a series by its own cells (T, C); few of them lie close together by chance."""
         level, scale = moments(values, (self.mean, self.deviation))
         count = np.isfinite(values).sum(0)
-        lacking = PRIOR_CELLS * np.maximum(0, 1 - count / FEW_CELLS)
-        drawn = lacking / np.maximum(count - 1 + lacking, 1e-9)
-        few = np.where(count == 1, self.typical, scale ** (1 - drawn) * self.typical**drawn)
-        return np.stack([level, np.where((count == 0) | (drawn == 0), scale, few)])
+        return np.stack([level, np.where(count == 0, scale, drawn_to_typical(scale, count, self.typical))])
 
     def floor(self, panel: Panel) -> Matrix:
         """Least value (sum of lengths, C) to fill in: 0 where neither fit nor the series has one below, else none."""
@@ -127,6 +126,28 @@ class Scales:
         pairs = None if own is None else {name_of(name): np.array(pair) for name, pair in own}
         mean, deviation, typical, signed = (np.array(state[k]) for k in ("mean", "deviation", "typical", "signed"))
         return cls(mean, deviation, pairs, typical, signed)
+
+
+def drawn_to_typical(scale: Matrix, count: NDArray[Any], typical: Matrix) -> Matrix:
+    """Scales by so many cells each, drawn to the typical one where these are few."""
+    lacking = PRIOR_CELLS * np.maximum(0, 1 - count / FEW_CELLS)
+    drawn = lacking / np.maximum(count - 1 + lacking, 1e-9)
+    few = np.where(count <= 1, typical, scale ** (1 - drawn) * typical**drawn)
+    return np.where(drawn == 0, scale, few)
+
+
+def scales_at(values: Matrix, observed: NDArray[np.bool_], origins: NDArray[np.int64]) -> Matrix:
+    """Level and scale (n, 2, C) of a series (T, C) by its observed cells before each origin, ascending in (0, T).
+
+    In deviations of the whole series: its level, 0, and its scale, 1, are those of what is not known.
+    """
+    begins = np.concatenate([[0], origins])
+    powers = (np.where(observed, values**power, 0.0) for power in range(3))
+    count, total, square = (np.add.reduceat(part, begins)[:-1].cumsum(0) for part in powers)
+    level = total / np.maximum(count, 1)
+    variance = square / np.maximum(count, 1) - level**2
+    scale = np.sqrt(np.where(variance > LEAST_VARIANCE, variance, 1.0))
+    return np.stack([level, drawn_to_typical(scale, count, np.ones_like(level))], 1)
 
 
 def typical_deviation(each: Matrix, known: NDArray[np.int64], otherwise: Matrix) -> Matrix:
