@@ -5,8 +5,10 @@ import numpy as np
 from tabmae.estimators.series.regressors import (
     LEAST_EXPLAINED,
     Regressors,
+    Units,
     columns_worth_trying,
     early_steps,
+    logs_about_level,
     share_explained,
 )
 
@@ -41,3 +43,27 @@ def test_an_effect_is_that_of_the_columns_learnt_and_of_no_later_one() -> None:
     np.testing.assert_allclose(fitted.effect(columns), fitted.effect(columns[:, :1]))
     np.testing.assert_allclose(fitted.effect(columns)[:, 0], 2 * columns[:, 0], atol=0.3)
     assert np.array_equal(Regressors.none(2).effect(columns), np.zeros((200, 2)))
+
+
+def test_an_effect_that_multiplies_is_that_of_the_logs_and_is_undone() -> None:
+    rng = np.random.default_rng(3)
+    columns, levels = rng.normal(size=(300, 1)), np.repeat([[10.0], [1000.0], [3.0]], 100, axis=0)
+    amounts = levels * np.exp(0.4 * columns)
+    logs = logs_about_level(amounts, (100, 100, 100))
+    np.testing.assert_allclose(logs.reshape(3, 100).mean(1), 0, atol=1e-12)
+    fitted = Regressors.fit(columns, logs, multiplies=True)
+    units = Units(levels, 2 * levels)
+    values = (amounts - levels) / (2 * levels)
+    without = fitted.taken_off(values, columns, units)
+    per_series = (without * 2 * levels + levels).reshape(3, 100)
+    np.testing.assert_allclose(per_series, per_series.mean(1, keepdims=True).repeat(100, 1), rtol=0.05)
+    np.testing.assert_allclose(fitted.put_on(without, columns, units), amounts)
+    added = Regressors.fit(columns, values)
+    np.testing.assert_allclose(added.put_on(added.taken_off(values, columns, units), columns, units), amounts)
+    assert fitted.widened(columns)[0] > 1.05 and added.widened(columns) == 1
+
+
+def test_an_effect_multiplies_no_farther_than_a_number_can_reach() -> None:
+    fitted = Regressors.fit(np.array([[0.0], [1.0]]), np.array([[0.0], [1.0]]), multiplies=True)
+    units = Units(np.zeros((1, 1)), np.ones((1, 1)))
+    assert np.isfinite(fitted.put_on(np.ones((1, 1)), np.array([[1e9]]), units)).all()

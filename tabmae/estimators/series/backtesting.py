@@ -13,7 +13,6 @@ import pandas as pd
 
 from tabmae.errors import DataError, check_number
 from tabmae.estimators.series.checks import checked_levels
-from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, last_steps
 from tabmae.windows import Panel, refuse_taken
 
@@ -55,7 +54,7 @@ def backtest(estimator: Any, X: Any, n_windows: int, step: int | None, horizon: 
         known = without_last(panel, back)
         future = np.stack([known_ahead[e - back : e - back + n_steps] for e in np.cumsum(panel.lengths)])
         truth = np.stack([panel.values[e - back : e - back + n_steps] for e in np.cumsum(panel.lengths)])
-        history = without_slips(last_steps(known, estimator.schema_, estimator._reach))
+        history = estimator._believed(last_steps(known, estimator.schema_, estimator._reach))
         found = estimator._ahead(history, n_steps, levels, future)
         ahead = [index[len(index) - back : len(index) - back + n_steps] for index in stamps]
         frame = estimator.schema_.frame(history, ahead, {"y": flat(truth), **forecast_columns(found)})

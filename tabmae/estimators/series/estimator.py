@@ -23,7 +23,7 @@ from tabmae.estimators.series.completing import draw, in_batches
 from tabmae.estimators.series.detecting import AnswersOfDetection
 from tabmae.estimators.series.learner import SeriesLearner
 from tabmae.estimators.series.origins import led_in
-from tabmae.estimators.series.slips import without_slips
+from tabmae.estimators.series.regressors import Units
 from tabmae.estimators.series.standard import Matrix, floor_of, laid_out, last_steps, standardised
 from tabmae.saving import register
 from tabmae.windows import Panel, in_library_of
@@ -52,8 +52,10 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
-    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. Gaps and odd stamps are judged
-        without them: a column that explains gaps belongs to `target_cols`.
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. What they do is added, or
+        multiplies, whichever missed less. What they settle is given as it is (a closed shop sells nothing) and not
+        learnt from. Else gaps and odd stamps are judged without them: a column that explains gaps belongs to
+        `target_cols`.
     static_cols : columns that are constant in a series; they are kept, and not learnt from.
     mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
     mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a
@@ -151,13 +153,14 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         if horizon is not None:
             return list(self._paths(X, n_samples, horizon, X_future, generator))
         panel = self.schema_.read(X)
-        believed = without_slips(panel)
+        believed = self._believed(panel)
         values, level, scale = standardised(believed, self.scales_)
         line, floor = laid_out(values, panel.lengths, self.model_.window), self.scales_.floor(believed)
         beyond = self._beyond(line, values, panel.lengths)
         drawn = (draw(self.model_, line, beyond, self.intervals_.spread, generator) for _ in range(n_samples))
         in_units = (cells[line.place].double().numpy() * scale + level for cells in drawn)
-        return [self.schema_.write(panel, np.maximum(cells, floor), X) for cells in in_units]
+        filled = (self.settled_.put_in(np.maximum(cells, floor), panel.future) for cells in in_units)
+        return [self.schema_.write(panel, cells, X) for cells in filled]
 
     def forecast(self, X: Any = None, horizon: int | None = None, level: Any = "auto", X_future: Any = None) -> Any:
         """Forecast the steps after the end of every series.
@@ -226,7 +229,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         check_choice("per", per, ("series", "step"))
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        values = standardised(without_slips(panel), self.scales_)[0]
+        values = standardised(self._believed(panel), self.scales_)[0]
         model, window = self.model_, self.model_.window
         line = laid_out(values, panel.lengths, window)
         total = torch.zeros(len(line.values), self._d_latent)
@@ -255,7 +258,7 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         """Panel, and in units: its cells completed, and the bounds of their intervals that hold `level`."""
         check_is_fitted(self)
         panel = self.schema_.read(X)
-        believed = without_slips(panel)
+        believed = self._believed(panel)
         values, centre, scale = standardised(believed, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         found = self._complete(line, values, panel.lengths)
@@ -264,11 +267,12 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         observed = np.isfinite(panel.values)
         filled = np.where(observed, panel.values, mean * scale + centre)
         wide, floor = np.where(observed, 0, wide * scale), self.scales_.floor(believed)
-        return panel, [np.maximum(part, floor) for part in (filled, filled - wide, filled + wide)]
+        parts = (np.maximum(part, floor) for part in (filled, filled - wide, filled + wide))
+        return panel, [np.where(observed, part, self.settled_.put_in(part, panel.future)) for part in parts]
 
     def _history(self, X: Any) -> Panel:
         """What a forecast of series can feel of them; of those of fit for None."""
-        return self.tail_ if X is None else without_slips(last_steps(self.schema_.read(X), self.schema_, self._reach))
+        return self.tail_ if X is None else self._believed(last_steps(self.schema_.read(X), self.schema_, self._reach))
 
     def _steps(self, horizon: int | None) -> int:
         if horizon is None:
@@ -307,14 +311,14 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         }
         return Ahead(np.concatenate([part.mean for part in parts]), bounds)
 
-    def _histories(self, panel: Panel) -> tuple[Tensor, Tensor, Matrix, Matrix]:
+    def _histories(self, panel: Panel) -> tuple[Tensor, Tensor, Units]:
         """Filled histories (n, reach, C) and their observed cells, level and scale (n, 1, C) of each series."""
-        values, _, _ = standardised(panel, self.scales_)
-        level, scale = (part[:, None] for part in self.scales_.of(panel))
+        values, level, scale = standardised(panel, self.scales_)
         line = laid_out(values, panel.lengths, self.model_.window)
         filled = self._complete(line, values, panel.lengths).mean[line.place].double().numpy()
         if len(self.regressors_.mean):
-            filled = filled - self.regressors_.effect(self._with_calendar(panel, panel.future))
+            known_ahead = self._with_calendar(panel, panel.future)
+            filled = self.regressors_.taken_off(filled, known_ahead, Units(level, scale))
         seen = line.observed[line.place].numpy()
         reach = max(self._reach, max(panel.lengths))
         history = np.zeros((len(panel.ids), reach, filled.shape[1]), dtype=np.float32)
@@ -322,31 +326,36 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         for i, (end, length) in enumerate(zip(np.cumsum(panel.lengths), panel.lengths, strict=True)):
             history[i] = led_in(filled[end - length : end], reach)
             observed[i, reach - length :] = seen[end - length : end]
-        return torch.from_numpy(history), torch.from_numpy(observed), level, scale
+        units = Units(*(part[:, None] for part in self.scales_.of(panel)))
+        return torch.from_numpy(history), torch.from_numpy(observed), units
+
+    def _expected(self, panel: Panel, horizon: int) -> tuple[Matrix, Matrix, Units]:
+        """Forecasts and what residuals are measured by, (n, horizon, C) without the effect of regressors; units."""
+        history, observed, units = self._histories(panel)
+        forecaster = self.forecaster_
+        mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel))
+        width = forecaster.scale(history, observed, horizon)
+        return mean.double().numpy(), width.double().numpy(), units
 
     def _ahead_of(self, panel: Panel, horizon: int, levels: list[float], future: Matrix) -> Ahead:
-        history, observed, level, scale = self._histories(panel)
-        forecaster = self.forecaster_
-        mean = forecaster.forecast(self.model_, history, observed, horizon, self._known(panel)).double().numpy()
-        mean = mean + self.regressors_.effect(future)
-        width = forecaster.scale(history, observed, horizon).double().numpy()
+        mean, width, units = self._expected(panel, horizon)
         shares = [(1 - each / 100) / 2 for each in levels] + [(1 + each / 100) / 2 for each in levels]
         floor = self._floor(panel, horizon)
-        bounds = {}
+        sides: list[Matrix] = []
         if levels:
-            found = forecaster.bounds(shares, horizon, self._known(panel)).double().numpy()
-            for k, each in enumerate(levels):
-                low, high = found[k], found[len(levels) + k]
-                bounds[each] = tuple(
-                    np.maximum((mean + side * width) * scale + level, np.minimum(0, floor)) for side in (low, high)
-                )
-        return Ahead(np.maximum(mean * scale + level, floor), bounds)
+            found = self.forecaster_.bounds(shares, horizon, self._known(panel)).double().numpy()
+            sides = [self._in_units(mean + part * width, future, units, np.minimum(0, floor)) for part in found]
+        bounds = dict(zip(levels, zip(sides[: len(levels)], sides[len(levels) :], strict=True), strict=True))
+        return Ahead(self._in_units(mean, future, units, floor), bounds)
+
+    def _in_units(self, values: Matrix, future: Matrix, units: Units, floor: Matrix) -> Matrix:
+        """Forecasts (n, horizon, C) in the series' units, with what columns known ahead do and settle."""
+        return self.settled_.put_in(np.maximum(self.regressors_.put_on(values, future, units), floor), future)
 
     def _floor(self, panel: Panel, horizon: int) -> Matrix:
-        """The least values (n, 1, C) to forecast; none where columns that are known ahead may lead anywhere."""
-        if self.schema_.future_cols and len(self.regressors_.mean):
-            return np.full((len(panel.ids), 1, panel.values.shape[1]), -np.inf)
-        return np.stack([floor_of(panel.series(i), horizon) for i in range(len(panel.ids))])[:, None]
+        """The least values (n, 1, C) to forecast; no more than 0 where columns known ahead may lead anywhere."""
+        floor = np.stack([floor_of(panel.series(i), horizon) for i in range(len(panel.ids))])[:, None]
+        return np.minimum(0, floor) if self.schema_.future_cols and len(self.regressors_.mean) else floor
 
     def _known(self, panel: Panel) -> Tensor:
         """Which series of fit each series of a panel is, -1 for none; int64 (n,)."""
@@ -358,14 +367,12 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
         n_steps = self._steps(horizon)
         panel = self._history(X)
         future = self._future(panel, n_steps, X_future)
-        mean = self._ahead(panel, n_steps, [], future).mean
-        history, observed, _, scale = self._histories(panel)
-        width = self.forecaster_.scale(history, observed, n_steps).double().numpy() * scale
+        mean, width, units = self._expected(panel, n_steps)
         stamps = self.schema_.future_stamps(panel, n_steps)
         known, floor = self._known(panel), np.minimum(0, self._floor(panel, n_steps))
         for _ in range(n_samples):
             residuals = self.forecaster_.draw(n_steps, known, generator).double().numpy()
-            drawn = np.maximum(mean + residuals * width, floor)
+            drawn = self._in_units(mean + residuals * width, future, units, floor)
             if self.schema_.layout == "array":
                 yield drawn
             else:

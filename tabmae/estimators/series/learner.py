@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -28,7 +28,8 @@ from tabmae.estimators.series.fitting import Fitted, Judgement, fit_windows, ref
 from tabmae.estimators.series.forecasting import Forecaster, fit_forecaster
 from tabmae.estimators.series.intervals import CellIntervals
 from tabmae.estimators.series.quality import judged_quality, with_skill
-from tabmae.estimators.series.regressors import NEEDED, Regressors, columns_worth_trying, early_steps
+from tabmae.estimators.series.regressors import Chosen, Regressors, Units, early_steps, with_regressors
+from tabmae.estimators.series.settled import Settled
 from tabmae.estimators.series.sizes import (
     Size,
     auto_size,
@@ -123,6 +124,7 @@ class SeriesLearner(BaseEstimator):
     tail_: Panel
     known_: tuple[Any, ...]
     regressors_: Regressors
+    settled_: Settled
     cycles_: tuple[str, ...]
     usual_: Reference
     seasonal_: Seasonal | None
@@ -150,7 +152,8 @@ class SeriesLearner(BaseEstimator):
         check_channels(panel.values, schema, "Drop it, or name the others in `target_cols`.")
         known = {name: cells[np.isfinite(cells)] for name, cells in zip(schema.channels, panel.values.T, strict=True)}
         warn_of_sentinels(known)
-        panel = without_slips(panel)
+        settled = Settled.fit(panel)
+        panel = without_slips(settled.left_out(panel))
         scales = Scales.fit(panel, shared=schema.layout == "array")
         values = standardised(panel, scales)[0]
         season = season_in(values, panel.lengths, season_of(schema.freq))
@@ -158,7 +161,8 @@ class SeriesLearner(BaseEstimator):
         line = laid_out(values, panel.lengths, size.window)
         with unchanged_by_failure(self):
             fitted = fit_windows(self, line, values, panel.lengths, size)
-            self.schema_, self.scales_, self.season_, self.size_ = schema, scales, season, size
+            self.schema_, self.settled_, self.scales_ = schema, settled, scales
+            self.season_, self.size_ = season, size
             self.horizon_ = horizon_of(panel.lengths, season) if self.horizon is None else self.horizon
             self._keep(fitted, values.shape[1])
             self.seasonal_ = self._fit_seasonal(values, panel.lengths)
@@ -181,7 +185,7 @@ class SeriesLearner(BaseEstimator):
         """
         check_is_fitted(self)
         check_series_parameters(self)
-        panel = without_slips(self.schema_.read(X))
+        panel = self._believed(self.schema_.read(X))
         values = standardised(panel, self.scales_)[0]
         check_channels(values, self.schema_, "Pass series in which it has some.")
         line = laid_out(values, panel.lengths, self.size_.window)
@@ -240,24 +244,24 @@ class SeriesLearner(BaseEstimator):
         if min(contexts, default=0) + 2 * self.horizon_ > max(panel.lengths):
             contexts = ()
         cycle = cycle_of(self.season_, season_of(self.schema_.freq), max(panel.lengths))
-        arguments = self.horizon_, contexts, self.season_, cycle, series_experts(self.experts)
-        own = self.scales_.own is not None
-        self.regressors_ = Regressors.none(panel.values.shape[1])
-        self.forecaster_, quality = fit_forecaster(self.model_, filled, observed, *arguments, own_scales=own)
+        fit = partial(
+            fit_forecaster,
+            observed=observed,
+            horizon=self.horizon_,
+            contexts=contexts,
+            season=self.season_,
+            cycle=cycle,
+            experts=series_experts(self.experts),
+            own_scales=self.scales_.own is not None,
+        )
+        plain = Chosen(*fit(self.model_, filled), Regressors.none(panel.values.shape[1]))
         self.cycles_ = unseen_cycles(self.schema_.freq, max(panel.lengths), max(contexts, default=0))
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
         early = early_steps(panel.lengths, cycle, self.horizon_)
-        for n_columns in columns_worth_trying(known_ahead, panel.future.shape[1], seen, early):
-            # an effect that has seen the steps which judge would be judged too well
-            learnt = Regressors.fit(known_ahead[early, :n_columns], seen[early])
-            effects = each_series(learnt.effect(known_ahead), panel.lengths)
-            without = [part - effect for part, effect in zip(filled, effects, strict=True)]
-            forecaster, found = fit_forecaster(None, without, observed, *arguments, own_scales=own)
-            needed = NEEDED if n_columns > panel.future.shape[1] else 1.0
-            if float(found["error"].square().mean()) < needed * float(quality["error"].square().mean()):
-                self.forecaster_, quality = forecaster, found
-                self.regressors_ = Regressors.fit(known_ahead[:, :n_columns], seen)
+        columns = known_ahead, panel.future.shape[1], panel.lengths, early, self._units(panel)
+        found = with_regressors(plain, partial(fit, None), cells, seen, *columns)
+        self.forecaster_, quality, self.regressors_ = found
         table = pd.DataFrame({name: part.double().numpy() for name, part in quality.items()})
         table.insert(0, "task", "forecast")
         table.insert(1, "channel", list(self.schema_.channels))
@@ -265,6 +269,14 @@ class SeriesLearner(BaseEstimator):
         # windows of an array have no names by which to know them again
         self.known_ = () if self.schema_.layout == "array" and len(panel.ids) > 1 else panel.ids
         return table
+
+    def _units(self, panel: Panel) -> Units:
+        """Level and scale of each step of a panel, (sum of lengths, C)."""
+        return Units(*(np.repeat(part, panel.lengths, axis=0) for part in self.scales_.of(panel)))
+
+    def _believed(self, panel: Panel) -> Panel:
+        """The panel without cells that nothing is to be told from: settled ones and slips."""
+        return without_slips(self.settled_.left_out(panel))
 
     def _keep_usual(self, values: Matrix, lengths: tuple[int, ...], *, experts_stay: bool = False) -> None:
         """Keep what `detector_` is to learn from, and drop the one there was."""
@@ -316,7 +328,7 @@ class SeriesLearner(BaseEstimator):
         The error of a channel is its root mean squared error in standard deviations of fit.
         """
         check_is_fitted(self)
-        panel = without_slips(self.schema_.read(X))
+        panel = self._believed(self.schema_.read(X))
         values = standardised(panel, self.scales_)[0]
         hidden = np.isfinite(values) & (np.random.default_rng(0).random(values.shape) < SCORE_FRACTION)
         if not hidden.any():

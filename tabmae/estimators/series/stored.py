@@ -19,6 +19,7 @@ from tabmae.estimators.series.fitting import build
 from tabmae.estimators.series.forecasting import restored, state_of
 from tabmae.estimators.series.intervals import N_KINDS, CellIntervals
 from tabmae.estimators.series.regressors import Regressors
+from tabmae.estimators.series.settled import Rule, Settled
 from tabmae.estimators.series.sizes import Size
 from tabmae.estimators.series.standard import Scales
 from tabmae.experts.bridges import Bridges
@@ -41,6 +42,8 @@ def stored(estimator: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "seasonal": None if estimator.seasonal_ is None else [estimator.seasonal_.seasons, estimator.seasonal_.level],
         "horizon": estimator.horizon_,
         "cycles": estimator.cycles_,
+        "settled": estimator.settled_.rules,
+        "multiplies": estimator.regressors_.multiplies,
         "loss": estimator.model_.tokenizer.loss,
         "groups": estimator.model_.groups,
         "ridges": [expert.ridge for expert in estimator.model_.experts],
@@ -100,7 +103,8 @@ def restore(estimator: Any, state: dict[str, Any], weights: dict[str, Tensor]) -
     starts = tuple(stamp(start) for start in tail["starts"])
     estimator.tail_ = Panel(tuple(from_json(each) for each in tail["ids"]), starts, tuple(tail["lengths"]), *arrays)
     parts = (weights[f"regressors.{part}"].numpy() for part in ("mean", "deviation", "coefficients"))
-    estimator.regressors_ = Regressors(*parts)
+    estimator.regressors_ = Regressors(*parts, multiplies=state["multiplies"])
+    estimator.settled_ = Settled([Rule(*rule) for rule in state["settled"]])
     estimator.seasonal_ = estimator.bridges_ = None
     if state["seasonal"] is not None:
         parts = (weights[f"seasonal.{part}"].numpy() for part in ("edges", "weights", "variance"))

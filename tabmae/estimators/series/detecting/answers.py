@@ -18,6 +18,7 @@ from tabmae.errors import check_number, listed, warn
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
 from tabmae.estimators.series.detecting.events import events_of
 from tabmae.estimators.series.phases import without_far
+from tabmae.estimators.series.settled import Settled
 from tabmae.estimators.series.slips import without_slips
 from tabmae.estimators.series.standard import Matrix, Scales, in_deviations, standardised
 from tabmae.series_model import SeriesAutoencoder
@@ -56,8 +57,9 @@ def judged(estimator: Any, X: Any) -> tuple[Told, Judged]:
     """Steps, and what is found of them."""
     check_is_fitted(estimator)
     panel = estimator.schema_.read(X)
-    believed, level, scale = standardised(without_slips(panel), estimator.scales_)
-    values = in_deviations(panel, level, scale)
+    unsettled = estimator.settled_.left_out(panel)
+    believed, level, scale = standardised(without_slips(unsettled), estimator.scales_)
+    values = in_deviations(unsettled, level, scale)
     moved = [estimator.schema_.channels[channel] for channel in estimator.detector_.beyond(values)]
     if moved:
         warn(
@@ -76,6 +78,7 @@ class AnswersOfDetection:
     model_: SeriesAutoencoder
     scales_: Scales
     schema_: SeriesSchema
+    settled_: Settled
 
     def anomaly_score(self, X: Any, *, by_channel: bool = False) -> Any:
         """How odd each stamp of series is, in nats; higher is odder.
@@ -126,7 +129,7 @@ class AnswersOfDetection:
         event is a run of stamps with p-values of at most `alpha`, cut to what is at least half as odd as its peak, and
         what else is odd within a window of it is taken for its doing, unless the stamp's own cell is odd, too, once the
         event is not believed. The stamps of events are flagged. `lower` and `upper` hold 1 - `alpha` of usual cells.
-        Switches, as in `anomaly_score`, make none odd.
+        Switches, as in `anomaly_score`, make none odd. Cells that are what `future_cols` settle have no score.
         """
         hint = "Pass the share of usual steps to flag, for example 0.01."
         check_number("alpha", alpha, low=0, high=1, low_open=True, high_open=True, hint=hint)
@@ -140,7 +143,10 @@ class AnswersOfDetection:
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
         floor = self.scales_.floor(panel)
-        expected, lower, upper = (np.maximum(part, floor) for part in (expected, expected - half, expected + half))
+        expected, lower, upper = (
+            self.settled_.put_in(np.maximum(part, floor), panel.future)
+            for part in (expected, expected - half, expected + half)
+        )
         odd = p_value <= alpha
         events, flag = event_table(schema, panel, found, odd, np.zeros_like(odd), detector.window)
         if (odd & ~flag).any():
