@@ -49,6 +49,23 @@ def test_whole_numbers_and_days_move_and_stay_whole(mixed: pd.DataFrame, model: 
         assert (shift % 1 == 0).all() and ((shift - 0.8 * deviation).abs() <= 1).all()
 
 
+@pytest.mark.parametrize("delta", [0.1, 0.4, -0.3])
+def test_whole_numbers_and_days_move_as_far_on_the_mean_as_asked(delta: float) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.round(3 + rng.normal(size=400))
+    table = pd.DataFrame({"n": drawn, "k": pd.array(drawn.astype(int), dtype="Int8")})
+    table["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(drawn, unit="D")
+    table.loc[rng.random(400) < 0.6, :] = None
+    table.loc[rng.random(400) < 0.2, "n"] = 3.0
+    model = TabMAE(max_epochs=1, d_token=4, random_state=0).fit(table)
+    (plain,), (moved,) = (model.sample(table, 1, random_state=1, delta=each) for each in (0.0, delta))
+    for name, unit in (("n", 1), ("k", 1), ("day", pd.Timedelta(days=1))):
+        missing = table[name].isna()
+        steps = ((moved[name] - plain[name])[missing] / unit).astype(float)
+        told = delta * float((table[name].dropna() - table[name].min()).std(ddof=0) / unit)
+        assert steps.mean() == pytest.approx(told, abs=0.1) and set(steps) <= {np.floor(told), np.ceil(told)}
+
+
 def test_moved_cells_leave_the_range_of_the_observed_ones(mixed: pd.DataFrame, model: TabMAE) -> None:
     (high,), (low,) = (model.sample(mixed, 1, delta=delta) for delta in (20.0, -20.0))
     for name in NUMBERS:

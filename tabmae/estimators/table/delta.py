@@ -1,6 +1,9 @@
 """Delta adjustment: imputed numbers are decoded by a schema whose columns are moved.
 
 Contract: a column that is not named, or constant, stays; a moved one stays within float64.
+
+Whole numbers and whole days move by whole steps, one less or one more by chance, so that they move as far on the mean:
+drawn numbers lie on the steps already, and rounding them once more would undo small shifts and double others.
 """
 
 from __future__ import annotations
@@ -10,9 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tabmae.errors import ParameterError, check_number, listed
 from tabmae.schema import Column, TableSchema
+
+MOST_STEPS = 2.0**40
+"""Steps of a shift beyond which a part of one is rounding error."""
+
+Matrix = NDArray[np.float64]
 
 
 def shifted_schema(schema: TableSchema, delta: float | Mapping[Any, float]) -> TableSchema:
@@ -37,6 +46,17 @@ def shifted_schema(schema: TableSchema, delta: float | Mapping[Any, float]) -> T
         check_number(f"delta[{name!r}]", shift, hint="Pass standard deviations of the column.")
     columns = tuple(_shifted(column, float(delta.get(column.name, 0.0))) for column in schema.columns)
     return TableSchema(columns, schema.named)
+
+
+def by_whole_steps(schema: TableSchema, shifted: TableSchema, values: Matrix, random: np.random.Generator) -> None:
+    """Add to values (n, F), in place, what is lacking from the shift of each column to a number of whole steps."""
+    for place, (column, moved) in enumerate(zip(schema.columns, shifted.columns, strict=True)):
+        step = column.step or float(column.whole)
+        shift = moved.mean - column.mean
+        by_chance = random.random(len(values))
+        if step and not column.log and 0 < abs(shift) < MOST_STEPS * step:
+            n_steps = np.floor(shift / step + by_chance)
+            values[:, place] += (n_steps * step - shift) / column.scale
 
 
 def _shifted(column: Column, delta: float) -> Column:

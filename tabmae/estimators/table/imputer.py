@@ -23,7 +23,7 @@ from tabmae.estimators.parameters import check_seed
 from tabmae.estimators.table.amounts import excess, with_excess
 from tabmae.estimators.table.asking import as_array, has_categories
 from tabmae.estimators.table.beyond import ROUNDING, Reach, doubted, extended, far, reach, within
-from tabmae.estimators.table.delta import shifted_schema
+from tabmae.estimators.table.delta import by_whole_steps, shifted_schema
 from tabmae.estimators.table.turns import asked_of_some, turns
 from tabmae.estimators.validation import Validation, may_be_learnt
 from tabmae.model import Batch
@@ -203,13 +203,13 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         random_state : seed of the draws; None takes the estimator's.
         delta : how far missing cells are supposed to lie above what the observed ones tell, in standard deviations of
             the column's observed cells in fit, negative for below: one number for every column of numbers or times, or
-            a dict from their names (for arrays, positions) to numbers, 0 for the others. A constant column stays. Where
-            logarithms are learnt, it shifts these, and so multiplies the numbers.
+            a dict from their names (for arrays, positions) to numbers, 0 for the others. A constant column stays, whole
+            numbers stay whole, shifted so far on the mean. Where logarithms are learnt, it shifts these: it multiplies.
 
         Returns
         -------
-        Completed tables, as `transform` gives them; columns of whole numbers stay whole. A cell shifted by `delta` may
-        leave the range of fit's cells, as far as the type of its column can hold it.
+        Completed tables, as `transform` gives them. A cell shifted by `delta` may leave the range of fit's cells, as
+        far as the type of its column can hold it.
 
         Raises
         ------
@@ -232,11 +232,13 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         schema = shifted_schema(self.schema_, delta)
         values, observed = self._read(X)
         generator = base.new_generator(self.random_state if random_state is None else random_state)
+        by_chance = np.random.default_rng(generator.initial_seed())
         rows = (~observed).any(1)
         tables = []
         for _ in range(n_samples):
             filled = values.double()
             filled[rows] = self._drawn(values[rows], observed[rows], generator)
+            by_whole_steps(self.schema_, schema, filled.numpy(), by_chance)
             tables.append(schema.decode(filled.numpy(), as_array(X), whole=True))
         return tables
 
