@@ -6,7 +6,7 @@ from machines import N_FIT, fitted, later, machine, only_event
 from numpy.typing import NDArray
 
 from tabmae import TimeSeriesMAE
-from tabmae.estimators.series.detecting.events import Event, events_of
+from tabmae.estimators.series.detecting.events import Event, events_of, joined
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,36 @@ def test_of_steps_as_odd_as_each_other_the_farthest_is_the_event() -> None:
     ratios[82:130] = np.nan
     assert [(e.start, e.end) for e in events_of(odd, scores, ratios, 60, alone)] == [(80, 130)]
     assert [(e.start, e.end) for e in events_of(odd, scores, ratios, 15, alone)] == [(60, 62), (80, 80), (130, 130)]
+
+
+def test_events_of_a_channel_with_hardly_a_gap_are_one() -> None:
+    ratios = np.ones((200, 2))
+    ratios[50:60, 0], ratios[62:70, 0], ratios[61, 1], ratios[72:, 0] = 8, 9, 9, 1
+    events = [Event(50, 59, 55, 3.0, [0]), Event(61, 61, 61, 2.0, [1]), Event(62, 69, 65, 4.0, [0])]
+    assert joined(events, ratios, window=20) == [Event(50, 69, 65, 4.0, [0, 1])]
+    assert joined(events, ratios, window=2) == events, "no gap is longer than a window"
+    apart = [Event(50, 59, 55, 3.0, [0]), Event(66, 69, 66, 4.0, [0])]
+    assert joined(apart, ratios, window=20) == apart
+    assert joined([events[0], events[1]], ratios, window=20) == events[:2]
+    chain = [Event(40, 40, 40, 1.0, [0]), Event(44, 44, 44, 1.0, [0]), Event(50, 69, 65, 4.0, [0])]
+    assert joined(chain, ratios, window=40) == [Event(40, 69, 65, 4.0, [0, 1])]
+
+
+@pytest.mark.parametrize("kind", ["drifts", "swings"])
+def test_what_comes_by_the_expected_on_its_way_is_one_event_of_its_channel(model: TimeSeriesMAE, kind: str) -> None:
+    table = later()
+    heat = table["heat"].iloc[700:740]
+    odd = heat + np.linspace(0, 20_000, 40) if kind == "drifts" else heat.mean() + 4 * (heat - heat.mean())
+    table.iloc[700:740, 1] = odd
+    events = model.detect(table).events
+    near = events[events["end"].between(*table.index[[690, 750]])]
+    assert near["channels"].tolist() == [["heat"]]
+    assert near["start"].item() <= table.index[712] and table.index[735] <= near["end"].item() <= table.index[740]
+
+
+def test_of_channels_that_are_off_together_each_is_named(model: TimeSeriesMAE) -> None:
+    table = later()
+    table.iloc[700:710, 1] += 9000
+    table.iloc[700:710, 2] += 9
+    event = only_event(model.detect(table), table.index[705])
+    assert set(event["channels"]) == {"heat", "flow"}

@@ -6,6 +6,7 @@ Contract: a missing cell has no score, no p-value and no flag.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tabmae.errors import check_number, listed, warn
 from tabmae.estimators.series.detecting.detector import Judged, SeriesDetector
-from tabmae.estimators.series.detecting.events import events_of
+from tabmae.estimators.series.detecting.events import Event, events_of, farthest_channels
 from tabmae.estimators.series.phases import without_far
 from tabmae.estimators.series.settled import Settled
 from tabmae.estimators.series.slips import without_slips
@@ -25,6 +26,8 @@ from tabmae.series_model import SeriesAutoencoder
 from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
 POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
+SUSPECTS = 3
+"""Channels of an event that are each tried as the one that is off."""
 EVENTS = ("start", "end", "peak", "peak_score", "channels")
 
 
@@ -148,12 +151,13 @@ class AnswersOfDetection:
             for part in (expected, expected - half, expected + half)
         )
         odd = p_value <= alpha
-        events, flag = event_table(schema, panel, found, odd, np.zeros_like(odd), detector.window)
+        events, flag = joined_steps(panel, found, odd, np.zeros_like(odd), detector.window)
         if (odd & ~flag).any():
-            believed = np.where(flag[:, None], np.nan, believed)
-            ratios = detector.ratios(self.model_, values, believed, panel.lengths, odd)
+            unflagged = np.where(flag[:, None], np.nan, believed)
+            ratios = detector.ratios(self.model_, values, unflagged, panel.lengths, odd)
             alone = odd & (2 * of_cells(detector, ratios) <= alpha)
-            events, flag = event_table(schema, panel, found, odd, alone, detector.window)
+            events, flag = joined_steps(panel, found, odd, alone, detector.window)
+        events = blamed(detector, self.model_, values, believed, panel.lengths, found.ratios, events)
         of_stamp = {"score": found.scores, "p_value": p_value, "flag": flag}
         points = schema.frame(
             panel,
@@ -161,7 +165,7 @@ class AnswersOfDetection:
             {"value": panel.values, "expected": expected, "lower": lower, "upper": upper}
             | {name: np.repeat(column[:, None], panel.values.shape[1], axis=1) for name, column in of_stamp.items()},
         )
-        return Detection(points, events)
+        return Detection(points, event_table(schema, panel, events))
 
 
 def p_values(detector: SeriesDetector, found: Judged) -> Matrix:
@@ -185,27 +189,72 @@ def of_cells(detector: SeriesDetector, ratios: Matrix) -> Matrix:
     return (cells.nan_to_num(nan=1.0).amin(1) * len(detector.measured)).numpy()
 
 
-def event_table(
-    schema: SeriesSchema, panel: Panel, found: Judged, odd: NDArray[np.bool_], alone: NDArray[np.bool_], window: int
-) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """A row an event, and whether each stamp (T,) is odd and in one."""
+def joined_steps(
+    panel: Panel, found: Judged, odd: NDArray[np.bool_], alone: NDArray[np.bool_], window: int
+) -> tuple[list[Event], NDArray[np.bool_]]:
+    """Events in steps of the panel (T,), series after series, and whether each step is odd and in one."""
     ratios, scores = found.ratios, np.nan_to_num(found.scores)
-    stamps, flag = schema.stamps(panel), np.zeros(len(odd), dtype=bool)
-    owner, events = [], []
-    for i in range(len(panel.ids)):
-        own = slice(panel.offsets[i], panel.offsets[i + 1])
+    flag, events = np.zeros(len(odd), dtype=bool), []
+    for begin, end in pairwise(panel.offsets.tolist()):
+        own = slice(begin, end)
         for event in events_of(odd[own], scores[own], ratios[own], window, alone[own]):
             flag[own][event.start : event.end + 1] = odd[own][event.start : event.end + 1]
-            owner.append(i)
-            events.append(event)
-    number = np.array(owner, dtype=np.int64)
+            events.append(event.moved(begin))
+    return events, flag
+
+
+def blamed(
+    detector: SeriesDetector,
+    model: SeriesAutoencoder,
+    values: Matrix,
+    believed: Matrix,
+    lengths: tuple[int, ...],
+    ratios: Matrix,
+    events: list[Event],
+) -> list[Event]:
+    """The events, of whose channels those are left that are as far off where nothing is expected from the first.
+
+    The first is that without which the others are least far off, of the `SUSPECTS` that are farthest: what is expected
+    of a channel is off, too, where the channel that tells it is.
+
+    Parameters
+    ----------
+    values, believed : (T, C), as for `SeriesDetector.judge`. ratios : (T, C), its answer.
+    """
+    found, least = list(events), np.full(len(events), np.inf)
+    for rank in range(SUSPECTS):
+        places = [place for place, event in enumerate(events) if 1 < len(event.channels) > rank]
+        steps, without = np.zeros(len(values), dtype=bool), believed.copy()
+        for event in (events[place] for place in places):
+            steps[event.start : event.end + 1] = True
+            without[event.start : event.end + 1, event.channels[rank]] = np.nan
+        if not places:
+            break
+        left = np.fmin(ratios, detector.ratios(model, values, without, lengths, steps))
+        for place in places:
+            event, suspect = events[place], events[place].channels[rank]
+            own = slice(event.start, event.end + 1)
+            distance = np.nan_to_num(left[own], nan=-1.0)
+            others = float(np.delete(distance, suspect, axis=1).max())
+            if others < least[place]:
+                least[place] = others
+                distance[:, suspect] = np.nan_to_num(ratios[own, suspect], nan=-1.0)
+                channels = [c for c in farthest_channels(distance) if c != suspect]
+                found[place] = event._replace(channels=[suspect, *channels])
+    return found
+
+
+def event_table(schema: SeriesSchema, panel: Panel, events: list[Event]) -> pd.DataFrame:
+    """A row an event."""
+    stamps = schema.stamps(panel)
+    owner = np.searchsorted(panel.offsets, [event.start for event in events], side="right") - 1
     # Columns have their types where there is no event, too.
-    begins, whole = np.asarray(panel.offsets, dtype=np.int64)[number], stamps[0].append(stamps[1:])
-    ids = {} if schema.id_col is None else {schema.id_col: schema.ids(panel).take(number)}
+    whole = stamps[0].append(stamps[1:])
+    ids = {} if schema.id_col is None else {schema.id_col: schema.ids(panel).take(owner)}
     places = {
-        name: whole.take(begins + np.array([getattr(event, name) for event in events], dtype=np.int64))
+        name: whole.take(np.array([getattr(event, name) for event in events], dtype=np.int64))
         for name in ("start", "end", "peak")
     }
     scored = {"peak_score": np.array([event.peak_score for event in events], dtype=np.float64)}
     channels = pd.Series([[schema.channels[c] for c in event.channels] for event in events], dtype=object)
-    return pd.DataFrame({**ids, **places, **scored, "channels": channels}), flag
+    return pd.DataFrame({**ids, **places, **scored, "channels": channels})

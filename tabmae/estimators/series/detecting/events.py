@@ -17,6 +17,9 @@ HALF = 0.5
 EQUAL = 1 - 1e-6
 """Of the highest score: scores of so much are the same but for rounding."""
 
+GAP = 0.25
+"""Of what two events make up: a gap between them that parts nothing."""
+
 
 class Event(NamedTuple):
     """Steps of a series, the last one included; `channels` are positions, the farthest off first."""
@@ -26,6 +29,10 @@ class Event(NamedTuple):
     peak: int
     peak_score: float
     channels: list[int]
+
+    def moved(self, n_steps: int) -> Event:
+        """The event so many steps later."""
+        return self._replace(start=self.start + n_steps, end=self.end + n_steps, peak=self.peak + n_steps)
 
 
 def events_of(
@@ -41,7 +48,8 @@ def events_of(
     The oddest step is the first event, of equal ones the farthest off: the run about it of odd steps with scores at
     least half as high, cut to what lies between the first and the last that is at least half as far off as the
     farthest. Missing steps cut no run, where they are no more than a window. What is odd within a window of it may be
-    so for its sake, unless it is odd alone; the oddest of the rest is the next event.
+    so for its sake, unless it is odd alone; the oddest of the rest is the next event. Events of one channel with
+    hardly a gap between them are one: what is stuck or drifts comes by what was expected on its way.
     """
     left, events = odd.copy(), []
     alone = np.zeros_like(odd) if alone is None else alone
@@ -54,14 +62,40 @@ def events_of(
         begin, end = run_about(left & (scores >= HALF * highest) | missing, top)
         far = farthest[begin:end]
         first, last = (begin + int(place) for place in np.flatnonzero(far >= HALF * far.max())[[0, -1]])
-        of_channel = distance[first : last + 1].max(0)
-        order = np.argsort(-of_channel, kind="stable")
-        channels = [int(c) for c in order if of_channel[c] >= HALF * of_channel.max()]
+        channels = farthest_channels(distance[first : last + 1])
         events.append(Event(first, last, begin + int(far.argmax()), float(highest), channels))
         near = slice(max(0, min(begin, first - window)), max(end, last + window + 1))
         left[near] &= alone[near]
         left[first : last + 1] = False
-    return sorted(events)
+    return joined(sorted(events), distance, window)
+
+
+def farthest_channels(distance: Matrix) -> list[int]:
+    """The channels of an event (T, C) that are at least half as far off as the farthest, this one first."""
+    of_channel = distance.max(0)
+    order = np.argsort(-of_channel, kind="stable")
+    return [int(c) for c in order if of_channel[c] >= HALF * of_channel.max()]
+
+
+def joined(events: list[Event], distance: Matrix, window: int) -> list[Event]:
+    """Events in the order of time, those of a common channel joined whose gap is at most `GAP` of what they make up.
+
+    What lies between them belongs to them. No gap is longer than a window.
+    """
+    found: list[Event] = []
+    for event in events:
+        found.append(event)
+        place = len(found) - 2
+        while place >= 0 and found[-1].start - found[place].end <= window:
+            pair = found[place], found[-1]
+            first, last = pair[0].start, max(each.end for each in found[place:])
+            is_near = pair[1].start - pair[0].end - 1 <= GAP * (last - first + 1)
+            if is_near and set(pair[0].channels) & set(pair[1].channels):
+                oddest = max(pair, key=lambda each: each.peak_score)
+                channels = farthest_channels(distance[first : last + 1])
+                found[place:] = [oddest._replace(start=first, end=last, channels=channels)]
+            place -= 1
+    return found
 
 
 def run_about(chosen: NDArray[np.bool_], place: int) -> tuple[int, int]:
