@@ -23,6 +23,10 @@ from tabmae.tokenizers import CellDistribution, CellTokenizer, Guess
 WIDE = 150
 """Expert columns beyond which the conditional variance is left at its bound: it would take most of the time."""
 
+SAME = 0.9
+"""How likely a number is that of a copied row to the last digit for it to be this: half a year of a date of birth that
+a person's other rows tell would come of the few in a hundred that say otherwise."""
+
 OF_SURE = ("sure", "sure_copies", "sure_copies_of_levels")
 """Buffers of how sure a member is where it is followed beyond its weight."""
 
@@ -34,7 +38,8 @@ class Members(NamedTuple):
         guess and the trees that do not, in standard deviations; with copies (6, B, Fn), by these last.
     levels : (4, B, Fc, L), probabilities by the expert (without one, frequencies), the network and the same trees;
         with copies (5, B, Fc, L).
-    copied : (2, B, Fn) with copies, the variance of a number that is copied, and how likely none is; else (0, B, Fn).
+    copied : (4, B, Fn) with copies, the variance of a number that is copied, how likely none is, the number of the row
+        that is likeliest to be copied, and how likely it is the very same; else (0, B, Fn).
     Where the forests have no answer of their own, the network's stands for it, and theirs for the other trees'; where a
     row is a copy of none, the network's stands for that of the copies.
     """
@@ -46,7 +51,7 @@ class Members(NamedTuple):
     @property
     def doubt(self) -> Tensor:
         """Square of the copies' variance of the numbers, (B, Fn), in which a column's is 1 where none is copied."""
-        variance, none = self.copied
+        variance, none, *_ = self.copied
         return ((1 - none) * variance + none).square()
 
     @property
@@ -219,7 +224,12 @@ class MaskedAutoencoder(nn.Module):
         if self.sure_copies_of_levels[sweep].any():
             share = share_of(members.doubt_of_levels, self.sure_copies_of_levels[sweep])
             levels = torch.lerp(levels, members.levels[-1], share[:, :, None].to(levels))
-        return replace(found.moved_to(mean), log_levels=levels.log())
+        found = replace(found.moved_to(mean), log_levels=levels.log())
+        if not self.sure_copies[sweep].any():
+            return found
+        _, _, same, likely = members.copied
+        fixed = (likely > SAME) & (self.sure_copies[sweep] > 0)
+        return found.fixed_at(same, fixed) if fixed.any() else found
 
     def line(self, batch: Batch) -> Tensor:
         """The expert's mean of the numbers of rows, (B, Fn), in the range of the training cells or not; the network's
@@ -298,7 +308,7 @@ class MaskedAutoencoder(nn.Module):
             rest = (1 - found.shares).to(mean)
             none = rest[:, self.tokenizer.numbers]
             of_numbers.append(found.numbers.to(mean) + none * mean)
-            copied = torch.stack([found.variance.to(mean), none])
+            copied = torch.stack([found.variance.to(mean), none, found.same.to(mean), found.likely.to(mean)])
             of_levels.append(found.levels.to(levels) + rest[:, self.tokenizer.categories, None] * levels)
         return Members(torch.stack(of_numbers), torch.stack(of_levels), copied)
 

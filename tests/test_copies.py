@@ -387,3 +387,19 @@ def test_equal_numbers_count_only_where_they_repeat() -> None:
     rows = visits()
     copies = Copies([0, 0, 2, 0]).fit(rows, torch.ones_like(rows, dtype=torch.bool))
     assert (copies.equal[:2] > 0.95).all() and not copies.equal[2:].any()
+
+
+def test_a_number_is_the_very_same_where_the_rows_of_a_name_agree() -> None:
+    rows = visits()
+    known = torch.ones_like(rows, dtype=torch.bool)
+    known[::5, 1] = False
+    known[1:6, 1] = False
+    copies = Copies([0, 0, 2, 0]).fit(rows, known)
+    found = copies.predict(rows[::5], of_the_name_alone(rows[::5]))
+    place = copies.numbers.index(1)
+    assert torch.equal(found.same[1:, place], rows[5::5, 1]) and found.likely[2:, place].min() > 0.9
+    assert found.likely[0, place] < 0.2, "no row of the first person tells it"
+    assert not found.likely[:, copies.numbers.index(3)].any()
+    rows[torch.arange(1500) % 5 > 2, 1] += 0.5  # two of four rows say something else
+    parted = Copies([0, 0, 2, 0]).fit(rows, known).predict(rows[10::5], of_the_name_alone(rows[10::5]))
+    assert parted.likely[:, place].max() < 0.9

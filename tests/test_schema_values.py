@@ -84,7 +84,7 @@ def test_no_bound_is_passed_by_a_rounded_digit() -> None:
 
 
 def test_common_numbers_come_back_to_the_last_digit_from_single_precision() -> None:
-    numbers = np.array([0.0, 0.1, 17.3, *np.linspace(-900, 4000, 50)]).repeat(3)
+    numbers = np.array([0.0, 0.1, 17.3, *(np.linspace(-900, 4000, 50) + 1 / 3)]).repeat(3)
     table = pd.DataFrame({"a": numbers})
     schema = TableSchema.from_dict(TableSchema.fit(table).to_dict())
     values, observed = schema.encode(table)
@@ -93,6 +93,18 @@ def test_common_numbers_come_back_to_the_last_digit_from_single_precision() -> N
     assert exact.sum() >= 3 * 16 and not exact.all()
     assert exact[np.isin(numbers, schema.columns[0].common)].all()
     np.testing.assert_allclose(decoded, numbers, atol=1e-3)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 3])
+def test_numbers_of_few_decimals_come_back_to_the_last_digit_from_single_precision(decimals: int) -> None:
+    numbers = np.round(np.random.default_rng(0).normal(170, 10, size=500), decimals)
+    schema = TableSchema.from_dict(TableSchema.fit(pd.DataFrame({"a": numbers})).to_dict())
+    table = pd.DataFrame({"a": numbers})
+    values, observed = schema.encode(table)
+    assert (schema.decode(values, table.mask(observed))["a"] == numbers).all()
+    between = values + 0.3 * 10.0**-decimals / 10
+    off = schema.decode(between, table.mask(observed))["a"] - numbers
+    np.testing.assert_allclose(off, 0.3 * 10.0**-decimals, rtol=0.15)
 
 
 def test_integer_column_fitted_as_floats_between_two_integers_is_filled_with_a_neighbour() -> None:

@@ -518,3 +518,23 @@ def test_what_is_gathered_lies_about_its_place() -> None:
     assert (belief.gathered(at, 100 * belief.scale, whole).scale <= (1 + 1e-9) * belief.scale).all()
     none = belief.gathered(at, spread, torch.zeros_like(at))
     torch.testing.assert_close(none.quantile(0.3), belief.quantile(0.3))
+
+
+def test_a_fixed_cell_is_its_number_and_nothing_else() -> None:
+    belief = distribution(moved=True)
+    fixed = torch.rand(belief.direct.shape, generator=seeded(6)) < 0.5
+    numbers = normal(*belief.direct.shape, seed=7)
+    found = belief.fixed_at(numbers, fixed)
+    for told in (found.mean, found.quantile(0.03), found.quantile(0.9), found.sample(seeded(8))[:, found.numbers]):
+        torch.testing.assert_close(told[fixed], numbers[fixed], rtol=0, atol=0)
+    assert not found.variance[fixed].any()
+    assert (found.cdf(numbers)[fixed] == 1).all() and (found.cdf(numbers - 1e-6)[fixed] == 0).all()
+    assert (found.centrality(numbers)[fixed] == 0).all() and (found.centrality(numbers + 1e-6)[fixed] == 1).all()
+    low, high = found.interval(0.9)
+    assert ((low <= numbers) & (numbers <= high) & (high - low < 1e-5))[fixed].all()
+    for ask in (lambda one: one.variance, lambda one: one.quantile(0.3), lambda one: one.cdf(numbers)):
+        torch.testing.assert_close(ask(found)[~fixed], ask(belief)[~fixed])
+    wanted = torch.rand(fixed.shape, generator=seeded(9)) < 0.5
+    torch.testing.assert_close(found.quantile(0.3, wanted)[wanted], found.quantile(0.3)[wanted])
+    torch.testing.assert_close(found.of(2).mean[:, 0], found.mean[:, 1])
+    assert torch.equal(found.of(2).variance[:, 0] == 0, fixed[:, 1])

@@ -86,6 +86,18 @@ def nearest(distance: Tensor, n_near: int) -> Tensor:
     return place.gather(1, held.argmin(1, keepdim=True))[:, 0]
 
 
+def likeliest(weight: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """The value (B,) of the likeliest of candidates (B, K), and how likely one that has it is copied."""
+    value = cells.gather(1, weight.argmax(1, keepdim=True))
+    return value[:, 0], (weight * (cells == value)).sum(1)
+
+
 def repeats(known: Tensor) -> bool:
     """Whether a column's observed numbers (n,) are of so many values, and these so frequent, that equal is not near."""
     return FEW_VALUES < len(known.unique()) <= len(known) / 2
+
+
+def spacing(known: Tensor) -> float:
+    """Least distance of the few values of a column's observed numbers (n,), 0 of many."""
+    values = known.unique()
+    return float(values.diff().min()) if 1 < len(values) <= FEW_VALUES else 0.0

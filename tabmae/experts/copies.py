@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tabmae.experts.candidates import N_CANDIDATES, Remembered, Ties, nearest, repeats
+from tabmae.experts.candidates import N_CANDIDATES, Remembered, Ties, likeliest, nearest, repeats, spacing
 from tabmae.threads import shared_out
 
 MAX_REMEMBERED, MAX_REMEMBERED_CELLS = 10_000, 200_000
@@ -30,6 +30,8 @@ LEAST_WIDTH, MOST_WIDTH = 0.02, 2.0
 """Standard deviations by which copied numbers differ."""
 EQUAL_AT_FIRST, LEAST_EQUAL, MOST_EQUAL = 0.5, 0.01, 0.99
 """Share of the copies of a column of repeated numbers that are the very same; with less they are not looked for."""
+SURELY_APART = 0.4
+"""Width of the copies of a number, in what lies between its few values, up to which the nearest one is the same."""
 MANY_LEVELS, NAME = 16, 0.9
 """Levels beyond which a category may be a name, and how likely a copy shares one."""
 MOST_NONE = 0.5
@@ -48,12 +50,15 @@ class Found(NamedTuple):
     numbers : (B, Fn), levels : (B, Fc, L), of the rows that are copied by how likely they are, without the rest.
     shares : (B, F), how likely any row is copied, and with it the number; the rest is for others to say.
     variance : (B, Fn), of numbers that are copied, about what the copied rows say: as these differ, and as copies do.
+    same, likely : (B, Fn), the number that the likeliest row has, and how likely it is to the last digit.
     """
 
     numbers: Tensor
     levels: Tensor
     shares: Tensor
     variance: Tensor
+    same: Tensor
+    likely: Tensor
 
 
 class Copies(nn.Module):
@@ -70,8 +75,9 @@ class Copies(nn.Module):
     n_levels : for each of F columns 0 for a number, else how many levels have a probability; higher codes share that of
         the last one, and are told apart when rows are compared.
 
-    Buffers: `values` (N, F), `observed` (N, F) of the remembered rows; `copied`, `width`, `equal` (F,); `none` ();
-    `knots` (Fn, K) of the numbers' densities; `frequency` (Fc, L).
+    Buffers: `values` (N, F), `observed` (N, F) of the remembered rows; `copied`, `width`, `equal` (F,); `exact` (F,),
+    share of the copied numbers that are the very same, as far as that is told; `none` (); `knots` (Fn, K) of the
+    numbers' densities; `frequency` (Fc, L).
 
     Source: rows as imperfect copies, Li and Stephens 2003, without an order of the columns; kernel densities
     as normal mixtures about the rows, widths by EM on rows left out, Duin 1976.
@@ -91,6 +97,7 @@ class Copies(nn.Module):
     copied: Tensor
     width: Tensor
     equal: Tensor
+    exact: Tensor
     none: Tensor
     knots: Tensor
     frequency: Tensor
@@ -106,6 +113,7 @@ class Copies(nn.Module):
         self.register_buffer("copied", torch.full((n_features,), 0.5, dtype=torch.float64))
         self.register_buffer("width", torch.full((n_features,), 0.5, dtype=torch.float64))
         self.register_buffer("equal", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("exact", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("none", torch.tensor(MOST_NONE, dtype=torch.float64))
         self.register_buffer("knots", torch.zeros(len(self.numbers), N_KNOTS, dtype=torch.float64))
         self.register_buffer("frequency", torch.ones(len(self.categories), most, dtype=torch.float64))
@@ -166,6 +174,11 @@ class Copies(nn.Module):
             self.equal = (same / (copied + 1)).clamp_max(MOST_EQUAL)
             self.width = ((squares + LEAST_WIDTH) / (copied - same + 1)).sqrt().clamp(LEAST_WIDTH, MOST_WIDTH)
             self.none = ((none + 1) / (n_told + 2)).clamp_max(MOST_NONE)
+        self.exact = torch.where(self.equal > LEAST_EQUAL, self.equal, 0)
+        for j in self.numbers:
+            apart = spacing(self.values[self.observed[:, j], j])
+            if apart > LEAST_WIDTH and self.width[j] <= max(LEAST_WIDTH, SURELY_APART * apart):
+                self.exact[j] = 1.0
         return self
 
     def remember(self, values: Tensor, observed: Tensor) -> Self:
@@ -229,7 +242,12 @@ class Copies(nn.Module):
             copied = float(self.copied[j])
             levels[:, place].scatter_add_(1, self._codes(cells, j), copied * weight[:, :, j])
             levels[:, place] += (1 - copied) * share[:, j, None] * self.frequency[place].float()
-        return Found(numbers, levels, share, variance)
+        same, likely = torch.zeros_like(numbers), torch.zeros_like(numbers)
+        for place, j in enumerate(self.numbers):
+            if self.exact[j] > 0:
+                same[:, place], told_by = likeliest(weight[:, :, j], cells[:, :, j])
+                likely[:, place] = told_by * self.exact[j].float()
+        return Found(numbers, levels, share, variance, same, likely)
 
     def _counts(self, asked: Tensor, shown: Tensor, own: Tensor, remembered: Remembered) -> tuple[Tensor, Tensor]:
         """Cells compared, those copied, those of the very same value, the squares of the others' errors, by columns

@@ -26,6 +26,7 @@ ROUNDING = 8 * float(np.finfo(np.float64).eps)
 # Standard deviations, or share of them, that may be rounded off of what a model learnt of a number.
 LEARNT_ROUNDING = 2 * float(np.finfo(np.float32).eps)
 MAX_COMMON = 16
+MAX_DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Column:
         second), else 0.
     zone : name of the time zone, "" for none.
     common : numbers that several cells hold, the most frequent ones.
+    decimals : with which every observed number is written, at most `MAX_DECIMALS`; -1 for more.
     n_observed : count of observed cells.
     log : the least positive cell of numbers told by their logarithms, whose `mean` and `scale` these are, zeros as one
         of these below it; 0 for other columns.
@@ -65,6 +67,7 @@ class Column:
     step: float = 0.0
     zone: str = ""
     common: tuple[float, ...] = ()
+    decimals: int = -1
     n_observed: int = 0
     log: float = 0.0
     believed: tuple[float, ...] = ()
@@ -140,6 +143,7 @@ class Column:
             step=0.0 if is_number else common_step(numbers, cells.zone),
             zone=cells.zone,
             common=common_numbers(numbers) if is_number else (),
+            decimals=written_decimals(numbers) if is_number else -1,
             n_observed=n_observed,
             log=float(positive.min()) if log else 0.0,
             believed=believed,
@@ -182,8 +186,8 @@ class Column:
     def numbers(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Encoded values in the column's units (seconds for times), finite.
 
-        What rounding alone parts from zero, from an end of the range or from a common number is there: no bound is
-        passed by a last digit, and a draw of zeros is zero.
+        What rounding alone parts from zero, from an end of the range, from a common number or from one of as many
+        decimals as those of fit is there: no bound is passed by a last digit, and a draw of zeros is zero.
         """
         limit = np.finfo(np.float64).max
         values = values.astype(np.float64)
@@ -197,6 +201,9 @@ class Column:
             near = LEARNT_ROUNDING * self.scale * np.maximum(np.abs(values), 1.0) * unit
             for common in self.common:
                 numbers[np.abs(numbers - common) <= near] = common
+            if self.decimals >= 0:
+                written = np.round(numbers, self.decimals)
+                numbers = np.where(np.abs(numbers - written) <= near, written, numbers)
         if self.log and self.low <= 0:
             numbers[numbers < self.log * np.exp(-self.scale / 2)] = 0.0
         return numbers
@@ -267,6 +274,18 @@ def moments(numbers: NDArray[np.float64]) -> tuple[float, float]:
     scaled = numbers / unit
     mean = float(np.clip(scaled.mean(), low / unit, high / unit)) * unit
     return mean, float(scaled.std()) * unit or 1.0
+
+
+def written_decimals(numbers: NDArray[np.float64]) -> int:
+    """Decimals with which all numbers (n,) are written; -1 for more than `MAX_DECIMALS`.
+
+    >>> written_decimals(np.array([170.3, 168.0])), written_decimals(np.array([1 / 3])), written_decimals(np.ones(2))
+    (1, -1, 0)
+    """
+    for decimals in range(MAX_DECIMALS + 1):
+        if (np.round(numbers, decimals) == numbers).all():
+            return decimals
+    return -1
 
 
 def common_step(seconds: NDArray[np.float64], zone: str) -> float:

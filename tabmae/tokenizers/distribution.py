@@ -55,6 +55,7 @@ class CellDistribution:
         modelled level of a column with `has_rare` stands for all rarer ones.
     moved : (B, Fn), the mean about which a cell's mixture is moved, or to which it is tilted; None for its own.
     excess : (B, Fn), by how much what is imputed lies above the mean; None for nothing.
+    fixed : bool (B, Fn), cells that are their mean to the last digit; None for none.
     numbers, categories : the features' positions, (Fn,) and (Fc,).
     has_rare : bool (Fc,). n_modelled : (Fc,), levels with a probability of their own, the rare one included.
     """
@@ -71,6 +72,7 @@ class CellDistribution:
     n_modelled: Tensor
     moved: Tensor | None = None
     excess: Tensor | None = None
+    fixed: Tensor | None = None
 
     @cached_property
     def mean(self) -> Tensor:
@@ -94,9 +96,10 @@ class CellDistribution:
         binned = (self.mass * self.bins.splits.square()).sum(2)
         square = self.gate * (self.scale.square() + self.direct.square()) + (1 - self.gate) * binned
         variance = (square - self._mean_in_place.square()).clamp_min(0)
-        if not self.bins.has_frequent.any():
-            return variance
-        return torch.where(self.bins.has_frequent, self._untilted.moments(self.bins, self.scale)[1], variance)
+        if self.bins.has_frequent.any():
+            moments = self._untilted.moments(self.bins, self.scale)
+            variance = torch.where(self.bins.has_frequent, moments[1], variance)
+        return self._or_fixed(variance, torch.zeros_like(variance))
 
     @property
     def deviation(self) -> Tensor:
@@ -138,6 +141,10 @@ class CellDistribution:
         """The same distribution of the numeric cells about another mean (B, Fn)."""
         return replace(self, moved=mean)
 
+    def fixed_at(self, numbers: Tensor, fixed: Tensor) -> CellDistribution:
+        """The same distribution, whose cells `fixed` (B, Fn) are `numbers` (B, Fn) and nothing else."""
+        return replace(self, moved=torch.where(fixed, numbers, self.mean), fixed=fixed)
+
     def gathered(self, at: Tensor, spread: Tensor, share: Tensor) -> CellDistribution:
         """The same distribution drawn together by a share: of 1, numbers are normal about `at`, or its bin's one value.
 
@@ -170,6 +177,7 @@ class CellDistribution:
             has_rare=self.has_rare[category],
             n_modelled=self.n_modelled[category],
             moved=None if self.moved is None else self.moved[:, number],
+            fixed=None if self.fixed is None else self.fixed[:, number],
         )
 
     def point(self) -> Tensor:
@@ -243,7 +251,12 @@ class CellDistribution:
         place = numbers if self._shift is None else numbers - self._shift
         position = self.bins.bin(place)
         top = _of_bins(self.bins.edges, position + 1)
-        return self._cdf_in_place(torch.where(_of_bins(self.bins.frequent, position), top, place))
+        below = self._cdf_in_place(torch.where(_of_bins(self.bins.frequent, position), top, place))
+        return self._or_fixed(below, (numbers >= self.mean).to(below))
+
+    def _or_fixed(self, told: Tensor, of_fixed: Tensor) -> Tensor:
+        """What is told of numeric cells (B, Fn), and of those that are fixed."""
+        return told if self.fixed is None else torch.where(self.fixed, of_fixed, told)
 
     def _cdf_in_place(self, numbers: Tensor) -> Tensor:
         """Probability that a numeric cell is at most `numbers` (B, Fn) before its mixture is moved."""
@@ -265,7 +278,8 @@ class CellDistribution:
         is_single = _of_bins(self.bins.single, position)
         below = self._cdf_in_place(torch.where(is_single, low, place))
         above = self._cdf_in_place(torch.where(is_single, high, place))
-        return torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
+        central = torch.maximum(2 * below - 1, 1 - 2 * above).clamp_min(0)
+        return self._or_fixed(central, (numbers != self.mean).to(central))
 
     def quantile(self, probability: Tensor | float, wanted: Tensor | None = None) -> Tensor:
         """Value below which a numeric cell lies with the given probability (scalar or broadcastable to (B, Fn)).
@@ -288,7 +302,8 @@ class CellDistribution:
         place = (low + high) / 2
         value = place if self._shift is None else place + self._shift
         position = self.bins.bin(place)
-        return torch.where(_of_bins(self.bins.single, position), _of_bins(self.bins.centres, position), value)
+        found = torch.where(_of_bins(self.bins.single, position), _of_bins(self.bins.centres, position), value)
+        return self._or_fixed(found, self.mean)
 
     def _numbers_at(self, rows: Tensor) -> CellDistribution:
         """The numeric cells of rows (K, Fn) of their own in each column, as a distribution of K rows."""
@@ -301,6 +316,7 @@ class CellDistribution:
             mass=self.mass.gather(0, of_bins),
             moved=None if self.moved is None else self.moved.gather(0, rows),
             excess=None,
+            fixed=None if self.fixed is None else self.fixed.gather(0, rows),
         )
 
     def interval(self, level: Tensor | float, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
