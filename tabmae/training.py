@@ -52,6 +52,8 @@ class Plan:
     mask_ratio : share of the visible cells to hide, or the bounds it is drawn from for each row.
     visible_weight : weight of the mean error over visible cells beside the mean over hidden ones.
     max_epochs, patience : epochs; training stops after `patience` of them without a better held-out error.
+    most_rise : share of the best held-out error by which two checks in a row may be worse, the second more so, before
+        training stops: of averaged weights hardly any error falls again.
     batch_size : rows. lr : peak of the cosine schedule. weight_decay : of AdamW.
     bf16 : autocast on a GPU.
     """
@@ -61,6 +63,7 @@ class Plan:
     visible_weight: float = 0.0
     max_epochs: int = 100
     patience: int = 100
+    most_rise: float = math.inf
     batch_size: int = 128
     lr: float = 4e-3
     weight_decay: float = 0.01
@@ -71,6 +74,19 @@ class History(list[dict[str, float]]):
     """A record a check. `cut_short` : a callback or the keyboard ended the training."""
 
     cut_short = False
+
+
+def rises(history: Sequence[dict[str, float]], most: float) -> bool:
+    """Whether the last two held-out errors are each worse than the best by more than a share, the second more so.
+
+    >>> rises([{"held_out_error": error} for error in (3.0, 2.0, 2.1, 2.2)], most=0.04)
+    True
+    """
+    errors = [record["held_out_error"] for record in history]
+    if len(errors) < 3:
+        return False
+    bound = min(errors) + most * abs(min(errors))
+    return bound < errors[-2] < errors[-1]
 
 
 def draw_held_out(observed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
@@ -198,7 +214,11 @@ class _Run:
     @property
     def finished(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch
-        return self.scheduled >= self.n_steps or waited >= self.plan.patience
+        return (
+            self.scheduled >= self.n_steps
+            or waited >= self.plan.patience
+            or rises(self.progress.history, self.plan.most_rise)
+        )
 
     def advance(self) -> dict[str, float]:
         """Train for a round of epochs, judge the averaged weights and keep the best; returns the round's record."""

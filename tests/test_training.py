@@ -170,6 +170,24 @@ def test_training_waits_for_a_better_error_as_many_epochs_as_patience_says(
     assert outcome.history[-1]["epoch"] == 2 * n_checks
 
 
+@pytest.mark.parametrize(
+    ("errors", "n_checks"),
+    [
+        ([0.9, 0.7, 0.72, 0.73], 4),
+        ([0.9, 0.7, 0.72, 0.71, 0.72], 5),
+        ([0.9, 0.7, 0.705, 0.706, 0.712, 0.713], 6),
+        ([0.7, 0.8, 0.79, 0.78, 0.6], N_CHECKS),
+    ],
+)
+def test_training_ends_once_the_held_out_error_goes_on_rising(
+    monkeypatch: pytest.MonkeyPatch, errors: list[float], n_checks: int
+) -> None:
+    given = iter([*errors, *[min(errors)] * N_CHECKS])
+    monkeypatch.setattr(held_out.HeldOut, "error", lambda check, model: next(given))
+    plan = replace(QUICK, max_epochs=2 * N_CHECKS, most_rise=0.01)
+    assert len(Setting(plan=plan).run().history) == n_checks
+
+
 def test_rows_of_no_weight_teach_nothing() -> None:
     values, _ = table()
     setting = Setting(sample_weight=(torch.arange(75) % 3 > 0).float(), with_held_out=False)

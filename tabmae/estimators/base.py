@@ -5,6 +5,7 @@ Contract: a row's prediction depends on that row alone; weights, masks and dropo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from tabmae.generators import generators_kept, seed_generators
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import History, Plan, draw_held_out, draw_seed, train
+from tabmae.training import History, Plan, draw_held_out, draw_seed, rises, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
@@ -43,6 +44,8 @@ STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 500, 0.8, 2500
 """Steps at so many rows, the power of the rows by which they grow, and where they end."""
 TAUGHT_ON = 0.25
 """Epochs and rate, as shares of training's, with which the network learns held-out cells once they have judged."""
+MOST_RISE = 0.01
+"""Rise of the held-out error that training does not wait out."""
 MIN_WIDTH_OF_THREADS = 512
 """Numbers that an MLP reads, columns times `d_token`, from which on a second thread saves a third of a fit's time."""
 
@@ -203,6 +206,7 @@ def fit_model(
             visible_weight=estimator.visible_weight,
             max_epochs=n_epochs,
             patience=max(1, n_epochs // 3) if estimator.patience == "auto" else estimator.patience,
+            most_rise=MOST_RISE if estimator.patience == "auto" else math.inf,
             batch_size=size.batch_size,
             lr=size.lr,
             bf16=device.type == "cuda" and estimator.precision != "float32",
@@ -246,7 +250,8 @@ def teach_held_out(
     """
     best = min(run.history, key=lambda record: record["held_out_error"])["epoch"]
     n_epochs = round(TAUGHT_ON * best)
-    stopped = run.history.cut_short or run.history[-1]["epoch"] - best >= run.plan.patience
+    end = run.plan.max_epochs if rises(run.history, run.plan.most_rise) else run.history[-1]["epoch"]
+    stopped = run.history.cut_short or end - best >= run.plan.patience
     if n_epochs < 1 or stopped or deadline.left() < 2 * TAUGHT_ON * run.seconds:
         return
     device = next(run.model.parameters()).device
