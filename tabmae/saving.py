@@ -22,7 +22,7 @@ from torch import Tensor
 from tabmae.errors import ParameterError, SavedModelError, listed, warn
 from tabmae.folders import RECORD, WEIGHTS, check_target
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 PACKAGES = ("tabmae", "torch", "scikit-learn")
 UNSAVED = ("callbacks", "checkpoint")
 """Parameters of one run on one machine: code, and a path that a loaded folder must not choose."""

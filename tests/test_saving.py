@@ -323,7 +323,8 @@ def become_folder(folder: Path) -> None:
 
 def nest(depth: int) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
-        (folder / RECORD).write_text('{"format_version": 2, "state": ' + "[" * depth + "]" * depth + "}")
+        begin = f'{{"format_version": {FORMAT_VERSION}, "state": '
+        (folder / RECORD).write_text(begin + "[" * depth + "]" * depth + "}")
 
     return apply
 
@@ -351,11 +352,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "newer": (
         lambda f: rewrite(f, format_version=FORMAT_VERSION + 1),
-        "must have format version 2; '.*' has 3. Upgrade tabmae",
+        f"must have format version {FORMAT_VERSION}; '.*' has {FORMAT_VERSION + 1}. Upgrade tabmae",
     ),
     "older": (
         lambda f: rewrite(f, format_version=FORMAT_VERSION - 1),
-        "must have format version 2; '.*' has 1. Fit the model again and save it",
+        f"must have format version {FORMAT_VERSION}; '.*' has {FORMAT_VERSION - 1}. Fit the model again and save it",
     ),
     "no class": (edit('"class"', '"klass"'), "'tabmae.json' must hold class, .* it lacks 'class'"),
     "nested": (nest(100), "'tabmae.json' must hold class"),

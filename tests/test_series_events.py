@@ -106,6 +106,8 @@ def test_events_of_a_channel_with_hardly_a_gap_are_one() -> None:
     assert joined([events[0], events[1]], ratios, window=20) == events[:2]
     chain = [Event(40, 40, 40, 1.0, [0]), Event(44, 44, 44, 1.0, [0]), Event(50, 69, 65, 4.0, [0])]
     assert joined(chain, ratios, window=40) == [Event(40, 69, 65, 4.0, [0, 1])]
+    odder = [events[0], Event(61, 61, 61, 9.0, [1]), events[2]]
+    assert joined(odder, ratios, window=20) == [Event(50, 69, 65, 4.0, [0, 1]), odder[1]]
 
 
 @pytest.mark.parametrize("kind", ["drifts", "swings"])

@@ -49,7 +49,7 @@ def panel_of(values: np.ndarray, *columns: np.ndarray) -> Panel:
 def test_a_column_settles_what_it_says_too_often_for_chance() -> None:
     rng = np.random.default_rng(0)
     closed = np.arange(100) % 9 == 0
-    sales = np.where(closed, 0, rng.normal(50, 5, size=100))
+    sales, night = np.where(closed, 0, rng.normal(50, 5, size=100)), np.arange(100) % 24 > 8
     for values, column, expected in (
         (sales, closed, [Rule(0, 1.0, 0, 0.0)]),
         (np.where(np.arange(100) < 9, 0, sales), closed, [Rule(0, 1.0, 0, 0.0)]),
@@ -59,6 +59,8 @@ def test_a_column_settles_what_it_says_too_often_for_chance() -> None:
         (np.where(rng.random(100) < 0.9, 0, sales), closed, []),  # nearly all are nothing
         (sales, ~closed * np.arange(100), []),  # an amount, not a kind of day
         (np.where(closed, 3.0, 5.0), closed, []),  # nothing would be left to learn from
+        (np.where(np.arange(100) < 14, 0, sales), np.arange(100) < 14, []),  # one spell
+        (np.where(night, 0, 50 + np.arange(100)), night, [Rule(0, 1.0, 0, 0.0)]),  # most are settled
         (sales, np.ones(100), []),
     ):
         assert Settled.fit(panel_of(values, column)).rules == expected
@@ -110,11 +112,12 @@ def test_missing_days_are_filled_by_the_rule_and_given_ones_kept(model: TimeSeri
 def test_closed_days_are_nothing_odd_and_sales_on_one_are_judged(model: TimeSeriesMAE) -> None:
     past = WHOLE[IS_PAST].reset_index(drop=True)
     closed = np.flatnonzero(past["open"] == 0)
-    past.loc[closed[5], "y"] = 9000.0
-    points = model.detect(past).points
-    assert points["score"].isna()[np.delete(closed, 5)].all() and not points["flag"][np.delete(closed, 5)].any()
-    assert (points[["expected", "lower", "upper"]].iloc[closed] == 0).all(axis=None)
-    assert points["flag"][closed[5]]
+    past.loc[closed[[5, 9]], "y"] = 9000.0, 200.0
+    points, others = model.detect(past).points, np.delete(closed, [5, 9])
+    assert points["score"].isna()[others].all() and not points["flag"][others].any()
+    assert (points[["expected", "lower", "upper"]].iloc[others] == 0).all(axis=None)
+    assert points["flag"][closed[5]] and not points["flag"][closed[9]]
+    assert points["lower"][closed[9]] < 200 < points["upper"][closed[9]], "it is judged as if the shop had been open"
 
 
 def test_rules_are_saved(model: TimeSeriesMAE, tmp_path: Path) -> None:
@@ -123,3 +126,22 @@ def test_rules_are_saved(model: TimeSeriesMAE, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(
         load(tmp_path / "shops").forecast(X_future=future), model.forecast(X_future=future), check_exact=True
     )
+
+
+def test_a_shop_that_was_never_open_is_not_forecast_below_zero(model: TimeSeriesMAE) -> None:
+    stamps = pd.date_range("2025-01-01", periods=60, freq="D")
+    closed = pd.DataFrame({"unique_id": "new", "ds": stamps, "y": 0.0, "open": 0.0, "promotion": 0.0})
+    ahead = closed.assign(ds=stamps + pd.Timedelta(days=60), open=1.0).drop(columns="y")[:14]
+    found = model.forecast(closed, X_future=ahead)
+    assert (found.drop(columns=["unique_id", "ds"]) >= 0).all(axis=None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_zero_at_times_is_not_multiplied(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    promotion = (rng.random(300) < 0.3).astype(float)
+    sales = rng.poisson(1.2 + promotion) * 1.0
+    stamps = pd.date_range("2024-01-01", periods=300, freq="D")
+    table = pd.DataFrame({"ds": stamps, "y": sales, "promotion": promotion})
+    fitted = TimeSeriesMAE(**SMALL, target_cols=["y"], future_cols=["promotion"]).fit(table)
+    assert (sales == 0).any() and not fitted.regressors_.multiplies

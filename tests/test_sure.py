@@ -161,6 +161,20 @@ def test_what_other_rows_of_a_person_say_is_taken_exactly(named_by: str, tmp_pat
     pd.testing.assert_frame_equal(tabmae.load(tmp_path / "model").transform(holes), imputed)
 
 
+def test_what_other_rows_of_a_person_say_holds_beside_cells_outside_the_range() -> None:
+    table, holes = visits("level")
+    weight = 0.9 * table["height"] + np.random.default_rng(1).normal(size=len(table))
+    tallest = table["name"] == table["name"][table["height"].idxmax()]
+    holes.loc[tallest, "height"] = [table["height"].max(), *[np.nan] * 4]
+    imputer = TabMAE(max_epochs=5, random_state=0).fit(holes.assign(weight=weight))
+    cells = holes["height"].isna() & holes.groupby("name")["height"].transform("count").gt(2)
+    asked = holes.assign(weight=weight + 30)[cells]
+    imputed, low, high = imputer.transform(asked), *imputer.predict_interval(asked)
+    exact = (high["height"] - low["height"]) < 1e-3
+    assert exact.sum() > 10
+    np.testing.assert_allclose(imputed["height"][exact], table["height"][cells][exact], atol=0.01)
+
+
 def test_levels_are_those_of_copies_where_these_are_sure_and_right() -> None:
     codes = torch.arange(300)[:, None] % 3
     right = torch.nn.functional.one_hot(codes, 3).double()

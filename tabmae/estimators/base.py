@@ -40,6 +40,8 @@ SHORTER_WHEN_GOING_ON = 10
 """A model that goes on learning takes this share of a new one's steps."""
 LARGE = 2000
 """Rows from which on the network is larger and trained for longer, the more rows the longer."""
+STEPS_OF_SMALL, MANY_FEATURES = 600, 150
+"""Steps for fewer rows; features beyond which a step, which learns from so many cells, is one of fewer."""
 STEPS_OF_LARGE, GROWTH_OF_STEPS, MAX_STEPS = 500, 0.8, 2500
 """Steps at so many rows, the power of the rows by which they grow, and where they end."""
 TAUGHT_ON = 0.25
@@ -65,12 +67,13 @@ class Size(NamedTuple):
     lr: float
 
 
-def auto_size(n_rows: int) -> Size:
-    """Defaults by the number of rows; what was tried around them is in `benchmarks/README.md`."""
+def auto_size(n_rows: int, n_features: int = 1) -> Size:
+    """Defaults by the size of the table; what was tried around them is in `benchmarks/README.md`."""
+    share = min(1.0, (MANY_FEATURES / n_features) ** 0.5)
     if n_rows < LARGE:
-        return Size("mlp", 12, 2, 0.15, 600, 128, 4e-3)
+        return Size("mlp", 12, 2, 0.15, round(share * STEPS_OF_SMALL), 128, 4e-3)
     n_steps = min(MAX_STEPS, round(STEPS_OF_LARGE * (n_rows / LARGE) ** GROWTH_OF_STEPS))
-    return Size("mlp", 16, 2, 0.1, n_steps, 256, 6e-3)
+    return Size("mlp", 16, 2, 0.1, round(share * n_steps), 256, 6e-3)
 
 
 def pick_device(device: str) -> torch.device:
@@ -179,7 +182,7 @@ def fit_model(
     device = pick_device(estimator.device)
     generator = new_generator(estimator.random_state, device)
     values, observed = values.to(device), observed.to(device)
-    size = chosen_size(estimator, len(values))
+    size = chosen_size(estimator, *values.shape)
     if model is not None:
         size = estimator.size_._replace(n_steps=size.n_steps, batch_size=size.batch_size, lr=size.lr)
     feature_shape = None if estimator.feature_shape is None else tuple(estimator.feature_shape)
@@ -281,9 +284,9 @@ def _network_alone(model: MaskedAutoencoder) -> Iterator[None]:
         set_precision(model, INFERENCE)
 
 
-def chosen_size(estimator: Any, n_rows: int) -> Size:
-    """Network and schedule of an estimator, "auto" filled in by the number of rows."""
-    auto = auto_size(n_rows)
+def chosen_size(estimator: Any, n_rows: int, n_features: int) -> Size:
+    """Network and schedule of an estimator, "auto" filled in by the size of the table."""
+    auto = auto_size(n_rows, n_features)
     given = {name: getattr(estimator, name) for name in ("backbone", "d_token", "depth", "dropout", "batch_size", "lr")}
     return auto._replace(**{name: value for name, value in given.items() if not is_auto(value)})
 

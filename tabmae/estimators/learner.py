@@ -181,7 +181,7 @@ class MaskedTableEstimator(TabularEstimator):
         """Train on the cells (n, F) of a schema, judge by held-out cells, and set what fit sets."""
         if not goes_on:
             self.schema_ = schema
-        with threads_if(base.pays_threads(base.chosen_size(self, len(values)), values.shape[1])):
+        with threads_if(base.pays_threads(base.chosen_size(self, *values.shape), values.shape[1])):
             run = base.fit_model(
                 self, values, observed, schema.n_levels, weight, deepcopy(self.model_) if goes_on else None, deadline
             )

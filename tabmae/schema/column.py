@@ -282,9 +282,10 @@ def written_decimals(numbers: NDArray[np.float64]) -> int:
     >>> written_decimals(np.array([170.3, 168.0])), written_decimals(np.array([1 / 3])), written_decimals(np.ones(2))
     (1, -1, 0)
     """
-    for decimals in range(MAX_DECIMALS + 1):
-        if (np.round(numbers, decimals) == numbers).all():
-            return decimals
+    with np.errstate(over="ignore"):
+        for decimals in range(MAX_DECIMALS + 1):
+            if (np.round(numbers, decimals) == numbers).all():
+                return decimals
     return -1
 
 

@@ -52,10 +52,10 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
     freq : of the steps, a pandas offset such as "h"; for whole-numbered stamps a step. None infers it.
     id_col, time_col : columns of a long frame. A frame without `id_col` is one series.
     target_cols : columns of values; None takes all numbers that are nothing else.
-    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. What they do is added, or
-        multiplies, whichever missed less. What they settle is given as it is (a closed shop sells nothing) and not
-        learnt from. Else gaps and odd stamps are judged without them: a column that explains gaps belongs to
-        `target_cols`.
+    future_cols : columns that are known ahead; `forecast` asks for them in `X_future`. What they do is added to all
+        channels, or multiplies them, whichever missed less. What they settle is given as it is (a closed shop sells
+        nothing) and not learnt from. Else gaps and odd stamps are judged without them: a column that explains gaps
+        belongs to `target_cols`.
     static_cols : columns that are constant in a series; they are kept, and not learnt from.
     mask_ratio : share of the cells that training hides, or bounds it is drawn from; "auto" is (0.05, 0.8).
     mask : "mixed" (points, runs, blackouts and suffixes), "run", "blackout", "suffix", a name of `TabMAE`'s, or a
@@ -354,7 +354,10 @@ class TimeSeriesMAE(TransformerMixin, AnswersOfDetection, SeriesLearner):
 
     def _floor(self, panel: Panel, horizon: int) -> Matrix:
         """The least values (n, 1, C) to forecast; no more than 0 where columns known ahead may lead anywhere."""
-        floor = np.stack([floor_of(panel.series(i), horizon) for i in range(len(panel.ids))])[:, None]
+        series = [panel.series(i) for i in range(len(panel.ids))]
+        floor = np.stack([floor_of(values, horizon) for values in series])[:, None]
+        unknown = np.stack([~np.isfinite(values).any(0) for values in series])[:, None]
+        floor = np.where(unknown & ~self.scales_.signed, 0.0, floor)
         return np.minimum(0, floor) if self.schema_.future_cols and len(self.regressors_.mean) else floor
 
     def _known(self, panel: Panel) -> Tensor:

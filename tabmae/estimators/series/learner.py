@@ -260,7 +260,7 @@ class SeriesLearner(BaseEstimator):
         seen = np.where(line.observed[line.place], cells, np.nan)
         early = early_steps(panel.lengths, cycle, self.horizon_)
         columns = known_ahead, panel.future.shape[1], panel.lengths, early, self._units(panel)
-        found = with_regressors(plain, partial(fit, None), cells, seen, *columns)
+        found = with_regressors(plain, partial(fit, None), cells, seen, panel.values, *columns)
         self.forecaster_, quality, self.regressors_ = found
         table = pd.DataFrame({name: part.double().numpy() for name, part in quality.items()})
         table.insert(0, "task", "forecast")

@@ -5,6 +5,7 @@ Contract: an origin lies in the steps of its series that judge, unless the serie
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -72,8 +73,10 @@ def origins_of(
     shown = torch.zeros(len(chosen), context, n_channels, dtype=torch.bool)
     future, known = torch.empty(len(chosen), horizon, n_channels), torch.empty(len(chosen), horizon, n_channels)
     scales = np.tile([[0.0], [1.0]], (len(chosen), 1, n_channels))
-    for i in np.unique(series) if own_scales else ():
-        scales[series == i] = scales_at(filled[i], observed[i], origin[series == i])
+    bounds = np.searchsorted(series, np.arange(len(filled) + 1))
+    for i, (begin, end) in enumerate(pairwise(bounds)) if own_scales else ():
+        if begin < end:
+            scales[begin:end] = scales_at(filled[i], observed[i], origin[begin:end])
     for row, (i, now) in enumerate(zip(series.tolist(), origin.tolist(), strict=True)):
         past = filled[i][max(0, now - context) : now]
         history[row] = torch.from_numpy(led_in(past, context))

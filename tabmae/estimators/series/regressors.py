@@ -99,7 +99,7 @@ class Regressors:
         return (values * scale + level) * self._times(future)
 
     def widened(self, future: Matrix) -> Matrix:
-        """Root mean square (C,) of how many times as wide errors of steps (N, K or more) are with the effect put on."""
+        """About how many times as wide errors (C,) are with the effect put on: its root mean square over steps."""
         found: Matrix = np.sqrt(np.mean(self._times(future) ** 2, 0)) if self.multiplies else np.ones(1)
         return found
 
@@ -166,6 +166,7 @@ def with_regressors(
     fit: Callable[[list[Matrix]], tuple[Forecaster, Quality]],
     cells: Matrix,
     seen: Matrix,
+    amounts: Matrix,
     known_ahead: Matrix,
     n_given: int,
     lengths: tuple[int, ...],
@@ -177,10 +178,10 @@ def with_regressors(
     Parameters
     ----------
     cells : (sum of lengths, C) in standard deviations, gaps filled. seen : the same, NaN where not observed.
+    amounts : those in the series' units, to the last digit: an effect multiplies all channels, or adds to all.
     known_ahead : (sum of lengths, K), of which the user gave the first `n_given`. early : as of `early_steps`.
     """
-    best, amounts = plain, seen * units.scale + units.level
-    positive = bool((amounts[np.isfinite(seen)] > 0).all())
+    best, positive = plain, bool((amounts[np.isfinite(amounts)] > 0).all())
     for n_columns in columns_worth_trying(known_ahead, n_given, seen, early):
         is_calendar = n_columns > n_given
         for multiplies in (best.regressors.multiplies,) if is_calendar or not positive else (False, True):

@@ -19,9 +19,11 @@ MAX_VALUES = 10
 LEAST_CELLS = 10
 """Observed cells that must agree."""
 BY_CHANCE = 1e-6
-"""How likely so many cells may be the same number if the column told nothing."""
-MOST_CELLS = 0.5
-"""Share of a channel's cells that may be settled: the rest is what the series is about."""
+"""How likely so many spells may be the same number if the column told nothing."""
+LEAST_SPELLS = 3
+"""Spells of a value that must agree: within one, a series may be constant whatever the column is."""
+LEAST_LEFT = 0.2
+"""Share of a channel's cells that may not be settled: they are what the series is about."""
 
 Matrix = NDArray[np.float64]
 
@@ -52,19 +54,22 @@ class Settled:
     def fit(cls, panel: Panel) -> Self:
         """Find the values of columns at which all observed cells of a channel are one number, and others are not."""
         rules: list[Rule] = []
+        is_first = np.isin(np.arange(len(panel.values)), panel.offsets)
         for c, cells in enumerate(panel.values.T):
             found, chosen = [], np.zeros(len(cells), dtype=bool)
             for k, column in enumerate(panel.future.T):
                 known = np.isfinite(cells) & np.isfinite(column)
                 values = np.unique(column[known])
                 for value in values if 1 < len(values) <= MAX_VALUES else ():
-                    there, elsewhere = cells[known & (column == value)], cells[known & (column != value)]
+                    at = known & (column == value)
+                    there, elsewhere = cells[at], cells[known & ~at]
                     share = (np.sum(elsewhere == there[0]) + 1) / (len(elsewhere) + 1)
                     agree = len(there) >= LEAST_CELLS and bool((there == there[0]).all())
-                    if agree and share ** len(there) < BY_CHANCE:
+                    n_spells = len(np.unique(spells_of(column == value, is_first)[at]))
+                    if agree and n_spells >= LEAST_SPELLS and share**n_spells < BY_CHANCE:
                         found.append(Rule(k, float(value), c, float(there[0])))
-                        chosen |= known & (column == value)
-            if chosen.sum() <= MOST_CELLS * np.isfinite(cells).sum():
+                        chosen |= at
+            if (np.isfinite(cells) & ~chosen).sum() >= LEAST_LEFT * np.isfinite(cells).sum():
                 rules += found
         return cls(rules)
 
@@ -88,3 +93,9 @@ class Settled:
             return cells
         numbers = self.numbers(future, cells.shape[-1])
         return np.where(np.isnan(numbers), cells, numbers)
+
+
+def spells_of(chosen: NDArray[np.bool_], is_first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of the spell of chosen steps (T,) that each of them is in; a series' first step begins one anew."""
+    before = np.where(is_first, False, np.roll(chosen, 1))
+    return np.cumsum(chosen & ~before)

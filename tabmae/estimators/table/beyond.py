@@ -98,6 +98,8 @@ def extended(model: MaskedAutoencoder, distribution: CellDistribution, batch: Ba
         known = (1 - variance / model.expert.covariance.diagonal()[place].to(variance)).clamp(0, 1)
         share = known * squared / (squared + (SURE**2 * variance).clamp_min(torch.finfo(variance.dtype).tiny))
         mean = torch.where(batch.visible[:, tokenizer.numbers], mean, torch.lerp(mean, line, share))
+    if distribution.fixed is not None:  # as other rows of the same person tell them
+        mean = torch.where(distribution.fixed, distribution.mean, mean)
     return distribution.moved_to(mean)
 
 

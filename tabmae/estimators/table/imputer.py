@@ -208,8 +208,7 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         Returns
         -------
-        Completed tables, as `transform` gives them. A cell shifted by `delta` may leave the range of fit's cells, as
-        far as the type of its column can hold it.
+        Completed tables, as `transform` gives them; what `delta` shifts may leave the range of fit's cells.
 
         Raises
         ------
@@ -281,8 +280,9 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
 
         Notes
         -----
-        The share holds over the columns together. A column of few held-out cells leans on the others: of 200 rows,
-        bounds at .5 of a column unlike the others held .40 to .46 of its cells. More rows make it stand on its own.
+        The share holds over the columns together. What other rows of the same person tell by nine in ten or more has no
+        width, whatever the level. A column of few held-out cells leans on the others: of 200 rows,
+        bounds at .5 of a column unlike the others held .40 to .46 of its cells.
         """
         hint = "Pass the share of cells to hold, for example 0.9."
         check_number("level", level, low=0, high=1, low_open=True, high_open=True, hint=hint)

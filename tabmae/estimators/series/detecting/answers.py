@@ -26,9 +26,9 @@ from tabmae.series_model import SeriesAutoencoder
 from tabmae.windows import Panel, SeriesSchema, in_library_of, refuse_taken
 
 POINTS = ("value", "expected", "lower", "upper", "score", "p_value", "flag")
+EVENTS = ("start", "end", "peak", "peak_score", "channels")
 SUSPECTS = 3
 """Channels of an event that are each tried as the one that is off."""
-EVENTS = ("start", "end", "peak", "peak_score", "channels")
 
 
 class Detection(NamedTuple):
@@ -146,9 +146,10 @@ class AnswersOfDetection:
         times = np.array([tail.value(alpha) for tail in detector.of_cells])
         expected, half = found.expected * scale + level, times * found.deviation * scale
         floor = self.scales_.floor(panel)
+        expected, lower, upper = (np.maximum(part, floor) for part in (expected, expected - half, expected + half))
+        as_settled = np.isnan(values)  # what breaks a rule is judged, by what is expected without one
         expected, lower, upper = (
-            self.settled_.put_in(np.maximum(part, floor), panel.future)
-            for part in (expected, expected - half, expected + half)
+            np.where(as_settled, self.settled_.put_in(part, panel.future), part) for part in (expected, lower, upper)
         )
         odd = p_value <= alpha
         events, flag = joined_steps(panel, found, odd, np.zeros_like(odd), detector.window)

@@ -80,22 +80,23 @@ def farthest_channels(distance: Matrix) -> list[int]:
 def joined(events: list[Event], distance: Matrix, window: int) -> list[Event]:
     """Events in the order of time, those of a common channel joined whose gap is at most `GAP` of what they make up.
 
-    What lies between them belongs to them. No gap is longer than a window.
+    What lies between them and is less odd belongs to them. No gap is longer than a window.
     """
     found: list[Event] = []
     for event in events:
-        found.append(event)
-        place = len(found) - 2
-        while place >= 0 and found[-1].start - found[place].end <= window:
-            pair = found[place], found[-1]
-            first, last = pair[0].start, max(each.end for each in found[place:])
-            is_near = pair[1].start - pair[0].end - 1 <= GAP * (last - first + 1)
-            if is_near and set(pair[0].channels) & set(pair[1].channels):
-                oddest = max(pair, key=lambda each: each.peak_score)
+        place = len(found) - 1
+        while place >= 0 and event.start - found[place].end <= window:
+            other = found[place]
+            first, last = other.start, max(event.end, other.end)
+            is_near = event.start - other.end - 1 <= GAP * (last - first + 1)
+            if is_near and set(other.channels) & set(event.channels):
+                oddest = max(other, event, key=lambda each: each.peak_score)
                 channels = farthest_channels(distance[first : last + 1])
-                found[place:] = [oddest._replace(start=first, end=last, channels=channels)]
+                event = oddest._replace(start=first, end=last, channels=channels)
+                found[place:] = [each for each in found[place + 1 :] if each.peak_score > event.peak_score]
             place -= 1
-    return found
+        found.append(event)
+    return sorted(found)
 
 
 def run_about(chosen: NDArray[np.bool_], place: int) -> tuple[int, int]:
