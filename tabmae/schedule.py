@@ -1,4 +1,4 @@
-"""How fast a run learns, and how fast its averaged weights follow, by where it stands among its steps.
+"""How fast a run learns, how fast its averaged weights follow, and when its errors say that it is over.
 
 Contract: positions count steps from 0 and may be fractions; a run that leaves steps out jumps over them.
 """
@@ -6,6 +6,7 @@ Contract: positions count steps from 0 and may be fractions; a run that leaves s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 WARM_UP = 0.05
 AVERAGED_SPANS = 6.0
@@ -32,3 +33,16 @@ def share_averaged(covered: float, n_steps: int) -> float:
     """
     spans = AVERAGED_SPANS * covered
     return spans / max(2 * spans, n_steps)
+
+
+def rises(history: Sequence[dict[str, float]], most: float) -> bool:
+    """Whether the last two held-out errors are each worse than the best by more than a share, the second more so.
+
+    >>> rises([{"held_out_error": error} for error in (3.0, 2.0, 2.1, 2.2)], most=0.04)
+    True
+    """
+    errors = [record["held_out_error"] for record in history]
+    if len(errors) < 3:
+        return False
+    bound = min(errors) + most * abs(min(errors))
+    return bound < errors[-2] < errors[-1]

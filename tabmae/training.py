@@ -30,7 +30,7 @@ from tabmae.held_out import Autoencoder, HeldOut
 from tabmae.losses import masked_mean
 from tabmae.masks import draw_ratio
 from tabmae.optimizer import LONGEST_GRADIENT, AdamW
-from tabmae.schedule import share_averaged, share_of_lr
+from tabmae.schedule import rises, share_averaged, share_of_lr
 
 BLOCK_CELLS = 400_000
 """Cells for which the expert is asked at once; a call a batch would cost more than it answers."""
@@ -74,19 +74,6 @@ class History(list[dict[str, float]]):
     """A record a check. `cut_short` : a callback or the keyboard ended the training."""
 
     cut_short = False
-
-
-def rises(history: Sequence[dict[str, float]], most: float) -> bool:
-    """Whether the last two held-out errors are each worse than the best by more than a share, the second more so.
-
-    >>> rises([{"held_out_error": error} for error in (3.0, 2.0, 2.1, 2.2)], most=0.04)
-    True
-    """
-    errors = [record["held_out_error"] for record in history]
-    if len(errors) < 3:
-        return False
-    bound = min(errors) + most * abs(min(errors))
-    return bound < errors[-2] < errors[-1]
 
 
 def draw_held_out(observed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:

@@ -31,8 +31,9 @@ from tabmae.experts.gaussian import Gaussian
 from tabmae.generators import generators_kept, seed_generators
 from tabmae.masks import get_mask
 from tabmae.model import MaskedAutoencoder
+from tabmae.schedule import rises
 from tabmae.tokenizers import CellTokenizer
-from tabmae.training import History, Plan, draw_held_out, draw_seed, rises, train
+from tabmae.training import History, Plan, draw_held_out, draw_seed, train
 
 MAX_GAUSSIAN_COLUMNS = 1_000
 """Expert columns (numbers, frequent levels) beyond which the Gaussian is left out: it would take hours."""
