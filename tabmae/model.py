@@ -24,8 +24,8 @@ WIDE = 150
 """Expert columns beyond which the conditional variance is left at its bound: it would take most of the time."""
 
 SAME = 0.9
-"""How likely a number is that of a copied row to the last digit for it to be this: half a year of a date of birth that
-a person's other rows tell would come of the few in a hundred that say otherwise."""
+"""How likely a number is that of a copied row to the last digit for it to be this: of a date of birth that a person's
+other rows tell, the few in a hundred that say otherwise would make another by weeks."""
 
 OF_SURE = ("sure", "sure_copies", "sure_copies_of_levels")
 """Buffers of how sure a member is where it is followed beyond its weight."""

@@ -212,8 +212,12 @@ def test_the_docstring_tells_the_steps_that_auto_makes() -> None:
     small, large = base.auto_size(base.LARGE - 1).n_steps, f"{base.LARGE:,}"
     assert (
         f'"auto" makes {small} steps, and from {large} rows on {base.STEPS_OF_LARGE:,} times the power of '
-        f"{base.GROWTH_OF_STEPS:g} of rows / {large}, at most {base.MAX_STEPS:,}."
+        f"{base.GROWTH_OF_STEPS:g} of rows / {large}, at most {base.MAX_STEPS:,}. "
+        f"Beyond {base.MANY_FEATURES} columns it is as many times the root of {base.MANY_FEATURES} / columns."
     ) in " ".join(str(TabMAE.__doc__).split())
+    for n_rows in (base.LARGE - 1, base.LARGE):
+        few, many, more = (base.auto_size(n_rows, times * base.MANY_FEATURES).n_steps for times in (1, 4, 16))
+        assert few == base.auto_size(n_rows).n_steps == 2 * many == 4 * more
 
 
 def test_weights_of_rows_matter() -> None:

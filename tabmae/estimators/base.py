@@ -254,6 +254,7 @@ def teach_held_out(
     """
     best = min(run.history, key=lambda record: record["held_out_error"])["epoch"]
     n_epochs = round(TAUGHT_ON * best)
+    # one that ended as its error rose would have waited, as far as its epochs reach
     end = run.plan.max_epochs if rises(run.history, run.plan.most_rise) else run.history[-1]["epoch"]
     stopped = run.history.cut_short or end - best >= run.plan.patience
     if n_epochs < 1 or stopped or deadline.left() < 2 * TAUGHT_ON * run.seconds:

@@ -259,8 +259,10 @@ class SeriesLearner(BaseEstimator):
         known_ahead = self._with_calendar(panel, panel.future)
         seen = np.where(line.observed[line.place], cells, np.nan)
         early = early_steps(panel.lengths, cycle, self.horizon_)
-        columns = known_ahead, panel.future.shape[1], panel.lengths, early, self._units(panel)
-        found = with_regressors(plain, partial(fit, None), cells, seen, panel.values, *columns)
+        amounts = np.where(np.isfinite(seen), panel.values, np.nan)
+        columns = known_ahead, panel.future.shape[1], panel.lengths, early
+        units = Units(*standardised(panel, self.scales_)[1:])
+        found = with_regressors(plain, partial(fit, None), cells, seen, amounts, *columns, units)
         self.forecaster_, quality, self.regressors_ = found
         table = pd.DataFrame({name: part.double().numpy() for name, part in quality.items()})
         table.insert(0, "task", "forecast")
@@ -269,10 +271,6 @@ class SeriesLearner(BaseEstimator):
         # windows of an array have no names by which to know them again
         self.known_ = () if self.schema_.layout == "array" and len(panel.ids) > 1 else panel.ids
         return table
-
-    def _units(self, panel: Panel) -> Units:
-        """Level and scale of each step of a panel, (sum of lengths, C)."""
-        return Units(*(np.repeat(part, panel.lengths, axis=0) for part in self.scales_.of(panel)))
 
     def _believed(self, panel: Panel) -> Panel:
         """The panel without cells that nothing is to be told from: settled ones and slips."""

@@ -63,10 +63,11 @@ class Settled:
                 for value in values if 1 < len(values) <= MAX_VALUES else ():
                     at = known & (column == value)
                     there, elsewhere = cells[at], cells[known & ~at]
+                    if len(there) < LEAST_CELLS or (there != there[0]).any():
+                        continue
                     share = (np.sum(elsewhere == there[0]) + 1) / (len(elsewhere) + 1)
-                    agree = len(there) >= LEAST_CELLS and bool((there == there[0]).all())
                     n_spells = len(np.unique(spells_of(column == value, is_first)[at]))
-                    if agree and n_spells >= LEAST_SPELLS and share**n_spells < BY_CHANCE:
+                    if n_spells >= LEAST_SPELLS and share**n_spells < BY_CHANCE:
                         found.append(Rule(k, float(value), c, float(there[0])))
                         chosen |= at
             if (np.isfinite(cells) & ~chosen).sum() >= LEAST_LEFT * np.isfinite(cells).sum():

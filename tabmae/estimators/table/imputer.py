@@ -68,12 +68,12 @@ class TabMAE(OneToOneFeatureMixin, TransformerMixin, MaskedTableEstimator):
         columns that are categories.
     feature_shape : sides of the grid that the columns form, such as (8, 8) for images of 64 pixels; None for no order.
     max_epochs : passes over the rows; "auto" makes 600 steps, and from 2,000 rows on 500 times the power of
-        0.8 of rows / 2,000, at most 2,500.
+        0.8 of rows / 2,000, at most 2,500. Beyond 150 columns it is as many times the root of 150 / columns.
     batch_size : rows of a step; "auto" is 128, and 256 from 2,000 rows.
     lr : peak step size of the cosine schedule; "auto" is 0.004, and 0.006 from 2,000 rows.
     validation_fraction : share of the observed cells held out of training: they choose the best weights, weigh the
         members, calibrate intervals and fill `quality_`. 0 leaves all of that out.
-    patience : epochs without a better held-out error after which training stops; "auto" is a third of `max_epochs`.
+    patience : epochs to wait for a better held-out error; "auto" is a third of all, or less once it goes on rising.
     time_budget : seconds of wall time after which `fit` ends, None for no limit. Training makes fewer steps, with its
         schedule drawn together, and trees grow only as far as time allows, the columns with most holes first; a
         column without is left to the other members. Reading the table, the Gaussian and a last look at the

@@ -225,12 +225,12 @@ def blamed(
     found, least = list(events), np.full(len(events), np.inf)
     for rank in range(SUSPECTS):
         places = [place for place, event in enumerate(events) if 1 < len(event.channels) > rank]
+        if not places:
+            break
         steps, without = np.zeros(len(values), dtype=bool), believed.copy()
         for event in (events[place] for place in places):
             steps[event.start : event.end + 1] = True
             without[event.start : event.end + 1, event.channels[rank]] = np.nan
-        if not places:
-            break
         left = np.fmin(ratios, detector.ratios(model, values, without, lengths, steps))
         for place in places:
             event, suspect = events[place], events[place].channels[rank]
